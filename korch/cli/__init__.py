@@ -1,0 +1,1 @@
+"""The korch command: one file per noun; parse, call the client, render."""

@@ -1,0 +1,1 @@
+"""One door for the command line, tests and scripts."""

@@ -1,0 +1,1 @@
+"""Pure: words for Docker and Podman, and what their answers mean."""

@@ -1,0 +1,165 @@
+"""The errors that korch explains: one tree, a message for people, a hint for the next step.
+
+`exit_code` is what the command line ends with (documented in README.md, "Exit codes"), `http_status` and `reason` what the
+API answers. Only `TransientError` means that trying the same again may help. This module imports nothing of korch.
+"""
+
+from typing import ClassVar
+
+
+class KorchError(Exception):
+    """Something korch can explain. `hint` tells the user what to try next."""
+
+    http_status: ClassVar[int] = 500
+    reason: ClassVar[str] = "InternalError"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InvalidError(KorchError):
+    """The input is wrong: nothing was done, and nothing will be until it changes."""
+
+    http_status, reason, exit_code = 422, "Invalid", 3
+
+
+class NotFoundError(KorchError):
+    """The named object does not exist."""
+
+    http_status, reason, exit_code = 404, "NotFound", 4
+
+
+class AlreadyExistsError(KorchError):
+    """An object of that kind and name exists."""
+
+    http_status, reason, exit_code = 409, "AlreadyExists", 5
+
+
+class ConflictError(KorchError):
+    """The record changed since it was read; read it again."""
+
+    http_status, reason, exit_code = 409, "Conflict", 5
+
+
+class FencedError(ConflictError):
+    """Another master leads now: what this one still wanted to do is refused."""
+
+    reason = "Fenced"
+
+
+class ExpiredError(KorchError):
+    """The revision asked for has been compacted away: list again."""
+
+    http_status, reason, exit_code = 410, "Expired", 5
+
+
+class StoreError(KorchError):
+    """The state file cannot be used: full disk, read-only, damaged, or on a network file system."""
+
+    http_status, reason, exit_code = 500, "StoreFailure", 11
+
+
+class SetupError(KorchError):
+    """Something this machine needs is missing: a program, root, an engine."""
+
+    http_status, reason, exit_code = 500, "SetupMissing", 10
+
+
+class CommandFailedError(KorchError):
+    """A program on a host ended with an error."""
+
+    http_status, reason, exit_code = 502, "CommandFailed", 8
+
+    def __init__(self, message: str, *, host: str, status: int = -1, stderr: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.host, self.status, self.stderr = host, status, stderr
+
+
+class RolloutFailedError(KorchError):
+    """The workload did not become ready; the message says what happened to it and what it is now."""
+
+    http_status, reason, exit_code = 500, "RolloutFailed", 9
+
+
+class ForbiddenError(KorchError):
+    """Refused: by a host, or by korch to keep someone's property safe."""
+
+    http_status, reason, exit_code = 403, "Forbidden", 7
+
+
+class HostRefusedError(ForbiddenError):
+    """A host answers but does not let korch work there. `reason` is the node's state; this never moves pods."""
+
+    def __init__(self, message: str, *, host: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.host = host
+
+
+class AuthFailedError(HostRefusedError):
+    """No key or password that was offered is accepted."""
+
+    reason = "AuthFailed"
+
+
+class HostKeyUnknownError(HostRefusedError):
+    """The host's key has never been accepted here."""
+
+    reason = "HostKeyUnknown"
+
+
+class HostKeyChangedError(HostRefusedError):
+    """The host shows another key than the accepted one."""
+
+    reason = "HostKeyChanged"
+
+
+class NoPermissionError(HostRefusedError):
+    """The user may not use the container engine there."""
+
+    reason = "NoPermission"
+
+
+class EngineMissingError(HostRefusedError):
+    """No Docker and no Podman is installed there."""
+
+    reason = "EngineMissing"
+
+
+class EngineDownError(HostRefusedError):
+    """The engine is installed and does not answer."""
+
+    reason = "EngineDown"
+
+
+class ClaimedByOtherError(HostRefusedError):
+    """Another korch cluster uses that machine."""
+
+    reason = "ClaimedByOther"
+
+
+class TransientError(KorchError):
+    """Trying again later may help."""
+
+    http_status, reason, exit_code = 503, "ServiceUnavailable", 6
+
+
+class HostUnreachableError(TransientError):
+    """No SSH connection can be made, or it broke."""
+
+    reason = "Unreachable"
+
+    def __init__(self, message: str, *, host: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.host = host
+
+
+class CommandTimeoutError(TransientError):
+    """A program on a host did not end in time."""
+
+    reason = "Timeout"
+
+    def __init__(self, message: str, *, host: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.host = host

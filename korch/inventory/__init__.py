@@ -1,0 +1,1 @@
+"""Where the hosts come from: Ansible YAML, ansible-inventory, Vagrant, plain lists."""

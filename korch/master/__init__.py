@@ -1,0 +1,1 @@
+"""Wiring: what runs in the process that leads, and the in-process client on it."""

@@ -1,0 +1,1 @@
+"""Pure: the Kubernetes-shaped objects that korch honours."""

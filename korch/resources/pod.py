@@ -1,0 +1,393 @@
+"""Pod: the smallest thing that is placed and run. Shapes are Kubernetes' (core/v1), the subset that korch knows."""
+
+import msgspec
+
+from korch.resources.meta import Condition, LabelSelector, Object, Struct
+
+
+class SecretKeySelector(Struct, frozen=True, kw_only=True):
+    """One key of a Secret (or ConfigMap)."""
+
+    name: str = ""
+    key: str
+    optional: bool | None = None
+
+
+class ObjectFieldSelector(Struct, frozen=True, kw_only=True):
+    """A field of the pod itself, such as `metadata.name`."""
+
+    field_path: str
+    api_version: str = ""
+
+
+class EnvVarSource(Struct, frozen=True, kw_only=True):
+    """Where a value comes from: exactly one is set."""
+
+    secret_key_ref: SecretKeySelector | None = None
+    field_ref: ObjectFieldSelector | None = None
+
+
+class EnvVar(Struct, frozen=True, kw_only=True):
+    """One environment variable."""
+
+    name: str
+    value: str = ""
+    value_from: EnvVarSource | None = None
+
+
+class LocalObjectReference(Struct, frozen=True, kw_only=True):
+    """An object of the same namespace, by name."""
+
+    name: str = ""
+    optional: bool | None = None
+
+
+class EnvFromSource(Struct, frozen=True, kw_only=True):
+    """All keys of a Secret as variables."""
+
+    prefix: str = ""
+    secret_ref: LocalObjectReference | None = None
+
+
+class ContainerPort(Struct, frozen=True, kw_only=True):
+    """`container_port` inside; `host_port` on the node address (0: not published)."""
+
+    container_port: int
+    host_port: int = 0
+    name: str = ""
+    protocol: str = ""
+    host_ip: str = msgspec.field(default="", name="hostIP")
+
+
+class ResourceRequirements(Struct, frozen=True, kw_only=True):
+    """Quantities by resource name (`cpu`, `memory`), as text like `250m`, `64Mi`."""
+
+    requests: dict[str, str | int | float] = {}
+    limits: dict[str, str | int | float] = {}
+
+
+class VolumeMount(Struct, frozen=True, kw_only=True):
+    """Where a volume appears in the container."""
+
+    name: str
+    mount_path: str
+    read_only: bool | None = None
+    sub_path: str = ""
+
+
+class HTTPHeader(Struct, frozen=True, kw_only=True):
+    """A header of a probe's request."""
+
+    name: str
+    value: str = ""
+
+
+class HTTPGetAction(Struct, frozen=True, kw_only=True):
+    """A GET that must answer 200-399. `port` is a number or a port's name."""
+
+    port: int | str
+    path: str = ""
+    host: str = ""
+    scheme: str = ""
+    http_headers: tuple[HTTPHeader, ...] = ()
+
+
+class TCPSocketAction(Struct, frozen=True, kw_only=True):
+    """A TCP connect that must succeed."""
+
+    port: int | str
+    host: str = ""
+
+
+class ExecAction(Struct, frozen=True, kw_only=True):
+    """A command in the container that must exit 0."""
+
+    command: tuple[str, ...] = ()
+
+
+class Probe(Struct, frozen=True, kw_only=True):
+    """A check. Exactly one of the actions is set; times are in seconds."""
+
+    http_get: HTTPGetAction | None = None
+    tcp_socket: TCPSocketAction | None = None
+    exec: ExecAction | None = None
+    initial_delay_seconds: int | None = None
+    period_seconds: int | None = None
+    timeout_seconds: int | None = None
+    success_threshold: int | None = None
+    failure_threshold: int | None = None
+
+
+class LifecycleHandler(Struct, frozen=True, kw_only=True):
+    """What `preStop` does."""
+
+    exec: ExecAction | None = None
+    http_get: HTTPGetAction | None = None
+
+
+class Lifecycle(Struct, frozen=True, kw_only=True):
+    """Hooks around a container's life."""
+
+    pre_stop: LifecycleHandler | None = None
+
+
+class Capabilities(Struct, frozen=True, kw_only=True):
+    """Linux capabilities added and dropped, without the CAP_ prefix."""
+
+    add: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+
+
+class SecurityContext(Struct, frozen=True, kw_only=True):
+    """Who the process runs as and what it may do."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    read_only_root_filesystem: bool | None = None
+    allow_privilege_escalation: bool | None = None
+    privileged: bool | None = None
+    capabilities: Capabilities | None = None
+
+
+class Container(Struct, frozen=True, kw_only=True):
+    """One container. `command` replaces the image's entrypoint, `args` its command, as in Kubernetes."""
+
+    name: str
+    image: str = ""
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    working_dir: str = ""
+    env: tuple[EnvVar, ...] = ()
+    env_from: tuple[EnvFromSource, ...] = ()
+    ports: tuple[ContainerPort, ...] = ()
+    resources: ResourceRequirements = ResourceRequirements()
+    volume_mounts: tuple[VolumeMount, ...] = ()
+    readiness_probe: Probe | None = None
+    liveness_probe: Probe | None = None
+    startup_probe: Probe | None = None
+    lifecycle: Lifecycle | None = None
+    image_pull_policy: str = ""
+    security_context: SecurityContext | None = None
+    stdin: bool | None = None
+    tty: bool | None = None
+    termination_message_path: str = ""
+    termination_message_policy: str = ""
+
+
+class HostPathVolumeSource(Struct, frozen=True, kw_only=True):
+    """A path of the node."""
+
+    path: str
+    type: str = ""
+
+
+class EmptyDirVolumeSource(Struct, frozen=True, kw_only=True):
+    """A folder that lives as long as the pod; `medium` "Memory" makes it a tmpfs."""
+
+    medium: str = ""
+    size_limit: str | int | None = None
+
+
+class CSIVolumeSource(Struct, frozen=True, kw_only=True):
+    """`driver: volumes.korch.dev` with `volumeAttributes: {name: NAME}` is a named volume of the node's engine."""
+
+    driver: str
+    volume_attributes: dict[str, str] = {}
+    read_only: bool | None = None
+
+
+class Volume(Struct, frozen=True, kw_only=True):
+    """Exactly one source is set."""
+
+    name: str
+    host_path: HostPathVolumeSource | None = None
+    empty_dir: EmptyDirVolumeSource | None = None
+    csi: CSIVolumeSource | None = None
+
+
+class Toleration(Struct, frozen=True, kw_only=True):
+    """Lets a pod onto nodes with a matching taint. `operator`: Equal (default) or Exists."""
+
+    key: str = ""
+    operator: str = ""
+    value: str = ""
+    effect: str = ""
+    toleration_seconds: int | None = None
+
+
+class NodeSelectorRequirement(Struct, frozen=True, kw_only=True):
+    """`operator`: In, NotIn, Exists, DoesNotExist, Gt, Lt."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+class NodeSelectorTerm(Struct, frozen=True, kw_only=True):
+    """All requirements must hold; terms are alternatives."""
+
+    match_expressions: tuple[NodeSelectorRequirement, ...] = ()
+    match_fields: tuple[NodeSelectorRequirement, ...] = ()
+
+
+class NodeSelector(Struct, frozen=True, kw_only=True):
+    """One of the terms must hold."""
+
+    node_selector_terms: tuple[NodeSelectorTerm, ...] = ()
+
+
+class PreferredSchedulingTerm(Struct, frozen=True, kw_only=True):
+    """`weight` 1-100 is added to the score of matching nodes."""
+
+    weight: int
+    preference: NodeSelectorTerm
+
+
+class NodeAffinity(Struct, frozen=True, kw_only=True):
+    """Required terms filter, preferred ones score."""
+
+    required_during_scheduling_ignored_during_execution: NodeSelector | None = None
+    preferred_during_scheduling_ignored_during_execution: tuple[PreferredSchedulingTerm, ...] = ()
+
+
+class PodAffinityTerm(Struct, frozen=True, kw_only=True):
+    """Pods that match `label_selector`, in the same `topology_key` domain."""
+
+    topology_key: str
+    label_selector: LabelSelector | None = None
+    namespaces: tuple[str, ...] = ()
+
+
+class WeightedPodAffinityTerm(Struct, frozen=True, kw_only=True):
+    """A soft term."""
+
+    weight: int
+    pod_affinity_term: PodAffinityTerm
+
+
+class PodAntiAffinity(Struct, frozen=True, kw_only=True):
+    """Keep away from matching pods."""
+
+    required_during_scheduling_ignored_during_execution: tuple[PodAffinityTerm, ...] = ()
+    preferred_during_scheduling_ignored_during_execution: tuple[WeightedPodAffinityTerm, ...] = ()
+
+
+class PodAffinity(Struct, frozen=True, kw_only=True):
+    """Keep near to matching pods."""
+
+    required_during_scheduling_ignored_during_execution: tuple[PodAffinityTerm, ...] = ()
+    preferred_during_scheduling_ignored_during_execution: tuple[WeightedPodAffinityTerm, ...] = ()
+
+
+class Affinity(Struct, frozen=True, kw_only=True):
+    """Where a pod wants to be, and not to be."""
+
+    node_affinity: NodeAffinity | None = None
+    pod_affinity: PodAffinity | None = None
+    pod_anti_affinity: PodAntiAffinity | None = None
+
+
+class TopologySpreadConstraint(Struct, frozen=True, kw_only=True):
+    """`max_skew` between domains; `when_unsatisfiable`: DoNotSchedule or ScheduleAnyway."""
+
+    max_skew: int
+    topology_key: str
+    when_unsatisfiable: str
+    label_selector: LabelSelector | None = None
+
+
+class PodSpec(Struct, frozen=True, kw_only=True):
+    """What to run, and where it may run. `node_name` is set by the scheduler."""
+
+    containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    node_name: str = ""
+    node_selector: dict[str, str] = {}
+    affinity: Affinity | None = None
+    tolerations: tuple[Toleration, ...] = ()
+    topology_spread_constraints: tuple[TopologySpreadConstraint, ...] = ()
+    restart_policy: str = ""
+    termination_grace_period_seconds: int | None = None
+    image_pull_secrets: tuple[LocalObjectReference, ...] = ()
+    hostname: str = ""
+    scheduler_name: str = ""
+    dns_policy: str = ""
+    security_context: SecurityContext | None = None
+
+
+class ContainerStateWaiting(Struct, frozen=True, kw_only=True):
+    """Not started: `reason` such as ErrImagePull, CrashLoopBackOff."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerStateRunning(Struct, frozen=True, kw_only=True):
+    """Runs since `started_at`."""
+
+    started_at: str | None = None
+
+
+class ContainerStateTerminated(Struct, frozen=True, kw_only=True):
+    """Ended. `message` holds its last log lines."""
+
+    exit_code: int
+    reason: str = ""
+    message: str = ""
+    signal: int | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    container_id: str = msgspec.field(default="", name="containerID")
+
+
+class ContainerState(Struct, frozen=True, kw_only=True):
+    """Exactly one is set."""
+
+    waiting: ContainerStateWaiting | None = None
+    running: ContainerStateRunning | None = None
+    terminated: ContainerStateTerminated | None = None
+
+
+class ContainerStatus(Struct, frozen=True, kw_only=True):
+    """One container as last seen."""
+
+    name: str
+    ready: bool = False
+    restart_count: int = 0
+    image: str = ""
+    image_id: str = msgspec.field(default="", name="imageID")
+    container_id: str = msgspec.field(default="", name="containerID")
+    state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
+    started: bool | None = None
+
+
+class PodIP(Struct, frozen=True, kw_only=True):
+    """One address of the pod."""
+
+    ip: str
+
+
+class PodStatus(Struct, frozen=True, kw_only=True):
+    """What the keeper last saw. `phase`: Pending, Running, Succeeded, Failed, Unknown."""
+
+    phase: str = ""
+    conditions: tuple[Condition, ...] = ()
+    message: str = ""
+    reason: str = ""
+    host_ip: str = msgspec.field(default="", name="hostIP")
+    pod_ip: str = msgspec.field(default="", name="podIP")
+    pod_ips: tuple[PodIP, ...] = msgspec.field(default=(), name="podIPs")
+    start_time: str | None = None
+    container_statuses: tuple[ContainerStatus, ...] = ()
+    init_container_statuses: tuple[ContainerStatus, ...] = ()
+    qos_class: str = ""
+    nominated_node_name: str = ""
+
+
+class Pod(Object, frozen=True, kw_only=True):
+    """core/v1 Pod."""
+
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()

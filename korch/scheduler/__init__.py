@@ -1,0 +1,1 @@
+"""Pure: which node suits a pod best, and why."""

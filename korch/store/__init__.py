@@ -1,0 +1,1 @@
+"""Versioned keys with compare-and-set, watches and leases."""

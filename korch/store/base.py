@@ -1,0 +1,111 @@
+"""The store's contract: versioned keys, compare-and-set transactions, watches. One test suite runs against every store.
+
+Modelled on etcd (and kine's `Backend`): one global revision that only grows, a history to follow and to compact.
+Keys look like `/GROUP/PLURAL/NAMESPACE/NAME`. Values are bytes; the store does not read them.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One key as it stands: `revision` of its last write, `created` the revision since which it has existed."""
+
+    key: str
+    value: bytes
+    revision: int
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change. `record` is None for a deletion, `previous` is None for a creation; both hold whole values."""
+
+    key: str
+    revision: int
+    record: Record | None
+    previous: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Records in key order and the revision at which exactly this is true. `more` tells that `limit` cut the list."""
+
+    records: tuple[Record, ...]
+    revision: int
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write `value`. `expect`: None = in any case, 0 = only if the key does not exist, N = only at that revision."""
+
+    key: str
+    value: bytes
+    expect: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove a key; removing what is not there does nothing when `expect` is None or 0. `expect` as in `Put`."""
+
+    key: str
+    expect: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Write nothing; the transaction holds only if the key is at revision `expect` (0 = does not exist)."""
+
+    key: str
+    expect: int
+
+
+Op = Put | Delete | Check
+
+
+class Store(Protocol):
+    """Every call may raise `StoreError`; every write may raise `ConflictError`, and then nothing of it happened."""
+
+    async def get(self, key: str) -> Record | None:
+        """The record, or None."""
+        ...
+
+    async def list(self, prefix: str, *, after: str = "", limit: int = 0) -> Listing:
+        """Records whose key starts with `prefix` and is greater than `after`, in key order; `limit` 0 = all."""
+        ...
+
+    async def put(self, key: str, value: bytes, *, expect: int | None = None) -> int:
+        """Write one key; the new revision."""
+        ...
+
+    async def delete(self, key: str, *, expect: int | None = None) -> int:
+        """Remove one key; the revision after it (unchanged when there was nothing to remove)."""
+        ...
+
+    async def txn(self, ops: Sequence[Op]) -> int:
+        """All of `ops` at one new revision, or none with `ConflictError` naming the key. A key may be written once."""
+        ...
+
+    async def revision(self) -> int:
+        """The newest revision."""
+        ...
+
+    def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        """Every change of matching keys after revision `after`, in order, none lost, without end.
+
+        Raises `ExpiredError` (at the first or a later step) when the history needed has been compacted: list again.
+        Other processes' writes appear too.
+        """
+        ...
+
+    async def compact(self, revision: int) -> None:
+        """Forget the history up to and including `revision`; what stands stays."""
+        ...
+
+    async def close(self) -> None:
+        """Flush and release; calling it twice is fine."""
+        ...

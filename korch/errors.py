@@ -1,7 +1,7 @@
 """The errors that korch explains: one tree, a message for people, a hint for the next step.
 
-`exit_code` is what the command line ends with (documented in README.md, "Exit codes"), `http_status` and `reason` what the
-API answers. Only `TransientError` means that trying the same again may help. This module imports nothing of korch.
+`exit_code` is what the command line ends with (documented in README.md, "Exit codes"), `http_status` and `reason` what
+the API answers. Only `TransientError` means that trying the same again may help. This module imports nothing of korch.
 """
 
 from typing import ClassVar

@@ -12,7 +12,7 @@ from korch.resources.workload import Deployment, ReplicaSet
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind. `short` are the abbreviations that kubectl users know; `has_status` = spec and status are written apart."""
+    """One kind. `short`: kubectl's abbreviations; `has_status`: spec and status are written apart."""
 
     group: str
     version: str

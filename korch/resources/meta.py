@@ -6,7 +6,7 @@ import msgspec
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Base of all wire types: frozen, camelCase on the wire, unset fields left out. Change with `msgspec.structs.replace`."""
+    """Base of all wire types: frozen, camelCase on the wire, unset fields left out; `structs.replace` changes one."""
 
 
 class OwnerReference(Struct, frozen=True, kw_only=True):
@@ -40,7 +40,7 @@ class ObjectMeta(Struct, frozen=True, kw_only=True):
 
 
 class Condition(Struct, frozen=True, kw_only=True):
-    """One aspect of a state: `status` is "True", "False" or "Unknown"; `reason` one CamelCase word; `message` for people."""
+    """One aspect of a state. `status`: "True", "False", "Unknown"; `reason`: one CamelCase word; `message`: for people."""
 
     type: str
     status: str

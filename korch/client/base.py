@@ -1,0 +1,171 @@
+"""The one door for the command line, tests and scripts: what a client of a cluster can do.
+
+Two forms: over HTTP to a running master, and in-process on `objects` when none runs (built in `korch/master/local.py`).
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeVar
+
+from korch.errors import KorchError
+from korch.objects.objects import Change, ObjectList
+from korch.resources.meta import LabelSelector, Object
+from korch.resources.node import Node, NodeLoad
+from korch.resources.pod import Pod
+from korch.ssh.base import Stream
+
+T = TypeVar("T", bound=Object)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Names a workload: a Deployment of a namespace."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """As a person writes it: the namespace only when it is not the default one."""
+        return self.name if self.namespace == "default" else f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSeen:
+    """What one look at a node brought. With `error`, `node` and `load` are as stored before."""
+
+    node: Node
+    load: NodeLoad | None
+    error: KorchError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step of a rollout. `phase`: scheduled, pulling, starting, running, ready, failed, stopping, gone."""
+
+    workload: Workload
+    pod: str
+    node: str
+    phase: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a rollout ended. `pods` are those of the workload that stand; `error` is None when the wish is true."""
+
+    workload: Workload
+    changed: bool
+    pods: tuple[Pod, ...] = ()
+    error: KorchError | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One precondition on a node, as `korch node check` prints it. `cure` says what to do when it is not ok."""
+
+    name: str
+    result: Literal["ok", "warn", "fail"]
+    detail: str
+    cure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """As `kubectl logs`: `tail` None = all; `since_s` None = from the beginning."""
+
+    follow: bool = False
+    tail: int | None = None
+    since_s: int | None = None
+    timestamps: bool = False
+    previous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterInfo:
+    """The cluster's record: `inventories` as recorded at its making; `lead` is who leads now, "" for nobody."""
+
+    id: str
+    name: str
+    inventories: tuple[str, ...]
+    created: str
+    lead: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+
+class Client(Protocol):
+    """A cluster. Object calls are those of `korch.objects.Objects` and raise the same errors."""
+
+    async def info(self) -> ClusterInfo:
+        """The cluster's record."""
+        ...
+
+    async def get(self, type_: type[T], name: str, namespace: str = "default") -> T:
+        """One object; `NotFoundError`."""
+        ...
+
+    async def list(
+        self, type_: type[T], namespace: str = "", *, selector: str | LabelSelector | None = None
+    ) -> ObjectList[T]:
+        """Objects of one kind, sorted by namespace and name; namespace "" = all."""
+        ...
+
+    def watch(
+        self, type_: type[T], namespace: str = "", *, after: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[Change[T]]]:
+        """Changes after a revision, without end."""
+        ...
+
+    async def modify(self, type_: type[T], name: str, namespace: str, change: Callable[[T], T | None]) -> T:
+        """Read, change, write; again on conflict."""
+        ...
+
+    async def apply(self, obj: Object) -> tuple[Object, Literal["created", "configured", "unchanged"]]:
+        """Declare an object."""
+        ...
+
+    async def delete(self, type_: type[T], name: str, namespace: str = "default") -> None:
+        """Remove an object; what it owns follows."""
+        ...
+
+    async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = True) -> tuple[NodeSeen, ...]:
+        """Look at nodes now (no names: all), in the inventory's order; one dead host delays nobody."""
+        ...
+
+    async def converge(
+        self,
+        workloads: Sequence[Workload],
+        *,
+        timeout_s: float,
+        settle_s: float,
+        on_progress: Callable[[Progress], None],
+    ) -> tuple[Outcome, ...]:
+        """Make the wishes of these workloads true, or follow the master that does; an outcome for each."""
+        ...
+
+    async def check(self, name: str) -> tuple[Check, ...]:
+        """The doctor: every precondition on one node."""
+        ...
+
+    async def fetch_host_key(self, name: str) -> tuple[str, str]:
+        """(key type, SHA256 fingerprint) that the node shows now."""
+        ...
+
+    async def trust_host_key(self, name: str, fingerprint: str) -> None:
+        """Accept the node's key when it still has this fingerprint."""
+        ...
+
+    def logs(self, pod: Pod, options: LogOptions) -> AbstractAsyncContextManager[Stream]:
+        """The running log command of a pod's container."""
+        ...
+
+    def exec(
+        self, pod: Pod, argv: Sequence[str], *, stdin: bool, pty: tuple[int, int] | None
+    ) -> AbstractAsyncContextManager[Stream]:
+        """A command in a pod's container."""
+        ...
+
+    async def close(self) -> None:
+        """Release everything."""
+        ...

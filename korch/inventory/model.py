@@ -1,7 +1,11 @@
-"""A host as an inventory describes it."""
+"""Hosts as the inventories describe them."""
 
 from dataclasses import dataclass, field
 from typing import Literal
+
+from korch.errors import NotFoundError
+from korch.inventory.patterns import select_hosts
+from korch.inventory.tree import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +32,34 @@ class Host:
     )  # {"cpu": "500m", "memory": "256Mi"} kept for the host itself
     shared: bool = False  # may carry another cluster's claim too
     origin: str = ""  # "hosts.yml:12", for messages
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """All hosts of all sources; `limit` restricts placement only, so hosts outside it are here too.
+
+    `groups` has every group with all its hosts, those of its children too, in inventory order; "all" and "ungrouped"
+    are always there. `warnings` are sentences for the user: what was left out or not used.
+    """
+
+    hosts: tuple[Host, ...]
+    groups: dict[str, tuple[str, ...]]
+    limit: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def select(self, pattern: str) -> frozenset[str]:
+        """Names of the hosts that an Ansible pattern means. Raises `InvalidError` for a part that matches nothing."""
+        return select_hosts(pattern, tuple(host.name for host in self.hosts), self.groups)
+
+    @property
+    def placeable(self) -> frozenset[str]:
+        """Names of the hosts within `limit`; all without one."""
+        return self.select(self.limit)
+
+    def host(self, name: str) -> Host:
+        """The host of that name. Raises `NotFoundError`."""
+        found = next((host for host in self.hosts if host.name == name), None)
+        if found is None:
+            guess = did_you_mean(name, [host.name for host in self.hosts])
+            raise NotFoundError(f'host "{name}" is not in the inventory{guess}')
+        return found

@@ -1,0 +1,105 @@
+"""What a pod's status means to those who count pods. Pure."""
+
+from msgspec.structs import replace
+
+from korch.resources.kinds import kind_of
+from korch.resources.meta import Condition, Object, OwnerReference
+from korch.resources.pod import ContainerStatus, Pod
+from korch.resources.times import parse_time
+
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+
+
+def condition(conditions: tuple[Condition, ...], type_: str) -> Condition | None:
+    """The condition of one type, or None."""
+    return next((found for found in conditions if found.type == type_), None)
+
+
+def with_condition(conditions: tuple[Condition, ...], new: Condition, now_text: str) -> tuple[Condition, ...]:
+    """The conditions with one set; its transition time changes only with its status."""
+    old = condition(conditions, new.type)
+    since = old.last_transition_time if old is not None and old.status == new.status else now_text
+    stamped = replace(new, last_transition_time=since)
+    return (*(other for other in conditions if other.type != new.type), stamped)
+
+
+def is_counted(pod: Pod) -> bool:
+    """Stands for a replica: neither on its way out nor ended."""
+    return pod.metadata.deletion_timestamp is None and pod.status.phase not in {"Failed", "Succeeded"}
+
+
+def is_ready(pod: Pod) -> bool:
+    """Runs, and its readiness check (if it has one) passes."""
+    found = condition(pod.status.conditions, "Ready")
+    return is_counted(pod) and found is not None and found.status == "True"
+
+
+def is_available(pod: Pod, min_ready_s: int, now: float) -> bool:
+    """Ready for at least `min_ready_s` seconds."""
+    found = condition(pod.status.conditions, "Ready")
+    if not is_ready(pod) or found is None:
+        return False
+    return not min_ready_s or now - parse_time(found.last_transition_time or "") >= min_ready_s
+
+
+def unschedulable(pod: Pod) -> str:
+    """Why no node suits the pod, or ""."""
+    found = condition(pod.status.conditions, "PodScheduled")
+    return found.message if found is not None and found.status == "False" and not pod.spec.node_name else ""
+
+
+def removal_order(pod: Pod) -> tuple[int, int, int, str]:
+    """Which pods go first: unplaced, then cheap ones, then unready ones, then by name (after Kubernetes' ActivePods)."""
+    cost = int(pod.metadata.annotations.get(DELETION_COST, "0") or 0)
+    return (int(bool(pod.spec.node_name)), cost, int(is_ready(pod)), pod.metadata.name)
+
+
+def main_status(pod: Pod) -> ContainerStatus | None:
+    """The status of the pod's (first) container."""
+    return pod.status.container_statuses[0] if pod.status.container_statuses else None
+
+
+def owner_reference(owner: Object) -> OwnerReference:
+    """`owner` as the controller of something."""
+    kind = kind_of(owner)
+    return OwnerReference(
+        api_version=kind.api_version,
+        kind=kind.name,
+        name=owner.metadata.name,
+        uid=owner.metadata.uid,
+        controller=True,
+        block_owner_deletion=True,
+    )
+
+
+LAST_LOG = "korch.dev/LastLog"  # condition: the container's last lines, kept when something went wrong
+DIES_FOR_GOOD = frozenset({"ImageNotFound", "InvalidImageName", "CreateContainerError", "RunContainerError", "PortTaken"})
+PROBED_RESTARTS = 3  # an app with a health check may die this often while it waits for its neighbours
+
+
+def failure_of(pod: Pod) -> str:
+    """Why this pod will not become ready by waiting, with its last log lines; "" while there is hope."""
+    status = main_status(pod)
+    if status is None:
+        return ""
+    where = f"{pod.metadata.name} on {pod.spec.node_name or 'no node'}"
+    waiting = status.state.waiting
+    if waiting is not None and waiting.reason in DIES_FOR_GOOD:
+        return f"{where}: {waiting.reason}: {waiting.message}"
+    ended = status.state.terminated or status.last_state.terminated
+    checked = any(container.readiness_probe for container in pod.spec.containers)
+    allowed = PROBED_RESTARTS if checked else 0
+    if ended is not None and (status.restart_count > allowed or (status.state.terminated and not allowed)):
+        return f"{where}: the container exited with status {ended.exit_code}{last_log(pod)}"
+    ready = condition(pod.status.conditions, "Ready")
+    if ready is not None and ready.reason == "ProbeFailed":
+        return f"{where}: the health check failed: {ready.message}{last_log(pod)}"
+    return ""
+
+
+def last_log(pod: Pod) -> str:
+    """The kept log lines, indented, as the end of a message; "" when there are none."""
+    kept = condition(pod.status.conditions, LAST_LOG)
+    if kept is None or not kept.message.strip():
+        return ""
+    return "\nlast log lines:\n" + "\n".join(f"    {line}" for line in kept.message.strip().splitlines())

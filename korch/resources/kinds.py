@@ -61,6 +61,11 @@ def kind_of(obj: Object) -> Kind:
     return _BY_TYPE[type(obj)]
 
 
+def kind_of_type(type_: type[Object]) -> Kind:
+    """The kind of a Python type."""
+    return _BY_TYPE[type_]
+
+
 def kind_named(word: str) -> Kind:
     """The kind for a word of the command line: `pods`, `pod`, `po`, `deployment`, `deployments.apps`."""
     found = _BY_WORD.get(word) or _BY_WORD.get(word.split(".", maxsplit=1)[0].lower())

@@ -1,0 +1,64 @@
+"""Pure: what `apply` makes of a manifest and the stored object. Modelled on `kubectl apply`'s three-way merge."""
+
+import json
+from typing import Any, TypeVar, cast
+
+from korch.errors import InvalidError
+from korch.resources.codec import from_dict, to_dict, with_meta
+from korch.resources.kinds import kind_of
+from korch.resources.meta import Object
+from korch.resources.misc import Secret
+from korch.resources.patch import three_way_merge
+
+T = TypeVar("T", bound=Object)
+
+LAST_APPLIED = "korch.dev/last-applied"
+_META = ("labels", "annotations")
+
+
+def declared(obj: T) -> T:
+    """The object of a manifest that is applied for the first time: it remembers what the manifest said."""
+    annotations = {**obj.metadata.annotations, LAST_APPLIED: _remembered(obj)}
+    return with_meta(obj, annotations=annotations)
+
+
+def merged(obj: T, stored: T) -> T:
+    """`stored` after applying `obj`: what the manifest says, without what it said before, with what others added."""
+    wanted, before = _wish(obj), _last_applied(stored)
+    result = three_way_merge(before, wanted, _wish(stored))
+    annotations = {**result.get("metadata", {}).get("annotations", {}), LAST_APPLIED: _remembered(obj)}
+    labels = result.get("metadata", {}).get("labels", {})
+    changed = from_dict(kind_of(obj), {**result, "metadata": {"name": stored.metadata.name}})
+    meta = {name: getattr(stored.metadata, name) for name in stored.metadata.__struct_fields__}
+    return cast("T", with_meta(changed, **{**meta, "labels": labels, "annotations": annotations}))
+
+
+def _wish(obj: Object) -> dict[str, Any]:
+    """What a manifest can own: labels, annotations, and everything beside metadata and status."""
+    data = to_dict(obj)
+    meta = {key: data["metadata"][key] for key in _META if key in data["metadata"]}
+    if LAST_APPLIED in meta.get("annotations", {}):
+        meta["annotations"] = {key: text for key, text in meta["annotations"].items() if key != LAST_APPLIED}
+    rest = {key: value for key, value in data.items() if key not in ("metadata", "status", "apiVersion", "kind")}
+    return {"metadata": meta, **rest} if meta else rest
+
+
+def _remembered(obj: Object) -> str:
+    """The manifest as text. Of a Secret only which keys it has: annotations are shown, logged and backed up."""
+    wish = _wish(obj)
+    if isinstance(obj, Secret):
+        wish = {**wish, **{part: dict.fromkeys(wish[part], "") for part in ("data", "stringData") if part in wish}}
+    return json.dumps(wish, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _last_applied(stored: Object) -> dict[str, Any]:
+    text = stored.metadata.annotations.get(LAST_APPLIED)
+    if text is None:
+        return {}
+    try:
+        before = json.loads(text)
+    except ValueError as error:
+        raise InvalidError(
+            f'annotation {LAST_APPLIED} of "{stored.metadata.name}" is not JSON', hint="Remove the annotation."
+        ) from error
+    return before if isinstance(before, dict) else {}

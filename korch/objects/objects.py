@@ -1,0 +1,353 @@
+"""The only writer of objects: defaults, validation, identity, generation, the split of spec and status, deletion.
+
+Every write is a compare-and-set under the caller's fence, so that any number of processes may use one store at a time.
+"""
+
+import difflib
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Literal, TypeVar
+
+from korch.errors import AlreadyExistsError, ConflictError, FencedError, ForbiddenError, InvalidError, NotFoundError
+from korch.objects import apply as applying
+from korch.objects import prepare
+from korch.objects.access import Access, at_revision, expected, key_of
+from korch.objects.events import KEEP, EventRecorder
+from korch.objects.tombstones import KEEP_S, find_tombstone, prune_tombstones, tombstone_for
+from korch.objects.values import Change, Clock, ObjectList, SystemClock, Tombstone
+from korch.resources.codec import typed, with_meta
+from korch.resources.defaults import DEFAULT_NAMESPACE
+from korch.resources.kinds import KINDS, kind_of, kind_of_type
+from korch.resources.meta import LabelSelector, Object, ObjectMeta
+from korch.resources.misc import Namespace
+from korch.resources.pod import Pod
+from korch.resources.selectors import matches, parse_selector
+from korch.resources.templates import safe_digits
+from korch.store.base import Check, Event, Op, Store
+
+__all__ = ["Change", "Clock", "ObjectList", "Objects", "SystemClock", "Tombstone"]
+
+T = TypeVar("T", bound=Object)
+
+_TRIES = 16  # of a read-change-write before the conflict is the caller's
+_SUGGEST_FROM = 500  # names looked at for "did you mean"
+
+
+class Objects:
+    """Typed objects in a store. `fence` gives the lease's Check, or None while this process holds no lease."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Clock | None = None,
+        fence: Callable[[], Check | None] | None = None,
+        event_limit: int = KEEP,
+    ) -> None:
+        self._store = store
+        self._clock = clock or SystemClock()
+        self._access = Access(store, fence)
+        self._events = EventRecorder(self._access, self._clock, keep=event_limit)
+
+    # --- reading ---
+
+    async def find(self, type_: type[T], name: str, namespace: str = DEFAULT_NAMESPACE) -> T | None:
+        """The object, or None."""
+        return await self._access.find(type_, name, namespace)
+
+    async def get(self, type_: type[T], name: str, namespace: str = DEFAULT_NAMESPACE) -> T:
+        """The object; `NotFoundError` suggests a name that looks like it."""
+        found = await self.find(type_, name, namespace)
+        if found is None:
+            hint = await self._suggestion(type_, name, namespace)
+            raise NotFoundError(prepare.named(type_, name, namespace, " not found"), hint=hint)
+        return found
+
+    async def list(
+        self, type_: type[T], namespace: str = "", *, selector: str | LabelSelector | None = None
+    ) -> ObjectList[T]:
+        """Objects of one kind, sorted by namespace and name; namespace "" = all."""
+        wanted = parse_selector(selector) if isinstance(selector, str) else selector
+        listing = await self._store.list(kind_of_type(type_).prefix(namespace))
+        found = (self._access.read(type_, record) for record in listing.records)
+        return ObjectList(tuple(obj for obj in found if matches(wanted, obj.metadata.labels)), listing.revision)
+
+    @asynccontextmanager
+    async def watch(
+        self, type_: type[T], namespace: str = "", *, after: int
+    ) -> AsyncIterator[AsyncIterator[Change[T]]]:
+        """Every change after a revision, in order, without end; `ExpiredError` when it is too old: list again."""
+        async with self._store.watch(kind_of_type(type_).prefix(namespace), after=after) as events:
+            yield self._changes(type_, events)
+
+    async def _changes(self, type_: type[T], events: AsyncIterator[Event]) -> AsyncIterator[Change[T]]:
+        async for event in events:
+            old = self._access.read(type_, event.previous) if event.previous else None
+            if event.record is not None:
+                new = self._access.read(type_, event.record)
+                yield Change("MODIFIED" if old else "ADDED", new, old, event.revision)
+            elif old is not None:
+                yield Change("DELETED", at_revision(old, event.revision), old, event.revision)
+
+    async def _suggestion(self, type_: type[Object], name: str, namespace: str) -> str:
+        kind = kind_of_type(type_)
+        prefix = kind.prefix(namespace)
+        names = [r.key.removeprefix(prefix) for r in (await self._store.list(prefix, limit=_SUGGEST_FROM)).records]
+        close = difflib.get_close_matches(name, names, n=1)
+        where = f" -n {namespace}" if kind.namespaced and namespace != DEFAULT_NAMESPACE else ""
+        lists = f"`korch get {kind.plural}{where}` lists what there is."
+        return f'Did you mean "{close[0]}"? {lists}' if close else lists
+
+    # --- writing ---
+
+    async def create(self, obj: T) -> T:
+        """The new object with uid, time and defaults; its status starts empty. `AlreadyExistsError`."""
+        kind = kind_of(obj)
+        if kind.namespaced and not obj.metadata.namespace:
+            obj = with_meta(obj, namespace=DEFAULT_NAMESPACE)
+        for _ in range(_TRIES):
+            name = obj.metadata.name or self._generated_name(obj)
+            ready = prepare.for_create(obj, name=name, uid=str(uuid.uuid4()), now=self._clock.now())
+            try:
+                return await self._insert(ready)
+            except AlreadyExistsError:
+                if obj.metadata.name:
+                    raise
+        raise AlreadyExistsError(f'no free name was found for "{obj.metadata.generate_name}"', hint="Try it again.")
+
+    async def restore(self, obj: T) -> T:
+        """An object from a backup or from what a node holds: uid, times and status stay as they are."""
+        return await self._insert(with_meta(typed(obj), resource_version=""))
+
+    async def _insert(self, ready: T) -> T:
+        for _ in range(_TRIES):
+            home = await self._namespace_check(ready)
+            try:
+                return await self._access.save(ready, *home, expect=0)
+            except FencedError:
+                raise
+            except ConflictError as error:
+                if await self._store.get(key_of(ready)) is not None:
+                    hint = "Change it, or delete it first."
+                    raise AlreadyExistsError(f"{prepare.subject(ready)} exists already", hint=hint) from error
+        raise ConflictError(f'namespace "{ready.metadata.namespace}" changes all the time', hint="Try it again.")
+
+    async def _namespace_check(self, obj: Object) -> tuple[Op, ...]:
+        """Nothing is created into a namespace that is missing or goes; "default" is always there."""
+        name = obj.metadata.namespace
+        if not kind_of(obj).namespaced or name == DEFAULT_NAMESPACE:
+            return ()
+        namespace = await self.get(Namespace, name)
+        if namespace.metadata.deletion_timestamp is not None:
+            raise ForbiddenError(f'namespace "{name}" is being deleted', hint="Use another namespace.")
+        return (Check(key_of(namespace), expected(namespace)),)
+
+    def _generated_name(self, obj: Object) -> str:
+        if not obj.metadata.generate_name:
+            raise InvalidError(
+                f"a {kind_of(obj).name} needs a name", hint="Give metadata.name or metadata.generateName."
+            )
+        return obj.metadata.generate_name[:58] + safe_digits(uuid.uuid4().int, 5)
+
+    async def ensure_default_namespace(self) -> None:
+        """Make the namespace "default", once, when a cluster is created."""
+        if await self.find(Namespace, DEFAULT_NAMESPACE) is None:
+            try:
+                await self.create(Namespace(metadata=ObjectMeta(name=DEFAULT_NAMESPACE)))
+            except AlreadyExistsError:
+                return
+
+    async def update(self, obj: T) -> T:
+        """The object with new labels, annotations, owners, finalizers and spec; status and identity stay as stored.
+
+        `obj` carries the resourceVersion it was read at: `ConflictError` when it has changed since. The generation
+        grows when the spec changed; nothing is written when nothing did.
+        """
+        stored = await self._read_for(obj)
+        return await self._replace(prepare.for_update(obj, stored), stored)
+
+    async def update_status(self, obj: T) -> T:
+        """The object with a new status and nothing else new; compare-and-set as in `update`."""
+        stored = await self._read_for(obj)
+        return await self._replace(prepare.for_status(obj, stored), stored)
+
+    async def _read_for(self, obj: T) -> T:
+        if not obj.metadata.resource_version:
+            raise InvalidError(
+                f"{prepare.subject(obj)}: an update needs the resourceVersion that was read",
+                hint="Read it, then change it.",
+            )
+        stored = await self.get(type(obj), obj.metadata.name, obj.metadata.namespace)
+        prepare.check_identity(obj, stored)
+        if stored.metadata.resource_version != obj.metadata.resource_version:
+            raise ConflictError(f"{prepare.subject(obj)} has changed since it was read", hint="Read it again.")
+        return stored
+
+    async def _replace(self, new: T, stored: T) -> T:
+        if new == stored:
+            return stored
+        if prepare.released(new):  # the last finalizer went
+            return at_revision(new, await self._remove(stored))
+        return await self._access.save(new, expect=expected(stored))
+
+    async def modify(
+        self,
+        type_: type[T],
+        name: str,
+        namespace: str,
+        change: Callable[[T], T | None],
+        *,
+        status: bool = False,
+    ) -> T:
+        """The object after `change`, which is called again on what is there now when somebody else was faster.
+
+        `change` gives the new object, or None to leave it. `status` = it changed the status, else the rest.
+        """
+        prepared = prepare.for_status if status else prepare.for_update
+
+        async def once(stored: T) -> T:
+            wanted = change(stored)
+            return stored if wanted is None else await self._replace(prepared(wanted, stored), stored)
+
+        return await self._retried(type_, name, namespace, once)
+
+    async def _retried(self, type_: type[T], name: str, namespace: str, once: Callable[[T], Awaitable[T]]) -> T:
+        for attempt in range(_TRIES):
+            stored = await self.get(type_, name, namespace)
+            try:
+                return await once(stored)
+            except FencedError:
+                raise
+            except ConflictError:
+                if attempt == _TRIES - 1 or not await self._changed(stored):
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _changed(self, stored: Object) -> bool:
+        """Whether a conflict came from another writer; a refusal by the change itself would only repeat."""
+        record = await self._store.get(key_of(stored))
+        return record is None or record.revision != expected(stored)
+
+    async def apply(self, obj: T) -> tuple[T, Literal["created", "configured", "unchanged"]]:
+        """Declare an object: it is created, or gets what the manifest says and loses what an earlier one said.
+
+        What others set (replicas of a scaler, labels of a controller) stays, as with `kubectl apply`.
+        """
+        namespaced = kind_of(obj).namespaced
+        name, namespace = obj.metadata.name, (obj.metadata.namespace or DEFAULT_NAMESPACE) if namespaced else ""
+        for _ in range(_TRIES):
+            before = await self.find(type(obj), name, namespace)
+            try:
+                if before is None:
+                    return await self.create(applying.declared(obj)), "created"
+                after = await self.modify(type(obj), name, namespace, lambda stored: applying.merged(obj, stored))
+            except (AlreadyExistsError, NotFoundError):
+                continue  # it came or went in between
+            same = after.metadata.resource_version == before.metadata.resource_version
+            return after, "unchanged" if same else "configured"
+        raise ConflictError(f"{prepare.subject(obj)} comes and goes", hint="Somebody else deletes it: try it again.")
+
+    async def bind(self, pod: Pod, node: str, decision_json: str) -> Pod:
+        """The pod on its node, with the decision on record; `ConflictError` when it is bound elsewhere, or goes."""
+
+        async def once(stored: Pod) -> Pod:
+            prepare.check_identity(pod, stored)
+            if stored.spec.node_name == node:
+                return stored
+            if stored.spec.node_name:
+                raise ConflictError(f'{prepare.subject(stored)} is bound to node "{stored.spec.node_name}" already')
+            if stored.metadata.deletion_timestamp is not None:
+                raise ConflictError(f"{prepare.subject(stored)} is being deleted")
+            placed = prepare.bound(stored, node, decision_json, self._clock.now())
+            return await self._access.save(placed, expect=expected(stored))
+
+        return await self._retried(Pod, pod.metadata.name, pod.metadata.namespace, once)
+
+    # --- deleting ---
+
+    async def delete(
+        self,
+        type_: type[T],
+        name: str,
+        namespace: str = DEFAULT_NAMESPACE,
+        *,
+        uid: str | None = None,
+        grace_s: int | None = None,
+    ) -> T | None:
+        """None when the object is gone; the marked object when a keeper or a finalizer's owner has to end it first.
+
+        A bound pod is only marked: `finish_delete` removes it when its containers are gone. What the object owns is
+        removed by the garbage collector. `uid` guards against deleting a successor of the same name.
+        """
+        gone = False
+
+        async def once(stored: T) -> T:
+            nonlocal gone
+            await self._check_deletable(stored, uid)
+            if prepare.lingers(stored):
+                return await self._replace(prepare.marked(stored, grace_s, self._clock.now()), stored)
+            await self._access.remove(stored)
+            gone = True
+            return stored
+
+        left = await self._retried(type_, name, namespace, once)
+        return None if gone else left
+
+    async def _check_deletable(self, stored: Object, uid: str | None) -> None:
+        if uid is not None and uid != stored.metadata.uid:
+            raise ConflictError(f"{prepare.subject(stored)} is another one now: uid {stored.metadata.uid}, not {uid}")
+        if not isinstance(stored, Namespace):
+            return
+        name = stored.metadata.name
+        if name == DEFAULT_NAMESPACE:
+            raise ForbiddenError('namespace "default" always exists', hint="Delete what is in it instead.")
+        for kind in KINDS:
+            if kind.namespaced and (await self._store.list(kind.prefix(name), limit=1)).records:
+                hint = f"See `korch get {kind.plural} -n {name}`."
+                raise ForbiddenError(f'namespace "{name}" still holds {kind.plural}: delete them first', hint=hint)
+
+    async def finish_delete(self, pod: Pod) -> None:
+        """Remove a pod whose containers are gone, and leave a tombstone, in one transaction. Repeating it is safe."""
+        for _ in range(_TRIES):
+            stored = await self.find(Pod, pod.metadata.name, pod.metadata.namespace)
+            if stored is None or stored.metadata.uid != pod.metadata.uid:
+                return
+            try:
+                if stored.metadata.finalizers:
+                    await self._access.save(prepare.ended(stored, self._clock.now()), expect=expected(stored))
+                else:
+                    await self._remove(stored)
+            except FencedError:
+                raise
+            except ConflictError:
+                continue
+            return
+        raise ConflictError(f"{prepare.subject(pod)} changes all the time", hint="Try it again.")
+
+    async def _remove(self, stored: Object) -> int:
+        """Remove now; a pod that may have left containers behind gets its tombstone with it."""
+        stone = (tombstone_for(stored, self._clock.now()),) if isinstance(stored, Pod) and stored.spec.node_name else ()
+        return await self._access.remove(stored, *stone)
+
+    async def tombstone(self, uid: str) -> Tombstone | None:
+        """The proof that the pod of this uid has ended, kept 30 days; None when there is none."""
+        return await find_tombstone(self._access, uid)
+
+    async def prune_tombstones(self, older_than_s: float = KEEP_S) -> int:
+        """Forget the older ones; how many."""
+        return await prune_tombstones(self._access, self._clock.now(), older_than_s)
+
+    # --- events ---
+
+    async def record_event(
+        self,
+        about: Object,
+        *,
+        type: Literal["Normal", "Warning"],
+        reason: str,
+        message: str,
+        component: str,
+    ) -> None:
+        """Note what happened to an object. The same again within an hour is counted; the oldest above 5000 go."""
+        await self._events.record(about, type_=type, reason=reason, message=message, component=component)

@@ -1,0 +1,135 @@
+"""Pure: what is stored when an object is created, changed, bound or marked for deletion."""
+
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from korch.errors import ConflictError, InvalidError
+from korch.resources.codec import typed, with_meta
+from korch.resources.defaults import GRACE_S, with_defaults
+from korch.resources.kinds import kind_of, kind_of_type
+from korch.resources.meta import Condition, Object, ObjectMeta
+from korch.resources.pod import Pod
+from korch.resources.times import parse_time, rfc3339
+from korch.resources.validation import validate, validate_update
+
+T = TypeVar("T", bound=Object)
+
+DECISION_ANNOTATION = "korch.dev/decision"
+_NOT_SPEC = frozenset({"api_version", "kind", "metadata", "status"})
+
+
+def subject(obj: Object) -> str:
+    """The object in messages: `pod "x" in namespace "default"`."""
+    return named(type(obj), obj.metadata.name, obj.metadata.namespace)
+
+
+def named(type_: type[Object], name: str, namespace: str, verb: str = "") -> str:
+    """As `subject`, from parts, with words between: `pod "x" not found in namespace "default"`."""
+    kind = kind_of_type(type_)
+    return f'{kind.name.lower()} "{name}"{verb}' + (f' in namespace "{namespace}"' if kind.namespaced else "")
+
+
+def for_create(obj: T, *, name: str, uid: str, now: float) -> T:
+    """The object as first stored: defaults filled in, valid, with identity, without status."""
+    if obj.metadata.resource_version:
+        raise InvalidError(f"{subject(obj)} has a resourceVersion; a new object has none", hint="Remove the field.")
+    meta = replace(
+        obj.metadata,
+        name=name,
+        uid=uid,
+        generation=1 if hasattr(obj, "spec") else 0,
+        creation_timestamp=rfc3339(now),
+        deletion_timestamp=None,
+        deletion_grace_period_seconds=None,
+        managed_fields=(),
+    )
+    blank: dict[str, Any] = {"status": type(obj)().status} if kind_of(obj).has_status else {}  # type: ignore[attr-defined]
+    ready = with_defaults(typed(replace(obj, metadata=meta, **blank)))
+    validate(ready)
+    return ready
+
+
+def for_update(obj: T, stored: T) -> T:
+    """`stored` with the labels, annotations, owners, finalizers and spec of `obj`; the rest is not the caller's."""
+    meta = replace(
+        stored.metadata,
+        labels=obj.metadata.labels,
+        annotations=obj.metadata.annotations,
+        owner_references=obj.metadata.owner_references,
+        finalizers=obj.metadata.finalizers,
+    )
+    kept: dict[str, Any] = {"status": stored.status} if kind_of(obj).has_status else {}  # type: ignore[attr-defined]
+    ready = with_defaults(typed(replace(obj, metadata=meta, **kept)))
+    if ready == stored:
+        return stored
+    validate(ready)
+    validate_update(ready, stored)
+    if hasattr(ready, "spec") and spec_of(ready) != spec_of(stored):
+        ready = with_meta(ready, generation=stored.metadata.generation + 1)
+    return ready
+
+
+def for_status(obj: T, stored: T) -> T:
+    """`stored` with the status of `obj`."""
+    if not kind_of(obj).has_status:
+        raise InvalidError(f"{subject(obj)}: this kind has no status of its own", hint="Use update.")
+    return replace(stored, status=obj.status)  # type: ignore[attr-defined]
+
+
+def check_identity(obj: Object, stored: Object) -> None:
+    """Refuse to write over another object of the same name."""
+    if obj.metadata.uid and obj.metadata.uid != stored.metadata.uid:
+        raise ConflictError(
+            f"{subject(obj)} is another one now: uid {stored.metadata.uid}, not {obj.metadata.uid}",
+            hint="Read it again.",
+        )
+
+
+def spec_of(obj: Object) -> tuple[Any, ...]:
+    """Everything that a person wishes, as opposed to metadata and status."""
+    return tuple(getattr(obj, field) for field in obj.__struct_fields__ if field not in _NOT_SPEC)
+
+
+def bound(pod: Pod, node: str, decision: str, now: float) -> Pod:
+    """The pod on its node, with the scheduler's reasons."""
+    ready = Condition(type="PodScheduled", status="True", last_transition_time=rfc3339(now))
+    others = tuple(c for c in pod.status.conditions if c.type != "PodScheduled")
+    noted = with_meta(pod, annotations={**pod.metadata.annotations, DECISION_ANNOTATION: decision})
+    spec, status = replace(pod.spec, node_name=node), replace(pod.status, conditions=(*others, ready))
+    return replace(noted, spec=spec, status=status)
+
+
+def lingers(obj: Object) -> bool:
+    """Whether deleting only marks it: a pod with containers somewhere, or an object that finalizers hold."""
+    return bool(obj.metadata.finalizers) or (isinstance(obj, Pod) and bool(obj.spec.node_name))
+
+
+def released(obj: Object) -> bool:
+    """Whether a marked object may go now: no finalizers, and no containers that a keeper must stop first."""
+    meta = obj.metadata
+    if meta.deletion_timestamp is None or meta.finalizers:
+        return False
+    return not (isinstance(obj, Pod) and obj.spec.node_name) or meta.deletion_grace_period_seconds == 0
+
+
+def marked(obj: T, grace_s: int | None, now: float) -> T:
+    """The object marked for deletion; a second mark can only shorten the time it has."""
+    if isinstance(obj, Pod):
+        wish = obj.spec.termination_grace_period_seconds if grace_s is None else grace_s
+        wanted_s = max(GRACE_S if wish is None else wish, 1)  # 0 means "its containers are gone": the keeper says so
+    else:
+        wanted_s = 0
+    meta: ObjectMeta = obj.metadata
+    if meta.deletion_timestamp is not None and parse_time(meta.deletion_timestamp) <= now + wanted_s:
+        return obj
+    return with_meta(obj, deletion_timestamp=rfc3339(now + wanted_s), deletion_grace_period_seconds=wanted_s)
+
+
+def ended(pod: Pod, now: float) -> Pod:
+    """A marked pod whose containers are gone, and that only finalizers still hold."""
+    return with_meta(
+        pod,
+        deletion_timestamp=pod.metadata.deletion_timestamp or rfc3339(now),
+        deletion_grace_period_seconds=0,
+    )

@@ -1,0 +1,53 @@
+"""What the objects layer hands out: lists, changes, tombstones; and the clock it reads."""
+
+import time
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar
+
+from korch.resources.meta import Object, Struct
+
+T = TypeVar("T", bound=Object)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectList(Generic[T]):
+    """Objects sorted by namespace and name, and the revision at which exactly this is true: watch from there."""
+
+    items: tuple[T, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[T]):
+    """One change. Of a deletion, `object` is the last state; `previous` is None for a creation."""
+
+    type: Literal["ADDED", "MODIFIED", "DELETED"]
+    object: T
+    previous: T | None
+    revision: int
+
+
+class Tombstone(Struct, frozen=True, kw_only=True):
+    """Proof that a pod has ended: a container of this uid is surplus wherever it is found."""
+
+    uid: str
+    namespace: str
+    name: str
+    node_name: str
+    removed_at: str
+
+
+class Clock(Protocol):
+    """Where times come from."""
+
+    def now(self) -> float:
+        """Unix seconds."""
+        ...
+
+
+class SystemClock:
+    """This machine's clock."""
+
+    def now(self) -> float:
+        """Unix seconds."""
+        return time.time()

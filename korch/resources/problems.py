@@ -1,0 +1,44 @@
+"""What is wrong with an input: collected first, so that one error tells all of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from korch.errors import InvalidError
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake. `path` is the field, as `spec.replicas`; `message` completes "PATH: ..."."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        """As one line."""
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+@dataclass(slots=True)
+class Problems:
+    """A collector that knows which field is being looked at."""
+
+    found: list[Problem] = field(default_factory=list)
+
+    def add(self, path: str, message: str) -> None:
+        """Note one mistake."""
+        self.found.append(Problem(path, message))
+
+    def check(self, path: str, problem: str) -> None:
+        """Note a mistake unless `problem` is empty."""
+        if problem:
+            self.add(path, problem)
+
+
+def raise_problems(subject: str, problems: Sequence[Problem], *, hint: str = "") -> None:
+    """Raise `InvalidError` for `subject` (such as `Deployment "web"`) when there are problems: one a line."""
+    if not problems:
+        return
+    lines = [str(problem) for problem in problems]
+    if len(lines) == 1:
+        raise InvalidError(f"{subject} is invalid: {lines[0]}", hint=hint)
+    raise InvalidError(f"{subject} is invalid:\n" + "\n".join(f"  {line}" for line in lines), hint=hint)

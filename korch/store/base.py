@@ -9,6 +9,25 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from korch.errors import ConflictError
+
+# The bounds of an etcd with its defaults (--max-txn-ops 128, --max-request-bytes 1.5 MiB): what fits here fits there.
+MAX_TXN_OPS = 128
+MAX_TXN_BYTES = 1_400_000
+MAX_KEY_BYTES = 1024
+
+
+class KeyConflictError(ConflictError):
+    """A transaction did not hold because of `key`, which is at revision `actual` (0 = it does not exist)."""
+
+    def __init__(self, key: str, *, expected: int, actual: int) -> None:
+        is_now = f"it is at revision {actual}" if actual else "it does not exist"
+        wanted = f"expected at revision {expected}" if expected else "expected not to exist"
+        super().__init__(
+            f"{key} changed meanwhile: {wanted}, but {is_now}", hint="Read it again and repeat the change."
+        )
+        self.key, self.expected, self.actual = key, expected, actual
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -67,8 +86,26 @@ class Check:
 Op = Put | Delete | Check
 
 
+class Changes(Protocol):
+    """The events of a watch: an asynchronous iterator that knows how far it is."""
+
+    def __aiter__(self) -> AsyncIterator[Event]: ...
+
+    async def __anext__(self) -> Event: ...
+
+    @property
+    def revision(self) -> int:
+        """The revision up to which every matching change has been handed out (good for a bookmark)."""
+        ...
+
+
 class Store(Protocol):
-    """Every call may raise `StoreError`; every write may raise `ConflictError`, and then nothing of it happened."""
+    """Every call may raise `StoreError`; every write may raise `KeyConflictError`, and then nothing of it happened.
+
+    Cancelling a call never leaves half a write; whether the whole of it happened is then unknown.
+    A key is 1 to `MAX_KEY_BYTES` bytes without NUL; a transaction has at most `MAX_TXN_OPS` operations and
+    `MAX_TXN_BYTES` bytes of keys and values (`InvalidError` beyond).
+    """
 
     async def get(self, key: str) -> Record | None:
         """The record, or None."""
@@ -87,14 +124,17 @@ class Store(Protocol):
         ...
 
     async def txn(self, ops: Sequence[Op]) -> int:
-        """All of `ops` at one new revision, or none with `ConflictError` naming the key. A key may be written once."""
+        """All of `ops` at one new revision, or none with `KeyConflictError` naming the key. A key may be written once.
+
+        Every `expect` is compared with what stood before the transaction. The revision stays when nothing is written.
+        """
         ...
 
     async def revision(self) -> int:
         """The newest revision."""
         ...
 
-    def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+    def watch(self, prefix: str, *, after: int) -> AbstractAsyncContextManager[Changes]:
         """Every change of matching keys after revision `after`, in order, none lost, without end.
 
         Raises `ExpiredError` (at the first or a later step) when the history needed has been compacted: list again.

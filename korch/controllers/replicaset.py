@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from korch.resources.podstate import is_available, is_counted, is_ready, owner_reference, removal_order
-from korch.objects.view import View
 from korch.errors import AlreadyExistsError, ConflictError
 from korch.objects.objects import Clock
+from korch.objects.view import View
 from korch.resources.meta import ObjectMeta
 from korch.resources.pod import Pod, PodStatus
+from korch.resources.podstate import is_available, is_counted, is_ready, owner_reference, removal_order
 from korch.resources.templates import safe_digits
 from korch.resources.workload import ReplicaSet, ReplicaSetStatus
 

@@ -1,11 +1,12 @@
 """How a Deployment gets from one template to the next. Pure: (deployment, its sets, their pods, now) → plan.
 
-Kubernetes' rolling update, with korch's two additions for objects marked `korch.dev/auto-rollback`: a batch whose surge pod
-fits nowhere is done stop-first, and a revision that fails goes back as a whole (or, when it is the first one, stops).
+Kubernetes' rolling update, with korch's two additions for objects marked `korch.dev/auto-rollback`: a batch whose surge
+pod fits nowhere is done stop-first, and a revision that fails goes back as a whole (or stops, when it is the first).
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
@@ -33,7 +34,7 @@ STOP_FIRST = "korch.dev/fits-without"  # on a pending pod: the old pod whose rem
 
 @dataclass(frozen=True, slots=True)
 class RolloutPlan:
-    """What to do next. `scale` maps names of sets to replicas; `victim` is an old pod to be removed first by its set."""
+    """What to do next. `scale`: (set, replicas); `victim`: an old pod that its set is to remove first."""
 
     create_revision: int = 0  # make the set of the current template, with this revision number; 0 = it stands
     scale: tuple[tuple[str, int], ...] = ()
@@ -42,7 +43,7 @@ class RolloutPlan:
     completed: str = ""  # the set to mark as having run in full
     go_back_to: str = ""  # the set whose template becomes the deployment's again
     give_up: str = ""  # template hash to record as failed
-    status: DeploymentStatus = DeploymentStatus()
+    status: DeploymentStatus = field(default_factory=DeploymentStatus)
     events: tuple[tuple[str, str, str], ...] = ()  # (type, reason, message)
     look_again_s: float | None = None
 
@@ -103,14 +104,7 @@ def plan_rollout(
         deployment.metadata.annotations.get(AUTO_ROLLBACK) == "true",
     )
     plan = _finish(facts, _steps(facts))
-    return replace_plan(plan, status=_status(facts, plan))
-
-
-def replace_plan(plan: RolloutPlan, **changes: object) -> RolloutPlan:
-    """The plan with some fields replaced."""
-    from dataclasses import replace as dataclass_replace
-
-    return dataclass_replace(plan, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(plan, status=_status(facts, plan))
 
 
 def _steps(facts: _Facts) -> RolloutPlan:
@@ -154,7 +148,7 @@ def _roll(facts: _Facts) -> RolloutPlan:
         targets[new_name] = min(facts.wanted, new_now + max(0, facts.wanted + surge - total))
     floor = facts.wanted - gap
     spare = sum(facts.available(found) for found in facts.sets) - floor
-    for old in facts.old:
+    for old in sorted(facts.old, key=lambda found: victim not in {pod.metadata.name for pod in facts.of(found)}):
         size = old.spec.replicas or 0
         useless = size - min(size, facts.available(old))  # replicas that serve nobody may go at any time
         drop = min(size, useless + max(0, min(spare, size - useless)))
@@ -242,7 +236,7 @@ def _finish(facts: _Facts, plan: RolloutPlan) -> RolloutPlan:
     empty = [old for old in facts.old if not old.spec.replicas and not facts.of(old)]
     keep = 10 if limit is None else limit
     remove = tuple(old.metadata.name for old in empty[: max(0, len(empty) - keep)]) if _complete(facts) else ()
-    return replace_plan(plan, completed=completed, remove=remove)
+    return dataclasses.replace(plan, completed=completed, remove=remove)
 
 
 def _scale(facts: _Facts, targets: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
@@ -302,12 +296,19 @@ def _conditions(
     )
     conditions = with_condition(old.conditions, available, now)
     conditions = with_condition(conditions, _progressing(facts, counts, old, now), now)
+    generation = facts.deployment.metadata.generation
     for type_, reason, message in plan.events:
         if type_ == "Warning":
-            conditions = with_condition(
-                conditions, Condition(type="RolledBack", status="True", reason=reason, message=message), now
+            failed = Condition(
+                type="RolledBack", status="True", reason=reason, message=message, observed_generation=generation
             )
-    return conditions
+            return with_condition(conditions, failed, now)
+    return tuple(found for found in conditions if found.type != "RolledBack" or _still_true(found, generation))
+
+
+def _still_true(rolled_back: Condition, generation: int) -> bool:
+    """Going back is itself one change of the spec; a later one makes the old failure history."""
+    return generation <= (rolled_back.observed_generation or 0) + 1
 
 
 def _progressing(facts: _Facts, counts: DeploymentStatus, old: DeploymentStatus, now: str) -> Condition:

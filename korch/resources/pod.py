@@ -361,6 +361,7 @@ class ContainerStatus(Struct, frozen=True, kw_only=True):
     state: ContainerState = ContainerState()
     last_state: ContainerState = ContainerState()
     started: bool | None = None
+    published: tuple[ContainerPort, ...] = ()  # korch's own: where each port is reached on the node
 
 
 class PodIP(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,32 @@
+"""Removes what has lost its owner: sets without a deployment, pods without a set."""
+
+from korch.errors import NotFoundError
+from korch.objects.view import View
+from korch.resources.kinds import kind_for
+from korch.resources.meta import Object, OwnerReference
+
+
+class GarbageCollector:
+    """Looks at one object at a time; the owner's absence is checked in the store, never only in the view."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    async def reconcile(self, key: tuple[type[Object], str, str]) -> float | None:
+        """Delete the object (type, namespace, name) when its controlling owner is gone."""
+        type_, namespace, name = key
+        obj = self._view.find(type_, name, namespace)
+        if obj is None or obj.metadata.deletion_timestamp is not None:
+            return None
+        owner = next((ref for ref in obj.metadata.owner_references if ref.controller), None)
+        if owner is not None and not await self._exists(owner, namespace):
+            await self._view.delete(obj)
+        return None
+
+    async def _exists(self, owner: OwnerReference, namespace: str) -> bool:
+        kind = kind_for(owner.api_version, owner.kind)
+        try:
+            found = await self._view.objects.get(kind.type, owner.name, namespace)
+        except NotFoundError:
+            return False
+        return found.metadata.uid == owner.uid

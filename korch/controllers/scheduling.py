@@ -1,0 +1,107 @@
+"""Binds pending pods: the loop around the pure scheduler."""
+
+from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
+
+from korch.controllers.rollout import STOP_FIRST
+from korch.errors import ConflictError, NotFoundError
+from korch.objects.objects import Clock
+from korch.objects.view import View
+from korch.resources.codec import with_meta
+from korch.resources.meta import Condition
+from korch.resources.node import Node, NodeLoad
+from korch.resources.pod import Pod
+from korch.resources.podstate import is_counted, unschedulable, with_condition
+from korch.resources.times import rfc3339
+from korch.scheduler.decision import DECISION_ANNOTATION, Decision, to_json
+from korch.scheduler.select import schedule
+from korch.scheduler.snapshot import Snapshot, snapshot
+
+
+class SchedulingController:
+    """Places pods that have no node. `allowed` names the nodes that this run may use; None = all."""
+
+    def __init__(
+        self, view: View, clock: Clock, *, allowed: Callable[[], frozenset[str] | None], mine: Callable[[Pod], bool]
+    ) -> None:
+        self._view, self._clock, self._allowed, self._mine = view, clock, allowed, mine
+
+    async def reconcile(self, _: str) -> float | None:
+        """One pass over all pending pods; looks again while some fit nowhere."""
+        pending = [pod for pod in self._view.all(Pod) if not pod.spec.node_name and is_counted(pod) and self._mine(pod)]
+        if not pending:
+            return None
+        pods = tuple(self._view.all(Pod))
+        taken = self._snapshot(pods)
+        unplaced = False
+        for decision, pod in zip(schedule(taken, pending, allowed_nodes=self._allowed()), pending, strict=True):
+            if decision.node is None:
+                unplaced = True
+                await self._leave_pending(pod, decision, pods)
+            else:
+                await self._bind(pod, decision)
+        return 2.0 if unplaced else None
+
+    def _snapshot(self, pods: Sequence[Pod]) -> Snapshot:
+        nodes = tuple(self._view.all(Node))
+        loads = {load.metadata.name: load for load in self._view.all(NodeLoad)}
+        return snapshot(nodes, loads, pods, now=self._clock.now())
+
+    async def _bind(self, pod: Pod, decision: Decision) -> None:
+        assert decision.node is not None
+        try:
+            await self._view.bind(pod, decision.node, to_json(decision))
+        except (ConflictError, NotFoundError):
+            return  # it went, or changed: the next pass sees it
+        await self._view.objects.record_event(
+            pod, type="Normal", reason="Scheduled", message=decision.message, component="scheduler"
+        )
+
+    async def _leave_pending(self, pod: Pod, decision: Decision, pods: Sequence[Pod]) -> None:
+        """The reason goes on record: as condition, as event, and in full as annotation for `korch why`."""
+        victim = self._room_maker(pod, pods)
+        if unschedulable(pod) == decision.message and pod.metadata.annotations.get(STOP_FIRST, "") == victim:
+            return
+        now = rfc3339(self._clock.now())
+        waiting = Condition(type="PodScheduled", status="False", reason="Unschedulable", message=decision.message)
+        notes = {DECISION_ANNOTATION: to_json(decision)} | ({STOP_FIRST: victim} if victim else {})
+
+        def annotate(found: Pod) -> Pod:
+            kept = {key: text for key, text in found.metadata.annotations.items() if key != STOP_FIRST}
+            return with_meta(found, annotations=kept | notes)
+
+        def explain(found: Pod) -> Pod:
+            conditions = with_condition(found.status.conditions, waiting, now)
+            return replace(found, status=replace(found.status, phase="Pending", conditions=conditions))
+
+        try:
+            await self._view.modify(Pod, pod.metadata.name, pod.metadata.namespace, annotate)
+            await self._view.modify(Pod, pod.metadata.name, pod.metadata.namespace, explain, status=True)
+        except NotFoundError:
+            return
+        await self._view.objects.record_event(
+            pod, type="Warning", reason="FailedScheduling", message=decision.message, component="scheduler"
+        )
+
+    def _room_maker(self, pod: Pod, pods: Sequence[Pod]) -> str:
+        """The old pod of the same deployment without which this one fits, or "": the answer to "does stop-first help"."""
+        app = _without_hash(pod)
+        rivals = [
+            other
+            for other in pods
+            if other.spec.node_name
+            and is_counted(other)
+            and other.metadata.namespace == pod.metadata.namespace
+            and _without_hash(other) == app
+            and other.metadata.labels != pod.metadata.labels
+        ]
+        for rival in sorted(rivals, key=lambda found: found.metadata.name):
+            rest = [other for other in pods if other.metadata.uid != rival.metadata.uid]
+            if schedule(self._snapshot(rest), [pod], allowed_nodes=self._allowed())[0].node is not None:
+                return rival.metadata.name
+        return ""
+
+
+def _without_hash(pod: Pod) -> dict[str, str]:
+    return {key: value for key, value in pod.metadata.labels.items() if key != "pod-template-hash"}

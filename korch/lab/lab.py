@@ -1,0 +1,322 @@
+"""A lab: real SSH hosts with container engines, in namespaces of this machine."""
+
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from korch.errors import NotFoundError, SetupError
+from korch.lab import boot, machine, network
+from korch.lab.cgroups import Groups
+from korch.lab.inventory import inventory_text, known_hosts_text
+from korch.lab.record import (
+    Record,
+    claim_name,
+    locked_folder,
+    owner_of,
+    read_record,
+    release_name,
+    replace_text,
+    spec_text,
+    write_record,
+)
+from korch.lab.registry import push_samples, start_registry
+from korch.lab.rootfs import NodeFiles, Surroundings, build, host_public_keys
+from korch.lab.spec import (
+    REGISTRY_PORT,
+    LabStatus,
+    Names,
+    NodeSpec,
+    NodeStatus,
+    State,
+    assign_numbers,
+    check_lab_name,
+)
+from korch.settings import korch_home
+
+_WORKERS = 6
+_LAYOUT = "1"  # of a node's files; a node of another layout is made anew
+BOOT_TIMEOUT_S = 90.0
+
+
+class Lab:
+    """The lab of that name on this machine. Labs of different names live side by side."""
+
+    def __init__(self, name: str = "lab", home: Path | None = None) -> None:
+        check_lab_name(name)
+        self.name = name
+        self.names = Names(name)
+        self.folder = (home or korch_home()) / "labs" / name
+
+    # --- where things are ---
+
+    @property
+    def inventory_path(self) -> Path:
+        """The Ansible inventory: root on every node."""
+        return self.folder / "inventory.yml"
+
+    def inventory(self, user: str = "root") -> Path:
+        """The inventory for `root`, or for the sudo user `lab`."""
+        return self.inventory_path if user == "root" else self.folder / f"inventory-{user}.yml"
+
+    @property
+    def ssh_key(self) -> Path:
+        """The private key that every node accepts for root and lab."""
+        return self.folder / "id_ed25519"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The nodes' true host keys."""
+        return self.folder / "known_hosts"
+
+    @property
+    def registry(self) -> str:
+        """`host:port` of the lab's registry."""
+        return f"{self._record().prefix}.1:{REGISTRY_PORT}"
+
+    def image(self, version: str = "1") -> str:
+        """The sample app: versions 1, 2, broken (fails its health check) and crash (ends with status 3)."""
+        return f"{self.registry}/web:{version}"
+
+    def address(self, node: str) -> str:
+        """The node's IPv4 address."""
+        self.spec(node)
+        return self._record().address(node)
+
+    def spec(self, node: str) -> NodeSpec:
+        """What was asked for under that name; NotFoundError when nothing was."""
+        for spec in self._record().specs:
+            if spec.name == node:
+                return spec
+        known = ", ".join(spec.name for spec in self._record().specs)
+        raise NotFoundError(f'lab "{self.name}" has no node "{node}"', hint=f"It has {known or 'none'}.")
+
+    def log_tail(self, node: str, name: str = "sshd.log", lines: int = 20) -> str:
+        """The end of one of the node's logs (sshd.log, docker.log), read from outside."""
+        path = self._files(node).root / "var/log" / name
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+
+    # --- up, down, status ---
+
+    def up(self, specs: Iterable[NodeSpec]) -> LabStatus:
+        """Make exactly these nodes and wait until they serve. Running ones with an equal spec are kept as they are."""
+        wanted = tuple(specs)
+        if len({spec.name for spec in wanted}) != len(wanted):
+            raise SetupError(f'lab "{self.name}": two nodes have the same name')
+        machine.require({spec.engine for spec in wanted})
+        with locked_folder(self.folder):
+            machine.require_disk(self.folder)
+            claim_name(self.name, self.folder)
+            record = self._prepare(wanted)
+            groups = self._groups()
+            self._ensure_lxcfs(groups)
+            with ThreadPoolExecutor(_WORKERS) as pool:
+                registry = pool.submit(self._ensure_registry, groups, f"{record.prefix}.1:{REGISTRY_PORT}")
+                nodes = [pool.submit(self._ensure_node, groups, record, spec) for spec in wanted]
+                for future in (*nodes, registry):
+                    future.result()
+            self._write_inventories(record)
+        return self.status()
+
+    def down(self) -> None:
+        """Remove every trace of the lab, whatever a crash left. Needs no record: the names in the kernel are enough."""
+        machine.require_root()
+        owner = owner_of(self.name)
+        for folder in {self.folder, owner or self.folder}:
+            with locked_folder(folder):
+                groups = self._groups()
+                groups.kill()
+                network.remove_all(self.names)
+                groups.remove()
+                self._remove_folder(folder)
+        release_name(self.name)
+        with suppress(OSError):
+            self.folder.parent.rmdir()  # stays when other labs are in it
+
+    def status(self) -> LabStatus:
+        """The lab as it is now; NotFoundError when it is not up."""
+        record, groups = self._record(), self._groups()
+        nodes = (
+            NodeStatus(spec.name, record.address(spec.name), self._state(groups, record, spec.name), spec.engine)
+            for spec in record.specs
+        )
+        return LabStatus(self.name, str(self.inventory_path), self.image(), self.registry, tuple(nodes))
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a lab of this name in this folder."""
+        return read_record(self.folder / "lab.json") is not None
+
+    # --- looking into a node from outside ---
+
+    def exec_in(
+        self, node: str, argv: Sequence[str], *, check: bool = True, timeout_s: float = 60.0, stdin: str | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command as root in the node without SSH, as if the node had started it."""
+        words = boot.enter_words(self._pid(node), self._joins(node), argv)
+        env = {**machine.CLEAN_ENV, "HOME": "/root"}
+        done = subprocess.run(
+            words, input=stdin, capture_output=True, text=True, timeout=timeout_s, env=env, check=False
+        )
+        if check and done.returncode != 0:
+            raise SetupError(f"{' '.join(argv)} on lab node {node} ended with {done.returncode}: {done.stderr.strip()}")
+        return done
+
+    def path_in(self, node: str, path: str) -> Path:
+        """A path of the running node as this process can open it. Do not follow absolute links through it."""
+        return Path(f"/proc/{self._pid(node)}/root") / path.lstrip("/")
+
+    def write_file(self, node: str, path: str, text: str, mode: int = 0o644) -> None:
+        """Write a file on the running node."""
+        script = 'mkdir -p "$(dirname "$1")" && cat > "$1" && chmod "$2" "$1"'
+        self.exec_in(node, ("sh", "-c", script, "sh", path, f"{mode:o}"), stdin=text)
+
+    # --- power ---
+
+    def kill(self, node: str) -> None:
+        """Power off, silently: every process dies at once and the cable is dead, so that nobody hears a goodbye."""
+        number = self._number(node)
+        network.set_cable(self.names, number, up=False)
+        groups = self._groups()
+        groups.kill(f"_delay-{node}")
+        groups.kill(node)
+
+    def start(self, node: str) -> None:
+        """Power on again with the disk as it was, and wait until the node serves. Nothing when it runs already."""
+        with locked_folder(self.folder):
+            groups, spec = self._groups(), self.spec(node)
+            if groups.init_pid(node) is None:
+                self._boot(groups, self._record(), spec)
+
+    def pid(self, node: str) -> int:
+        """The pid, as this machine counts, of the node's first process."""
+        return self._pid(node)
+
+    # --- the parts of up ---
+
+    def _prepare(self, wanted: tuple[NodeSpec, ...]) -> Record:
+        """Network, key and record; nodes that are not wanted any more are gone."""
+        before = read_record(self.folder / "lab.json")
+        with locked_folder(Path("/run/lock")):  # two labs must not choose the same network
+            prefix = network.choose_subnet(self.names, before.prefix if before else None)
+            network.make_bridge(self.names, prefix)
+        numbers = assign_numbers(tuple(spec.name for spec in wanted), before.numbers if before else {})
+        for name in sorted({*self._groups().children(), *(before.numbers if before else ())}):
+            if name not in numbers and not name.startswith("_"):
+                self._remove_node(name, before.numbers.get(name) if before else None)
+        record = Record(prefix, wanted, numbers)
+        write_record(self.folder / "lab.json", record)
+        if not self.ssh_key.exists():
+            machine.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "korch lab", "-f", str(self.ssh_key))
+        return record
+
+    def _ensure_lxcfs(self, groups: Groups) -> None:
+        if boot.lxcfs_pid(groups, self._lxcfs) is None:
+            groups.kill()  # nodes hold files of the dead one, which answer with errors for ever
+            boot.start_lxcfs(groups, self._lxcfs, self.folder / "lxcfs.log")
+
+    def _ensure_registry(self, groups: Groups, address: str) -> None:
+        start_registry(groups, self.folder / "registry", address)
+        push_samples(address)
+
+    def _ensure_node(self, groups: Groups, record: Record, spec: NodeSpec) -> None:
+        files = self._files(spec.name)
+        around = Surroundings(
+            f"{record.prefix}.1:{REGISTRY_PORT}", self.ssh_key.with_suffix(".pub").read_text().strip()
+        )
+        signature = f"{_LAYOUT} {spec_text(spec)} {around}"
+        if not files.done.exists() or files.done.read_text() != signature:
+            self._remove_node(spec.name, record.numbers[spec.name])
+            build(files, spec, around)
+            files.done.write_text(signature)
+        if self._state(groups, record, spec.name) != "running" or not self._serves(groups, record, spec):
+            groups.kill(spec.name)
+            self._boot(groups, record, spec)
+
+    def _boot(self, groups: Groups, record: Record, spec: NodeSpec) -> None:
+        files = self._files(spec.name)
+        pid = boot.lxcfs_pid(groups, self._lxcfs)
+        if pid is None:
+            raise SetupError(
+                f'lab "{self.name}": its lxcfs has died', hint="korch lab up starts it and the nodes again."
+            )
+        groups.create(spec.name, cpus=spec.cpus, memory_bytes=spec.memory_limit)
+        boot.wait_for_disk(files.disk)
+        network.plug(self.names, spec.name, record.numbers[spec.name], record.prefix)
+        boot.start_node(groups, spec, files, self.names.netns(spec.name), pid, self._lxcfs)
+        what = f'lab "{self.name}", node {spec.name}'
+        boot.wait_until(what, lambda: self._serves(groups, record, spec), timeout_s=BOOT_TIMEOUT_S, log=files.log)
+
+    def _serves(self, groups: Groups, record: Record, spec: NodeSpec) -> bool:
+        if not boot.ssh_answers(record.address(spec.name)):
+            return False
+        pid = groups.init_pid(spec.name)
+        return pid is not None and (spec.engine != "docker" or boot.docker_answers(pid))
+
+    def _write_inventories(self, record: Record) -> None:
+        addresses = {spec.name: record.address(spec.name) for spec in record.specs}
+        keys = {addresses[spec.name]: host_public_keys(self._files(spec.name)) for spec in record.specs}
+        replace_text(self.known_hosts, known_hosts_text(keys), 0o600)
+        for user in ("root", "lab"):
+            text = inventory_text(record.specs, addresses, key=self.ssh_key, known_hosts=self.known_hosts, user=user)
+            replace_text(self.inventory(user), text, 0o600)
+
+    def _remove_node(self, name: str, number: int | None) -> None:
+        groups = self._groups()
+        for group in (f"_delay-{name}", name):
+            groups.kill(group)
+            groups.remove(group)
+        network.unplug(self.names, name, number)
+        boot.wait_for_disk(self._files(name).disk)
+        shutil.rmtree(self._files(name).folder, ignore_errors=True)
+
+    def _remove_folder(self, folder: Path) -> None:
+        mounts = [line.split(" ")[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for mount in reversed(mounts):
+            if Path(mount).is_relative_to(folder):
+                machine.succeeds("umount", "-l", mount)
+        for image in folder.glob("nodes/*/disk.img"):
+            boot.wait_for_disk(image)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    # --- small things ---
+
+    @property
+    def _lxcfs(self) -> Path:
+        return self.folder / "lxcfs"
+
+    def _groups(self) -> Groups:
+        return Groups(self.names.prefix)
+
+    def _files(self, node: str) -> NodeFiles:
+        return NodeFiles(self.folder / "nodes" / node)
+
+    def _record(self) -> Record:
+        record = read_record(self.folder / "lab.json")
+        if record is None:
+            raise NotFoundError(f'lab "{self.name}" is not up (nothing in {self.folder})', hint="korch lab up")
+        return record
+
+    def _number(self, node: str) -> int:
+        self.spec(node)
+        return self._record().numbers[node]
+
+    def _pid(self, node: str) -> int:
+        self.spec(node)
+        pid = self._groups().init_pid(node)
+        if pid is None:
+            raise SetupError(f"lab node {node} is off", hint=f"korch lab start {node}")
+        return pid
+
+    def _joins(self, node: str) -> tuple[Path, ...]:
+        groups = self._groups()
+        return groups.inner_joins(node) or groups.joins(node)
+
+    def _state(self, groups: Groups, record: Record, node: str) -> State:
+        if groups.init_pid(node) is None:
+            return "off"
+        if groups.is_frozen(node):
+            return "paused"
+        return "running" if network.cable_is_up(self.names, record.numbers[node]) else "partitioned"

@@ -1,0 +1,5 @@
+"""`python -m korch`."""
+
+from korch.cli.main import main
+
+main()

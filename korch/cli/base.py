@@ -1,0 +1,209 @@
+"""What every command shares: the options that name a cluster, and the way to a client.
+
+A command is thin: it parses, calls the client inside `run`, renders. Nothing heavier than click is imported here until
+a command runs, so that `korch --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from korch.client.base import Client
+    from korch.settings import Settings
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_META = "korch.cli.options"
+
+
+@dataclass(slots=True)
+class GlobalOptions:
+    """The options that name a cluster, gathered from the group and from the command; the command's win."""
+
+    inventories: list[str] = field(default_factory=list)
+    cluster: str | None = None
+    host_key: str | None = None
+    verbosity: int = 0
+
+
+def global_options() -> GlobalOptions:
+    """The gathered options of this call of the program; one value for all levels of commands."""
+    found: GlobalOptions = click.get_current_context().meta.setdefault(_META, GlobalOptions())
+    return found
+
+
+def _gather(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    options: GlobalOptions = ctx.meta.setdefault(_META, GlobalOptions())
+    match param.name:
+        case "inventories":
+            options.inventories.extend(value)
+        case "verbosity":
+            options.verbosity += value
+        case name if name and value is not None:
+            setattr(options, name, value)
+
+
+def cluster_options(*, short_inventory: bool = True) -> Callable[[F], F]:
+    """Decorator: `-i/--inventory`, `--cluster`, `--host-key` and `-v`, on the program, a group or a command alike.
+
+    They may stand before or after the command's name; `run` reads them. `short_inventory=False` leaves `-i` to the
+    command (`korch exec -i` means stdin).
+    """
+    inventory = ("-i", "--inventory") if short_inventory else ("--inventory",)
+    decorators = (
+        click.option(
+            *inventory,
+            "inventories",
+            metavar="SOURCE",
+            multiple=True,
+            expose_value=False,
+            callback=_gather,
+            help="Ansible inventory, vagrant[:DIR], lab, or [user@]host[:port],...; may be repeated. "
+            "Recorded at first use.",
+        ),
+        click.option(
+            "--cluster", metavar="NAME", expose_value=False, callback=_gather, help="Which cluster, if not the default."
+        ),
+        click.option(
+            "--host-key",
+            type=click.Choice(["strict", "accept-new"]),
+            expose_value=False,
+            callback=_gather,
+            help="Unknown SSH host keys: refuse them (strict, the default) or accept and remember them.",
+        ),
+        click.option(
+            "-v",
+            "--verbose",
+            "verbosity",
+            count=True,
+            expose_value=False,
+            callback=_gather,
+            help="Say more on stderr; -vv says everything.",
+        ),
+    )
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def limit_option(function: F) -> F:
+    """Decorator: `--limit PATTERN`, given to the command as `limit`."""
+    return click.option(
+        "--limit", metavar="GROUP", default="", help="Only these hosts or groups of the inventory, comma-separated."
+    )(function)
+
+
+def namespace_option(function: F) -> F:
+    """Decorator: `-n/--namespace`, given to the command as `namespace`."""
+    return click.option("-n", "--namespace", metavar="NAME", default="default", help='Default: "default".')(function)
+
+
+def examples(*lines: str) -> str:
+    """The Examples block of a command's help, for `epilog=`; `# ...` lines say what the next line does."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def current_settings() -> Settings:
+    """Where things are and which cluster is meant, from flags and environment."""
+    from korch.settings import read_settings
+
+    options = global_options()
+    return read_settings(
+        cluster=options.cluster, inventories=tuple(dict.fromkeys(options.inventories)), host_key=options.host_key
+    )
+
+
+def run(
+    action: Callable[[Client], Awaitable[T]], *, limit: str = "", need_inventory: bool = True, endless: bool = False
+) -> T:
+    """What `action(client)` returns; the client is opened before and closed after, also on Ctrl-C and SIGTERM.
+
+    `need_inventory=False` is for commands that only read the store: they load no SSH. An `endless` command is meant
+    to be ended by Ctrl-C, which is then no event worth a sentence.
+    """
+    import asyncio
+
+    settings = current_settings()
+    _set_up_logging(global_options().verbosity)
+    try:
+        return asyncio.run(_with_client(settings, action, limit, need_inventory))
+    except KeyboardInterrupt:
+        if endless:
+            raise SystemExit(130) from None
+        raise
+
+
+async def _with_client(
+    settings: Settings, action: Callable[[Client], Awaitable[T]], limit: str, need_inventory: bool
+) -> T:
+    import asyncio
+    import signal
+
+    from korch.master.local import open_client
+
+    task, loop, received = asyncio.current_task(), asyncio.get_running_loop(), list[int]()
+    assert task is not None
+
+    def stop(number: int) -> None:
+        received.append(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup wants to be left alone
+            loop.add_signal_handler(number, stop, number)
+    try:
+        client = await open_client(settings, limit=limit, need_inventory=need_inventory)
+        try:
+            return await action(client)
+        finally:
+            await client.close()
+    except asyncio.CancelledError:
+        if received:
+            raise SystemExit(128 + received[0]) from None
+        raise
+
+
+def _set_up_logging(verbosity: int) -> None:
+    """Log lines on stderr from `-v` on; without it none at all (also none of the SSH library's own)."""
+    import logging
+
+    root = logging.getLogger()
+    if verbosity == 0:
+        root.addHandler(logging.NullHandler())
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.getLogger("korch").setLevel(logging.INFO if verbosity == 1 else logging.DEBUG)
+
+
+def confirm(question: str, *, yes: bool, flag: str = "--yes") -> None:
+    """Returns when the person agrees (or said `--yes`); without a terminal to ask on, a usage error names the flag."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} There is no terminal to ask on: give {flag}.")
+    if not click.confirm(question, err=True):
+        click.echo("Nothing was done.", err=True)
+        raise SystemExit(1)
+
+
+def report_and_fail(errors: Sequence[Exception]) -> NoReturn:
+    """Shows all but the last error and raises that one: for commands that go on to the next name after a failure."""
+    from korch.cli.edge import show_error
+
+    for error in errors[:-1]:
+        show_error(error)
+    raise errors[-1]

@@ -1,0 +1,122 @@
+"""Text out: plain tables as kubectl prints them, ages, JSON, YAML. Pure; nothing here knows where the values come from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from korch.resources.meta import Object
+
+OutputFormat = Literal["", "wide", "json", "yaml", "name"]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_NUMBER_ELSEWHERE = re.compile(r"[-+]?(\.\d+|\d[\d_]*(\.\d*)?)([eE][-+]?\d+)?|0o[0-7]+|[yYnN]")
+
+
+def clean(text: str, *, keep_newlines: bool = False) -> str:
+    """The text without anything that could move a terminal's cursor: control characters are shown as escapes.
+
+    Messages carry words from containers and hosts, which must not be able to forge what a person sees.
+    """
+    pattern = _CONTROL_BUT_LINES if keep_newlines else _CONTROL
+    return pattern.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
+def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
+    """Left-aligned columns, three spaces apart, no trailing blanks; "" without rows. Cells are cleaned."""
+    cells = [[clean(str(cell)) for cell in row] for row in rows]
+    if not cells:
+        return ""
+    lines = [list(headers), *cells] if headers else cells
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def format_age(seconds: float) -> str:
+    """A duration in at most two units, as kubectl shows ages: `45s`, `5m12s`, `3d2h`, `2y10d`."""
+    total = int(seconds)
+    if total < -1:
+        return "<invalid>"
+    total = max(total, 0)
+    minutes, hours, days = total // 60, total // 3600, total // 86400
+    # (below this many seconds, the bigger unit, what is left in the smaller one)
+    for limit, big, small in (
+        (120, f"{total}s", ""),
+        (600, f"{minutes}m", f"{total % 60}s"),
+        (3 * 3600, f"{minutes}m", ""),
+        (8 * 3600, f"{hours}h", f"{minutes % 60}m"),
+        (48 * 3600, f"{hours}h", ""),
+        (8 * 86400, f"{days}d", f"{hours % 24}h"),
+        (2 * 365 * 86400, f"{days}d", ""),
+        (8 * 365 * 86400, f"{days // 365}y", f"{days % 365}d"),
+    ):
+        if total < limit:
+            return big if small.startswith("0") else big + small
+    return f"{days // 365}y"
+
+
+def age(timestamp: str | None, now: float) -> str:
+    """How long ago an RFC 3339 time was; `<unknown>` without one."""
+    if not timestamp:
+        return "<unknown>"
+    from korch.resources.times import parse_time
+
+    return format_age(now - parse_time(timestamp))
+
+
+def dump(data: Any, output: Literal["json", "yaml"]) -> str:
+    """Plain data as indented JSON or as YAML, without a newline at the end."""
+    if output == "json":
+        import json
+
+        return json.dumps(data, indent=4, ensure_ascii=False)
+    return to_yaml(data).rstrip("\n")
+
+
+def to_yaml(data: Any) -> str:
+    """YAML as people write manifests: block style, literal blocks for text of several lines, no aliases, keys in order.
+
+    Strings that another reader (YAML 1.2, Go) would take for a number or a truth value are quoted.
+    """
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+        style = None
+        if "\n" in value:
+            style = "|"
+        elif _NUMBER_ELSEWHERE.fullmatch(value):
+            style = "'"
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
+
+    Dumper.add_representer(str, text)
+    result: str = yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=4096)
+    return result
+
+
+def render_objects(objects: Sequence[Object], output: Literal["json", "yaml", "name"], *, single: bool) -> str:
+    """Objects for `-o json|yaml|name`; one alone as itself when it was asked for by name, else as a List."""
+    from korch.resources.codec import to_dict
+
+    if output == "name":
+        return "\n".join(reference(obj) for obj in objects)
+    items = [to_dict(obj) for obj in objects]
+    if single and len(items) == 1:
+        return dump(items[0], output)
+    return dump({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items}, output)
+
+
+def reference(obj: Object) -> str:
+    """`pod/web-1`, `deployment.apps/web`: what `-o name` prints and other commands accept."""
+    from korch.resources.kinds import kind_of
+
+    kind = kind_of(obj)
+    return f"{kind.name.lower()}{'.' + kind.group if kind.group else ''}/{obj.metadata.name}"

@@ -63,3 +63,53 @@ def check_annotations(annotations: Mapping[str, str], path: str, problems: Probl
     size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
     if size > ANNOTATIONS_MAX_BYTES:
         problems.add(path, f"{size} bytes together; at most {ANNOTATIONS_MAX_BYTES} are kept")
+
+
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@[a-z0-9+._-]+:[0-9a-f]{{32,128}})?",
+    re.ASCII,
+)
+_IMAGE_ID = re.compile(r"(?:sha256:)?[0-9a-f]{64}", re.ASCII)
+
+
+def image_problem(image: str) -> str:
+    """Why this is no image reference (`[HOST[:PORT]/]PATH[:TAG][@DIGEST]`, or an image id), or "".
+
+    The grammar is that of github.com/distribution/reference.
+    """
+    if not image:
+        return "an image is needed"
+    if len(image) <= 4096 and (_IMAGE.fullmatch(image) or _IMAGE_ID.fullmatch(image)):
+        return ""
+    lower = image.lower()
+    if lower != image and _IMAGE.fullmatch(lower):
+        return f'"{image}" is not an image: its path has capital letters'
+    return f'"{image}" is not an image, such as registry.lab/web:1.4'
+
+
+def volume_name_problem(name: str) -> str:
+    """Why the engine cannot have a volume of that name, or ""."""
+    fits = re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}", name, re.ASCII)
+    return "" if fits else f'"{name}" is not a name for a volume (letters, digits, "_", "." and "-")'
+
+
+def text_problem(text: str) -> str:
+    """Why this text cannot be handed to a program, or ""."""
+    if "\0" in text:
+        return "a NUL character cannot be passed on"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "this is not valid Unicode"
+    return ""
+
+
+def path_problem(path: str) -> str:
+    """Why this is no absolute path in a container or on a node, or ""."""
+    if not path.startswith("/"):
+        return f'"{path}" is not an absolute path'
+    if ".." in path.split("/"):
+        return f'"{path}" leads upwards with ".."'
+    return text_problem(path) or ("a path has no line breaks" if "\n" in path else "")

@@ -1,9 +1,33 @@
 """Whether an object is legal, and whether a change of it is: all mistakes in one error, each with its path."""
 
+import base64
+import binascii
+import json
+
+from msgspec.structs import replace
+
+from korch.errors import InvalidError
 from korch.resources.kinds import kind_of
-from korch.resources.meta import Object
-from korch.resources.names import check_annotations, check_labels, dns_subdomain_problem
+from korch.resources.meta import LabelSelector, Object
+from korch.resources.misc import Namespace, Secret
+from korch.resources.names import (
+    check_annotations,
+    check_labels,
+    dns_label_problem,
+    dns_subdomain_problem,
+    secret_key_problem,
+)
+from korch.resources.node import Node
+from korch.resources.pod import Pod
 from korch.resources.problems import Problem, Problems, raise_problems
+from korch.resources.selectors import label_key_problem, label_value_problem, matches
+from korch.resources.templates import resolve_int_or_percent
+from korch.resources.validate_pod import check_pod_spec, check_publish, check_selector
+from korch.resources.workload import Deployment, DeploymentStrategy, PodTemplateSpec, ReplicaSet
+
+_LABEL_NAMES = (Pod, Deployment, Namespace)  # their names become host names, names of containers and of folders
+_SECRET_MAX_BYTES = 1024 * 1024  # Kubernetes' MaxSecretSize
+DOCKER_CONFIG_TYPE, DOCKER_CONFIG_KEY = "kubernetes.io/dockerconfigjson", ".dockerconfigjson"
 
 
 def validate(obj: Object) -> None:
@@ -11,18 +35,155 @@ def validate(obj: Object) -> None:
     raise_problems(_subject(obj), problems_of(obj))
 
 
-def validate_update(new: Object, old: Object) -> None:
-    """Raise `InvalidError` when `new` changes what cannot change."""
-
-
 def problems_of(obj: Object) -> list[Problem]:
     """Everything that is wrong with an object that has its defaults."""
     problems = Problems()
-    problems.check("metadata.name", dns_subdomain_problem(obj.metadata.name))
-    check_labels(obj.metadata.labels, "metadata.labels", problems)
-    check_annotations(obj.metadata.annotations, "metadata.annotations", problems)
+    _check_meta(obj, problems)
+    match obj:
+        case Pod():
+            check_pod_spec(obj.spec, "spec", problems, template=False)
+            check_publish(obj.metadata.annotations, obj.spec, "metadata", problems)
+        case ReplicaSet():
+            _check_count(obj.spec.replicas, "spec.replicas", problems)
+            _check_count(obj.spec.min_ready_seconds, "spec.minReadySeconds", problems)
+            _check_template(obj.spec.selector, obj.spec.template, problems)
+        case Deployment():
+            _check_deployment(obj, problems)
+        case Secret():
+            _check_secret(obj, problems)
+        case Node():
+            _check_node(obj, problems)
+        case _:
+            pass
     return problems.found
+
+
+def validate_update(new: Object, old: Object) -> None:
+    """Raise `InvalidError` when `new` changes what cannot change. Both have their defaults."""
+    problems = Problems()
+    hint = ""
+    if isinstance(new, Deployment | ReplicaSet) and isinstance(old, Deployment | ReplicaSet):
+        if new.spec.selector != old.spec.selector:
+            problems.add("spec.selector", "cannot change: pods would be lost sight of")
+            hint = f"Delete the {kind_of(old).name} and make a new one."
+    elif isinstance(new, Pod) and isinstance(old, Pod):
+        if new.spec.tolerations[: len(old.spec.tolerations)] != old.spec.tolerations:
+            problems.add("spec.tolerations", "can only get more")
+        if replace(new.spec, tolerations=()) != replace(old.spec, tolerations=()):
+            problems.add("spec", "of a pod cannot change, but for more tolerations")
+            hint = "Change its Deployment, or delete the pod and make a new one."
+    elif isinstance(new, Secret) and isinstance(old, Secret) and _altered(new, old):
+        problems.add("data", "cannot change: the Secret is immutable")
+        hint = "Make a Secret with another name."
+    raise_problems(_subject(old), problems.found, hint=hint)
+
+
+def _altered(new: Secret, old: Secret) -> bool:
+    return bool(old.immutable) and (new.data, new.type, new.immutable) != (old.data, old.type, old.immutable)
 
 
 def _subject(obj: Object) -> str:
     return f'{kind_of(obj).name} "{obj.metadata.name}"'
+
+
+def _check_meta(obj: Object, problems: Problems) -> None:
+    meta = obj.metadata
+    judge = dns_label_problem if isinstance(obj, _LABEL_NAMES) else dns_subdomain_problem
+    problems.check("metadata.name", judge(meta.name))
+    if kind_of(obj).namespaced:
+        problems.check("metadata.namespace", dns_label_problem(meta.namespace))
+    elif meta.namespace:
+        problems.add("metadata.namespace", f"a {kind_of(obj).name} belongs to no namespace")
+    check_labels(meta.labels, "metadata.labels", problems)
+    check_annotations(meta.annotations, "metadata.annotations", problems)
+    for finalizer in meta.finalizers:
+        problems.check("metadata.finalizers", label_key_problem(finalizer))
+    if sum(bool(owner.controller) for owner in meta.owner_references) > 1:
+        problems.add("metadata.ownerReferences", "only one owner can be the controller")
+
+
+def _check_count(value: int | None, path: str, problems: Problems) -> None:
+    if value is not None and not 0 <= value < 2**31:
+        problems.add(path, f"{value} is less than 0" if value < 0 else f"{value} is too large")
+
+
+def _check_template(selector: LabelSelector, template: PodTemplateSpec, problems: Problems) -> None:
+    path, meta = "spec.template.metadata", template.metadata
+    check_labels(meta.labels, f"{path}.labels", problems)
+    check_annotations(meta.annotations, f"{path}.annotations", problems)
+    if meta.name or meta.generate_name or meta.namespace:
+        problems.add(path, "name and namespace of the pods are not given in a template")
+    before = len(problems.found)
+    check_selector(selector, "spec.selector", problems)
+    if not (selector.match_labels or selector.match_expressions):
+        problems.add("spec.selector", "is needed: matchLabels with labels that the template has")
+    elif len(problems.found) == before and not matches(selector, meta.labels):
+        problems.add("spec.selector", "does not match the labels of the template")
+    check_pod_spec(template.spec, "spec.template.spec", problems, template=True)
+    check_publish(meta.annotations, template.spec, path, problems)
+
+
+def _check_deployment(deployment: Deployment, problems: Problems) -> None:
+    spec = deployment.spec
+    _check_count(spec.replicas, "spec.replicas", problems)
+    _check_count(spec.min_ready_seconds, "spec.minReadySeconds", problems)
+    _check_count(spec.revision_history_limit, "spec.revisionHistoryLimit", problems)
+    deadline_s = spec.progress_deadline_seconds
+    if deadline_s is not None and deadline_s <= spec.min_ready_seconds:
+        message = f"{deadline_s} must be more than minReadySeconds ({spec.min_ready_seconds})"
+        problems.add("spec.progressDeadlineSeconds", message)
+    _check_strategy(spec.strategy, problems)
+    _check_template(spec.selector, spec.template, problems)
+
+
+def _check_strategy(strategy: DeploymentStrategy, problems: Problems) -> None:
+    path, rolling = "spec.strategy", strategy.rolling_update
+    if strategy.type not in ("RollingUpdate", "Recreate"):
+        problems.add(f"{path}.type", f'"{strategy.type}" is not RollingUpdate or Recreate')
+    if rolling is None:
+        return
+    if strategy.type == "Recreate":
+        problems.add(f"{path}.rollingUpdate", "has no meaning with type Recreate")
+    zeros = 0
+    for name, value in (("maxSurge", rolling.max_surge), ("maxUnavailable", rolling.max_unavailable)):
+        if value is None:
+            continue
+        try:
+            count = resolve_int_or_percent(value, 100, round_up=True)
+        except InvalidError as error:
+            problems.add(f"{path}.rollingUpdate.{name}", str(error))
+            continue
+        zeros += count == 0
+        if count < 0:
+            problems.add(f"{path}.rollingUpdate.{name}", f"{value} is less than 0")
+        if name == "maxUnavailable" and isinstance(value, str) and count > 100:
+            problems.add(f"{path}.rollingUpdate.{name}", f"{value} is more than 100%")
+    if zeros == 2:
+        problems.add(f"{path}.rollingUpdate", "maxSurge and maxUnavailable cannot both be 0: nothing could move")
+
+
+def _check_secret(secret: Secret, problems: Problems) -> None:
+    """Messages name keys only, never values."""
+    size = 0
+    for key, value in secret.data.items():
+        problems.check("data", secret_key_problem(key))
+        try:
+            size += len(base64.b64decode(value, validate=True))
+        except (binascii.Error, ValueError):
+            problems.add(f"data.{key}", "is not base64; plain text belongs into stringData")
+    if size > _SECRET_MAX_BYTES:
+        problems.add("data", f"{size} bytes; a Secret holds at most {_SECRET_MAX_BYTES}")
+    if secret.type == DOCKER_CONFIG_TYPE and not problems.found:
+        try:
+            json.loads(base64.b64decode(secret.data.get(DOCKER_CONFIG_KEY, "")))
+        except ValueError:
+            problems.add(f"data.{DOCKER_CONFIG_KEY}", "is needed: the engine's config.json")
+
+
+def _check_node(node: Node, problems: Problems) -> None:
+    for index, taint in enumerate(node.spec.taints):
+        path = f"spec.taints[{index}]"
+        problems.check(f"{path}.key", label_key_problem(taint.key))
+        problems.check(f"{path}.value", label_value_problem(taint.value))
+        if taint.effect not in ("NoSchedule", "PreferNoSchedule", "NoExecute"):
+            problems.add(f"{path}.effect", f'"{taint.effect}" is not NoSchedule, PreferNoSchedule or NoExecute')

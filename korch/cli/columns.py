@@ -169,7 +169,7 @@ def _replicaset(obj: ReplicaSet, now: float) -> tuple[object, ...]:
 
 
 def node_state(node: Node) -> str:
-    """The node's state in one word: Ready, Cordoned, DiskPressure, or why it is not ready (Unreachable, AuthFailed...)."""
+    """The node's state in one word: Ready, Cordoned, DiskPressure, or why it is not ready (Unreachable...)."""
     ready = condition(node.status.conditions, "Ready")
     if ready is None:
         return "Unknown"

@@ -72,7 +72,8 @@ def _explain_os_error(error: OSError) -> int:
     about = f"{os.fsdecode(error.filename)}: {says}" if isinstance(error.filename, str | bytes) else says
     if error.errno in _DISK_TROUBLE:
         _say(
-            about, "Make room or make it writable, then run the same command again; KORCH_HOME says where korch writes."
+            about,
+            "Make room there, or point KORCH_HOME at a folder that can be written; then run the same command again.",
         )
         return StoreError.exit_code
     hints = {

@@ -59,8 +59,11 @@ def get(
     show_labels: bool,
     watch: bool,
 ) -> None:
-    """List objects: pods (po), deployments (deploy), replicasets (rs), nodes (no), events (ev), secrets,
-    namespaces (ns), leases, nodeloads, or all."""  # noqa: D209
+    """List objects.
+
+    Kinds: pods (po), deployments (deploy), replicasets (rs), nodes (no), events (ev), secrets, namespaces (ns), leases,
+    nodeloads; "all" means pods, deployments and replicasets.
+    """
     from korch.cli.refs import parse_refs
 
     refs = parse_refs(what)
@@ -128,30 +131,35 @@ def _ordered(objects: tuple[Object, ...]) -> tuple[Object, ...]:
 
 def _print_tables(found: Sequence[tuple[Kind, tuple[Object, ...]]], query: Query) -> None:
     """One table a kind, an empty line between them; with several kinds the names carry theirs."""
-    blocks = ["\n".join(_lines(kind, objects, query, with_kind=len(found) > 1)) for kind, objects in found if objects]
-    click.echo("\n\n".join(blocks))
+    from korch.cli.output import table
+
+    several = len(found) > 1
+    tables = [_cells(kind, objects, query, with_kind=several) for kind, objects in found if objects]
+    click.echo("\n\n".join(table(rows, headers) for headers, rows in tables))
 
 
-def _lines(kind: Kind, objects: Sequence[Object], query: Query, *, with_kind: bool = False) -> list[str]:
-    """Header and rows of one kind."""
+def _cells(
+    kind: Kind, objects: Sequence[Object], query: Query, *, with_kind: bool = False
+) -> tuple[tuple[str, ...], list[list[object]]]:
+    """Headers and rows of one kind."""
     from korch.cli.columns import NONE, columns_of
-    from korch.cli.output import reference, table
+    from korch.cli.output import reference
 
     headers, rows = columns_of(kind.type).of(objects, time.time(), wide=query.output == "wide")
+    everywhere = kind.namespaced and not query.namespace
     for row, obj in zip(rows, objects, strict=True):
         if with_kind and headers[0] == "NAME":
             row[0] = reference(obj)
-        if kind.namespaced and not query.namespace:
+        if everywhere:
             row.insert(0, obj.metadata.namespace)
         if query.show_labels:
             row.append(",".join(f"{key}={value}" for key, value in sorted(obj.metadata.labels.items())) or NONE)
-    namespaced = ("NAMESPACE",) if kind.namespaced and not query.namespace else ()
-    return table(rows, (*namespaced, *headers, *(("LABELS",) if query.show_labels else ()))).splitlines()
+    return (*(("NAMESPACE",) if everywhere else ()), *headers, *(("LABELS",) if query.show_labels else ())), rows
 
 
 async def _watch(client: Client, ref: Ref, query: Query) -> None:
-    """The table, then a line for each change; a deleted object's last line says so."""
-    from korch.cli.output import reference
+    """The table, then a line for each change."""
+    from korch.cli.output import reference, table
     from korch.resources.selectors import matches, parse_selector
 
     namespace = query.namespace if ref.kind.namespaced else ""
@@ -162,12 +170,12 @@ async def _watch(client: Client, ref: Ref, query: Query) -> None:
     def show(objects: Sequence[Any]) -> None:
         chosen = [obj for obj in objects if not ref.names or obj.metadata.name in ref.names]
         if query.output == "name":
-            click.echo("".join(f"{reference(obj)}\n" for obj in chosen), nl=False)
-            return
-        lines = _lines(ref.kind, chosen, query)
-        click.echo("".join(f"{line}\n" for line in (lines[1:] if widths else lines)), nl=False)
-        if lines:
-            widths.append(len(lines[0]))
+            text = "\n".join(reference(obj) for obj in chosen)
+        else:
+            headers, rows = _cells(ref.kind, chosen, query)
+            text = table(rows, headers, widths=widths)
+        if text:
+            click.echo(text)
 
     show(_ordered(listing.items))
     async with client.watch(ref.kind.type, namespace, after=listing.revision) as changes:

@@ -61,6 +61,8 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
 
 COMMANDS: dict[str, Entry] = {entry.name: entry for entries in SECTIONS.values() for entry in entries}
 
+_NAME_WIDTH = max(map(len, COMMANDS))  # one column for all sections
+
 _OTHER_WORDS = {  # what people who come from other tools type first
     "run": "deploy",
     "up": "deploy",
@@ -117,7 +119,7 @@ class LazyGroup(EdgeGroup):
         """The commands by purpose."""
         for title, entries in SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl([(entry.name, entry.help) for entry in entries], col_max=12)
+                formatter.write_dl([(entry.name.ljust(_NAME_WIDTH), entry.help) for entry in entries])
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Commands first: they are what a person looks for."""
@@ -143,8 +145,7 @@ def _guess(name: str) -> str:
         "korch why deploy/nginx                    # and the reasons",
         "korch logs -f nginx",
         "korch COMMAND --help                      # more examples",
-        "",
-        'Completion in bash: eval "$(_KORCH_COMPLETE=bash_source korch)"; zsh and fish: zsh_source, fish_source.',
+        'eval "$(_KORCH_COMPLETE=bash_source korch)" # completion; also zsh_source and fish_source',
     ),
 )
 @cluster_options()

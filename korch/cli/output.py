@@ -1,4 +1,4 @@
-"""Text out: plain tables as kubectl prints them, ages, JSON, YAML. Pure; nothing here knows where the values come from."""
+"""Text out: plain tables as kubectl prints them, ages, JSON, YAML. Pure, and blind to where the values come from."""
 
 from __future__ import annotations
 
@@ -25,13 +25,19 @@ def clean(text: str, *, keep_newlines: bool = False) -> str:
     return pattern.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
-def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
-    """Left-aligned columns, three spaces apart, no trailing blanks; "" without rows. Cells are cleaned."""
+def table(rows: Iterable[Sequence[object]], headers: Sequence[str], *, widths: list[int] | None = None) -> str:
+    """Left-aligned columns, three spaces apart, no trailing blanks; "" without rows. Cells are cleaned.
+
+    `widths` is filled with the columns' widths; given again, it keeps the lines of a growing table aligned, and no
+    header is printed any more.
+    """
     cells = [[clean(str(cell)) for cell in row] for row in rows]
     if not cells:
         return ""
-    lines = [list(headers), *cells] if headers else cells
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    widths = [] if widths is None else widths
+    lines = cells if widths or not headers else [list(headers), *cells]
+    floors = widths or [0] * len(lines[0])
+    widths[:] = [max(floor, *(len(line[column]) for line in lines)) for column, floor in enumerate(floors)]
     return "\n".join(
         "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )

@@ -1,0 +1,147 @@
+"""A cluster on this machine: its record in the store, its inventory, its folder."""
+
+import contextlib
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from korch.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
+from korch.inventory.model import Inventory
+from korch.objects.objects import Clock, Objects, SystemClock
+from korch.resources.times import rfc3339
+from korch.settings import Settings
+from korch.store.base import Store
+from korch.store.sqlite import open_sqlite
+
+RECORD_KEY = "/korch.dev/cluster"
+
+
+class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What makes a cluster one: an id for all its containers, and the inventory it was made with."""
+
+    id: str
+    name: str
+    created: str
+    master_host: str
+    inventories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """An open cluster. `inventory` is None for commands that only read the state."""
+
+    settings: Settings
+    store: Store
+    objects: Objects
+    record: ClusterRecord
+    inventory: Inventory | None
+    clock: Clock
+
+    def hosts(self) -> Inventory:
+        """The inventory; raises `InvalidError` when this command has none."""
+        if self.inventory is None:
+            raise InvalidError(f'cluster "{self.record.name}" has no inventory', hint="Give one with -i.")
+        return self.inventory
+
+
+def absolute_source(source: str, home: Path) -> str:
+    """An inventory source that means the same from any folder."""
+    from korch.inventory.load import parse_source
+
+    parsed = parse_source(source, home)
+    if parsed.kind == "vagrant":
+        return f"vagrant:{parsed.path.absolute()}"
+    if parsed.kind == "ansible" and not (source == "lab" or source.startswith("lab:")):
+        return str(parsed.path.absolute())
+    return source
+
+
+@asynccontextmanager
+async def open_cluster(settings: Settings, *, limit: str = "", need_inventory: bool = True) -> AsyncIterator[Cluster]:
+    """The cluster that the settings name; it is made when an inventory is given for it the first time."""
+    if not settings.state_file.exists() and not settings.inventories:
+        raise NotFoundError(
+            f'cluster "{settings.cluster}" does not exist on this machine',
+            hint="Make it by naming an inventory once: korch nodes -i hosts.yml (or user@host1,host2 / vagrant / lab).",
+        )
+    inventory = None
+    given = tuple(absolute_source(source, settings.home) for source in settings.inventories)
+    if not settings.state_file.exists():
+        inventory = _load(given, limit, settings)  # a mistake in it must not leave an empty cluster behind
+    make_private(settings.cluster_dir)
+    store = await open_sqlite(settings.state_file)
+    try:
+        clock = SystemClock()
+        objects = Objects(store, clock=clock)
+        record = await _record(store, objects, settings, given, clock)
+        if need_inventory and inventory is None:
+            inventory = _load(record.inventories, limit, settings)
+        yield Cluster(settings, store, objects, record, inventory, clock)
+    finally:
+        await store.close()
+
+
+def _load(sources: tuple[str, ...], limit: str, settings: Settings) -> Inventory:
+    from korch.inventory.load import load_inventory
+
+    return load_inventory(sources, limit=limit, home=settings.home)
+
+
+def make_private(folder: Path) -> None:
+    """A folder (and its parents below KORCH_HOME) that only this user can read."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+
+
+async def _record(
+    store: Store, objects: Objects, settings: Settings, given: tuple[str, ...], clock: Clock
+) -> ClusterRecord:
+    found = await store.get(RECORD_KEY)
+    if found is None:
+        record = ClusterRecord(
+            id=str(uuid.uuid4()),
+            name=settings.cluster,
+            created=rfc3339(clock.now()),
+            master_host=f"{os.environ.get('USER') or 'root'}@{socket.gethostname()}",
+            inventories=given,
+        )
+        try:
+            await store.put(RECORD_KEY, msgspec.json.encode(record), expect=0)
+        except ConflictError:
+            return await _record(store, objects, settings, given, clock)
+        await objects.ensure_default_namespace()
+        return record
+    record = msgspec.json.decode(found.value, type=ClusterRecord)
+    if given and record.inventories and given != record.inventories:
+        sources = " ".join(f"-i {source}" for source in given)
+        raise ForbiddenError(
+            f'cluster "{record.name}" was made with inventory {", ".join(record.inventories)}, not {", ".join(given)}',
+            hint=f"Use another cluster (--cluster NAME), or change it: korch cluster set-inventory {sources}",
+        )
+    if given and not record.inventories:
+        return await set_inventories(store, given)
+    return record
+
+
+async def set_inventories(store: Store, sources: tuple[str, ...]) -> ClusterRecord:
+    """Record another inventory for the cluster."""
+    found = await store.get(RECORD_KEY)
+    if found is None:
+        raise NotFoundError("this state holds no cluster")
+    record = msgspec.structs.replace(msgspec.json.decode(found.value, type=ClusterRecord), inventories=sources)
+    await store.put(RECORD_KEY, msgspec.json.encode(record), expect=found.revision)
+    return record
+
+
+def remove_folder(settings: Settings) -> None:
+    """Forget the cluster on this machine."""
+    shutil.rmtree(settings.cluster_dir, ignore_errors=True)

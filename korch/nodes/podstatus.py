@@ -1,0 +1,175 @@
+"""What an observed container means for its pod's status. Pure: (pod, container, checks, now) → status."""
+
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from korch.engines.observed import ObservedContainer
+from korch.resources.meta import Condition
+from korch.resources.pod import (
+    ContainerPort,
+    ContainerState,
+    ContainerStateRunning,
+    ContainerStateTerminated,
+    ContainerStateWaiting,
+    ContainerStatus,
+    Pod,
+    PodIP,
+    PodStatus,
+)
+from korch.resources.podstate import LAST_LOG, main_status, with_condition
+from korch.resources.times import rfc3339
+
+MESSAGE_LIMIT = 4096  # bytes of a kept message; Kubernetes' limit for termination messages
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What the readiness checks of one container say so far. `failed_for_good`: as often in a row as is allowed."""
+
+    passing: bool = False
+    failed_for_good: bool = False
+    message: str = ""
+
+
+def observed_status(
+    pod: Pod, seen: ObservedContainer, *, now: float, host_ip: str, readiness: Readiness, last_log: str = ""
+) -> PodStatus:
+    """The pod's status now that its container was seen like this. `last_log` replaces the kept lines unless empty."""
+    old = main_status(pod)
+    state = _state(seen, last_log)
+    running = state.running is not None
+    ready = running and readiness.passing
+    status = ContainerStatus(
+        name=pod.spec.containers[0].name,
+        ready=ready,
+        started=running,
+        restart_count=max(seen.restart_count, old.restart_count if old else 0),
+        image=pod.spec.containers[0].image,
+        image_id=seen.image_id,
+        container_id=seen.id,
+        state=state,
+        last_state=_last_state(seen, old, last_log),
+        published=tuple(
+            ContainerPort(
+                container_port=port.container_port,
+                host_port=port.host_port,
+                host_ip=port.host_ip,
+                protocol=port.protocol.upper(),
+            )
+            for port in seen.ports
+        ),
+    )
+    new = replace(
+        pod.status,
+        phase=_phase(pod, state, pod.status.phase),
+        reason="",
+        message="",
+        host_ip=host_ip,
+        pod_ip=seen.ip,
+        pod_ips=(PodIP(ip=seen.ip),) if seen.ip else (),
+        start_time=pod.status.start_time or rfc3339(now),
+        container_statuses=(status,),
+    )
+    return replace(new, conditions=_conditions(new, ready, state, readiness, last_log, now))
+
+
+def waiting_status(pod: Pod, reason: str, message: str, *, now: float, host_ip: str) -> PodStatus:
+    """The status of a pod whose container does not stand (yet), and why."""
+    old = main_status(pod)
+    container = pod.spec.containers[0]
+    status = replace(
+        old or ContainerStatus(name=container.name, image=container.image),
+        ready=False,
+        state=ContainerState(waiting=ContainerStateWaiting(reason=reason, message=message[:MESSAGE_LIMIT])),
+    )
+    not_ready = Condition(type="Ready", status="False", reason=reason, message=message[:MESSAGE_LIMIT])
+    conditions = with_condition(pod.status.conditions, not_ready, rfc3339(now))
+    return replace(
+        pod.status,
+        phase="Pending" if pod.status.phase in {"", "Pending"} else pod.status.phase,
+        host_ip=host_ip,
+        start_time=pod.status.start_time or rfc3339(now),
+        container_statuses=(status,),
+        conditions=conditions,
+    )
+
+
+def _state(seen: ObservedContainer, last_log: str) -> ContainerState:
+    if seen.state in {"running", "paused"}:
+        started = rfc3339(seen.started_at) if seen.started_at is not None else None
+        return ContainerState(running=ContainerStateRunning(started_at=started))
+    if seen.state == "restarting":
+        message = f"it ended with status {seen.exit_code} and is started again"
+        return ContainerState(waiting=ContainerStateWaiting(reason="CrashLoopBackOff", message=message))
+    if seen.state == "created":
+        return ContainerState(waiting=ContainerStateWaiting(reason="ContainerCreating", message=seen.error))
+    return ContainerState(terminated=_terminated(seen, last_log))
+
+
+def _terminated(seen: ObservedContainer, last_log: str) -> ContainerStateTerminated:
+    code = -1 if seen.exit_code is None else seen.exit_code
+    reason = "OOMKilled" if seen.oom_killed else ("Completed" if code == 0 else "Error")
+    return ContainerStateTerminated(
+        exit_code=code,
+        reason=reason,
+        message=last_log[-MESSAGE_LIMIT:],
+        started_at=rfc3339(seen.started_at) if seen.started_at is not None else None,
+        finished_at=rfc3339(seen.finished_at) if seen.finished_at is not None else None,
+        container_id=seen.id,
+    )
+
+
+def _last_state(seen: ObservedContainer, old: ContainerStatus | None, last_log: str) -> ContainerState:
+    """How it ended the last time it did; an end that fell between two looks shows as status -1."""
+    if seen.state == "restarting":
+        return ContainerState(terminated=_terminated(seen, last_log))
+    before = old.last_state if old else ContainerState()
+    if old is not None and old.state.terminated is not None and seen.state == "running":
+        return ContainerState(terminated=old.state.terminated)
+    if seen.restart_count > (old.restart_count if old else 0) and seen.state == "running":
+        return ContainerState(terminated=_terminated(seen, last_log) if seen.exit_code else _unknown_end(last_log))
+    return before
+
+
+def _unknown_end(last_log: str) -> ContainerStateTerminated:
+    return ContainerStateTerminated(exit_code=-1, reason="Error", message=last_log[-MESSAGE_LIMIT:])
+
+
+def _phase(pod: Pod, state: ContainerState, old: str) -> str:
+    if state.running is not None:
+        return "Running"
+    policy = pod.spec.restart_policy or "Always"
+    if state.terminated is not None and policy != "Always":
+        done = state.terminated.exit_code == 0
+        if policy == "Never" or done:
+            return "Succeeded" if done else "Failed"
+    return old or "Pending"
+
+
+def _conditions(
+    status: PodStatus, ready: bool, state: ContainerState, readiness: Readiness, last_log: str, now: float
+) -> tuple[Condition, ...]:
+    reason, message = "", ""
+    if not ready:
+        reason, message = _why_not_ready(state, readiness)
+    stamp = rfc3339(now)
+    word = "True" if ready else "False"
+    conditions = status.conditions
+    for type_ in ("ContainersReady", "Ready"):
+        conditions = with_condition(
+            conditions, Condition(type=type_, status=word, reason=reason, message=message), stamp
+        )
+    if last_log:
+        kept = Condition(type=LAST_LOG, status="True", reason="Kept", message=last_log[-MESSAGE_LIMIT:])
+        conditions = with_condition(conditions, kept, stamp)
+    return conditions
+
+
+def _why_not_ready(state: ContainerState, readiness: Readiness) -> tuple[str, str]:
+    if state.running is not None:
+        reason = "ProbeFailed" if readiness.failed_for_good else "ContainersNotReady"
+        return reason, readiness.message or "its readiness check has not passed yet"
+    if state.terminated is not None:
+        return state.terminated.reason, f"the container ended with status {state.terminated.exit_code}"
+    return (state.waiting.reason, state.waiting.message) if state.waiting else ("ContainersNotReady", "")

@@ -1,0 +1,134 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from korch.controllers.rollout import STOP_FIRST
+from korch.resources.codec import with_meta
+from korch.resources.meta import Condition
+from korch.resources.podstate import condition, with_condition
+from korch.resources.templates import rolling_bounds
+from tests.unit.controllers.cluster import Toy, deployment
+
+
+def images(toy: Toy) -> list[str]:
+    return sorted(pod.spec.containers[0].image for pod in toy.pods.values())
+
+
+def test_first_deploy_starts_all_replicas_at_once() -> None:
+    toy = Toy(deployment())
+    toy.step()
+    toy.step()
+    assert len(toy.pods) == 3
+
+
+@given(
+    before=st.integers(0, 7),
+    after=st.integers(1, 7),
+    surge=st.integers(0, 3),
+    gap=st.integers(0, 3),
+    wait=st.integers(0, 2),
+)
+@settings(max_examples=60, deadline=None)
+def test_rolling_never_goes_under_its_floor_and_ends_true(
+    before: int, after: int, surge: int, gap: int, wait: int
+) -> None:
+    toy = Toy(deployment(replicas=before, surge=surge, gap=gap, min_ready=wait))
+    toy.settle()
+    toy.wish(image="web:2", replicas=after)
+    surge, gap = rolling_bounds(toy.deployment.spec.strategy, after)
+    for _ in range(300):
+        start = toy.available()
+        toy.step()
+        assert toy.available() >= min(start, after - gap)
+        assert len(toy.pods) <= max(before, after + surge)
+        unready = [name for name, pod in sorted(toy.pods.items()) if not pod.status.conditions]
+        if unready:
+            toy.make_ready(unready[0])
+        toy.now += 1
+    assert images(toy) == ["web:2"] * after
+    assert condition(toy.deployment.status.conditions, "Progressing").reason == "NewReplicaSetAvailable"
+
+
+@given(replicas=st.integers(0, 6), order=st.randoms())
+@settings(max_examples=30, deadline=None)
+def test_settled_plans_nothing_in_any_order_of_input(replicas: int, order) -> None:
+    toy = Toy(deployment(replicas=replicas))
+    toy.settle()
+    toy.wish(image="web:2")
+    toy.settle()
+    sets, pods = list(toy.sets.values()), toy.by_set()
+    order.shuffle(sets)
+    for members in pods.values():
+        order.shuffle(members)
+    from korch.controllers.rollout import plan_rollout
+
+    plan = plan_rollout(toy.deployment, sets, pods, toy.now)
+    assert plan == toy.plan()
+    assert (plan.create_revision, plan.scale, plan.remove, plan.completed, plan.go_back_to) == (0, (), (), "", "")
+    assert plan.status == toy.deployment.status
+
+
+def test_failed_revision_goes_back_as_a_whole() -> None:
+    toy = Toy(deployment(replicas=4))
+    toy.settle()
+    toy.wish(image="web:bad", replicas=6)
+    toy.settle(bad_image="web:bad")
+    assert images(toy) == ["web:1"] * 6
+    assert "exited with status 3" in toy.events[0]
+    rolled = condition(toy.deployment.status.conditions, "RolledBack")
+    assert rolled is not None
+    assert "Rolled back to revision 1" in rolled.message
+
+
+def test_first_revision_that_fails_is_stopped_and_not_tried_again() -> None:
+    toy = Toy(deployment("web:bad"))
+    toy.settle(bad_image="web:bad")
+    assert toy.pods == {}
+    assert toy.deployment.spec.replicas == 3
+    assert condition(toy.deployment.status.conditions, "RolledBack").reason == "RolloutFailed"
+    toy.step()
+    assert toy.pods == {}
+
+
+def test_kubernetes_objects_are_not_rolled_back() -> None:
+    toy = Toy(deployment(auto=False))
+    toy.settle()
+    toy.wish(image="web:bad")
+    for _ in range(5):
+        toy.step()
+    new = next(name for name, pod in toy.pods.items() if pod.spec.containers[0].image == "web:bad")
+    toy.crash(new)
+    toy.now += 200
+    for _ in range(3):
+        toy.step()
+    assert images(toy).count("web:1") == 3
+    assert condition(toy.deployment.status.conditions, "Progressing").reason == "ProgressDeadlineExceeded"
+
+
+def test_surge_pod_that_fits_nowhere_makes_the_batch_stop_first() -> None:
+    toy = Toy(deployment(replicas=2))
+    toy.settle()
+    toy.wish(image="web:2")
+    toy.step()
+    toy.step()
+    (pending,) = [name for name, pod in toy.pods.items() if not pod.status.conditions]
+    victim = sorted(name for name in toy.pods if name != pending)[1]
+    pod = with_meta(toy.pods[pending], annotations={STOP_FIRST: victim})
+    waiting = Condition(type="PodScheduled", status="False", reason="Unschedulable", message="0/1 nodes")
+    conditions = with_condition((), waiting, "2026-01-01T00:00:00Z")
+    from msgspec.structs import replace
+
+    toy.pods[pending] = replace(pod, status=replace(pod.status, conditions=conditions))
+    toy.step()
+    assert victim not in toy.pods
+    assert toy.available() == 1
+
+
+def test_history_is_kept_to_its_limit() -> None:
+    from msgspec.structs import replace
+
+    toy = Toy(deployment(replicas=1))
+    toy.deployment = replace(toy.deployment, spec=replace(toy.deployment.spec, revision_history_limit=2))
+    for number in range(6):
+        toy.wish(image=f"web:{number}")
+        toy.settle()
+    assert len(toy.sets) == 3

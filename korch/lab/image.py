@@ -2,7 +2,7 @@
 
 The app answers `/` with its version and host name, `/healthz` with its health, logs a line a request, listens on PORT
 (default 8080) and is gone at once on SIGTERM. `broken` fails its health check and says why in its log; `crash` ends
-with status 3. Any version does so too after CRASH_AFTER_S seconds, and is unhealthy for its first READY_AFTER_S seconds.
+with status 3. Any version does so too after CRASH_AFTER_S seconds, and is unhealthy for its first READY_AFTER_S.
 """
 
 import gzip

@@ -1,5 +1,6 @@
 """A lab: real SSH hosts with container engines, in namespaces of this machine."""
 
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -8,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from korch.errors import NotFoundError, SetupError
-from korch.lab import boot, machine, network
+from korch.lab import boot, faults, machine, network, rootfs
 from korch.lab.cgroups import Groups
 from korch.lab.inventory import inventory_text, known_hosts_text
 from korch.lab.record import (
@@ -37,7 +38,7 @@ from korch.lab.spec import (
 from korch.settings import korch_home
 
 _WORKERS = 6
-_LAYOUT = "1"  # of a node's files; a node of another layout is made anew
+_LAYOUT = hashlib.sha256(Path(rootfs.__file__).read_bytes()).hexdigest()  # nodes made by other code are made anew
 BOOT_TIMEOUT_S = 90.0
 
 
@@ -155,7 +156,7 @@ class Lab:
         self, node: str, argv: Sequence[str], *, check: bool = True, timeout_s: float = 60.0, stdin: str | None = None
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command as root in the node without SSH, as if the node had started it."""
-        words = boot.enter_words(self._pid(node), self._joins(node), argv)
+        words = boot.enter_words(self.pid(node), self._joins(node), argv)
         env = {**machine.CLEAN_ENV, "HOME": "/root"}
         done = subprocess.run(
             words, input=stdin, capture_output=True, text=True, timeout=timeout_s, env=env, check=False
@@ -166,22 +167,26 @@ class Lab:
 
     def path_in(self, node: str, path: str) -> Path:
         """A path of the running node as this process can open it. Do not follow absolute links through it."""
-        return Path(f"/proc/{self._pid(node)}/root") / path.lstrip("/")
+        return Path(f"/proc/{self.pid(node)}/root") / path.lstrip("/")
 
     def write_file(self, node: str, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file on the running node."""
         script = 'mkdir -p "$(dirname "$1")" && cat > "$1" && chmod "$2" "$1"'
         self.exec_in(node, ("sh", "-c", script, "sh", path, f"{mode:o}"), stdin=text)
 
-    # --- power ---
+    def set_shell(self, node: str, user: str, shell: str) -> None:
+        """Give a user of the running node another login shell."""
+        self.exec_in(node, ("sed", "-i", f"s#^\\({user}:.*:\\)[^:]*$#\\1{shell}#", "/etc/passwd"))
+
+    def pid(self, node: str) -> int:
+        """The pid, as this machine counts, of the node's first process."""
+        return self._target(node).pid()
+
+    # --- faults ---
 
     def kill(self, node: str) -> None:
-        """Power off, silently: every process dies at once and the cable is dead, so that nobody hears a goodbye."""
-        number = self._number(node)
-        network.set_cable(self.names, number, up=False)
-        groups = self._groups()
-        groups.kill(f"_delay-{node}")
-        groups.kill(node)
+        """Power off, silently: every process dies at once and the cable is dead."""
+        faults.power_off(self._target(node))
 
     def start(self, node: str) -> None:
         """Power on again with the disk as it was, and wait until the node serves. Nothing when it runs already."""
@@ -190,9 +195,55 @@ class Lab:
             if groups.init_pid(node) is None:
                 self._boot(groups, self._record(), spec)
 
-    def pid(self, node: str) -> int:
-        """The pid, as this machine counts, of the node's first process."""
-        return self._pid(node)
+    def pause(self, node: str) -> None:
+        """Stop every process of the node; its kernel goes on answering pings and accepting connections."""
+        self._target(node).groups.freeze(node, True)
+
+    def resume(self, node: str) -> None:
+        """End a pause."""
+        self._target(node).groups.freeze(node, False)
+
+    def partition(self, node: str, peers: Sequence[str] = ()) -> None:
+        """Cut the node off from everybody, or only from these: names of other nodes, or `host` for this machine."""
+        record = self._record()
+        addresses = [f"{record.prefix}.1" if peer == "host" else self.address(peer) for peer in peers]
+        faults.partition(self._target(node), addresses)
+
+    def heal(self, node: str) -> None:
+        """End partition, delay and loss."""
+        faults.heal(self._target(node))
+
+    def delay(self, node: str, delay_ms: float, jitter_ms: float = 0.0) -> None:
+        """Make every packet later, give or take the jitter, in each direction (so a round trip takes twice that); 0 ends."""
+        faults.slow_down(self._target(node), delay_ms, jitter_ms)
+
+    def loss(self, node: str, percent: float) -> None:
+        """Drop that share of the packets in each direction."""
+        faults.lose(self._target(node), percent)
+
+    def fill_disk(self, node: str, leave_kb: int = 0) -> None:
+        """Fill the node's /var/lib (the engine's data, korch's records)."""
+        faults.fill_disk(self._target(node), leave_kb)
+
+    def free_disk(self, node: str) -> None:
+        """Undo `fill_disk`."""
+        faults.free_disk(self._target(node))
+
+    def burn(self, node: str, tasks: int = 3, seconds: int = 60) -> None:
+        """Keep the node's CPUs busy with that many loops; the load average follows in some seconds."""
+        faults.burn(self._target(node), tasks, seconds)
+
+    def stop_burning(self, node: str) -> None:
+        """Undo `burn`."""
+        faults.stop_burning(self._target(node))
+
+    def stop_engine(self, node: str, *, hard: bool = False) -> None:
+        """End the docker daemon; `hard` is SIGKILL and leaves the containers' processes alive."""
+        faults.stop_docker(self._target(node), hard=hard)
+
+    def start_engine(self, node: str) -> None:
+        """Start the docker daemon again and wait until it answers."""
+        faults.start_docker(self._target(node))
 
     # --- the parts of up ---
 
@@ -231,7 +282,10 @@ class Lab:
             self._remove_node(spec.name, record.numbers[spec.name])
             build(files, spec, around)
             files.done.write_text(signature)
-        if self._state(groups, record, spec.name) != "running" or not self._serves(groups, record, spec):
+        if groups.init_pid(spec.name) is not None:
+            groups.freeze(spec.name, False)
+            faults.heal(self._target(spec.name))
+        if not self._serves(groups, record, spec):
             groups.kill(spec.name)
             self._boot(groups, record, spec)
 
@@ -244,7 +298,9 @@ class Lab:
             )
         groups.create(spec.name, cpus=spec.cpus, memory_bytes=spec.memory_limit)
         boot.wait_for_disk(files.disk)
+        groups.kill(f"_delay-{spec.name}")
         network.plug(self.names, spec.name, record.numbers[spec.name], record.prefix)
+        (files.folder / "filtered").unlink(missing_ok=True)
         boot.start_node(groups, spec, files, self.names.netns(spec.name), pid, self._lxcfs)
         what = f'lab "{self.name}", node {spec.name}'
         boot.wait_until(what, lambda: self._serves(groups, record, spec), timeout_s=BOOT_TIMEOUT_S, log=files.log)
@@ -299,16 +355,10 @@ class Lab:
             raise NotFoundError(f'lab "{self.name}" is not up (nothing in {self.folder})', hint="korch lab up")
         return record
 
-    def _number(self, node: str) -> int:
+    def _target(self, node: str) -> faults.Target:
         self.spec(node)
-        return self._record().numbers[node]
-
-    def _pid(self, node: str) -> int:
-        self.spec(node)
-        pid = self._groups().init_pid(node)
-        if pid is None:
-            raise SetupError(f"lab node {node} is off", hint=f"korch lab start {node}")
-        return pid
+        files = self._files(node)
+        return faults.Target(self.names, node, self._record().numbers[node], self._groups(), files.folder)
 
     def _joins(self, node: str) -> tuple[Path, ...]:
         groups = self._groups()

@@ -1,8 +1,8 @@
 """The files of a node: what differs from the host's /usr and /etc, and the folders that make up its disk.
 
 A node's root is a folder of its own. `/usr` and `/etc` are the host's with a private layer on top, so that a node can
-be changed at will; `/var/lib` is a small file system of its own; everything else starts empty. Nothing else of the host,
-and nothing of another lab, can be seen from a node.
+be changed at will; `/var/lib` is a small file system of its own; everything else starts empty. Nothing else of the
+host, and nothing of another lab, can be seen from a node.
 """
 
 import json
@@ -200,12 +200,20 @@ def _write_sshd(etc: Path, spec: NodeSpec) -> None:
 def _write_engine_settings(etc: Path, registry: str) -> None:
     _hide_all(Path("/etc/docker"), etc / "docker")
     _hide_all(Path("/etc/containers"), etc / "containers")
+    _hide_all(Path("/etc/cni/net.d"), etc / "cni/net.d")
     docker = {"insecure-registries": [registry], "storage-driver": "overlay2"}
     _write(etc / "docker" / "daemon.json", [json.dumps(docker)])
     _write(etc / "containers" / "policy.json", [json.dumps({"default": [{"type": "insecureAcceptAnything"}]})])
     _write(etc / "containers" / "registries.conf", ["[[registry]]", f'location = "{registry}"', "insecure = true"])
     settings = ["[containers]", 'default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]']
-    settings += ["[engine]", 'runtime = "runc"', 'cgroup_manager = "cgroupfs"', 'events_logger = "file"']
+    settings += [
+        "[network]",
+        'network_backend = "netavark"',
+        "[engine]",
+        'runtime = "runc"',
+        'cgroup_manager = "cgroupfs"',
+        'events_logger = "file"',
+    ]
     _write(etc / "containers" / "containers.conf", settings)
 
 

@@ -29,20 +29,21 @@ class Feed:
 
     def __init__(self, path: Path, *, poll_s: float, busy_s: float, read: ReadHistory) -> None:
         self.read = read
-        self.revision = 0  # everything up to here was delivered; what came after `start` is still in the ring
-        self.start = 0
+        # The ring has all that was delivered after `start`, up to `revision`. A watcher looks there only once it has
+        # read the file to its end, so a ring that begins later than the watch is no gap.
+        self.start = self.revision = 0
         self._ring: deque[Event] = deque()
         self._ring_bytes = 0
         self._watchers: set[Watcher] = set()
+        self.closed: StoreError | None = None
         self._tail = _Tail(path, self, poll_s=poll_s, busy_s=busy_s)
 
     def join(self, watcher: "Watcher") -> None:
         """Start to wake `watcher`; the first one starts the thread or unparks it."""
+        if self.closed is not None:
+            raise self.closed
         if not self._watchers:
-            # Until the thread has said where it stands the ring is good for nobody.
-            self._ring.clear()
-            self._ring_bytes = 0
-            self.start = self.revision = 1 << 62
+            self._clear(0)
         self._watchers.add(watcher)
         self._tail.run(asyncio.get_running_loop(), len(self._watchers))
 
@@ -62,14 +63,13 @@ class Feed:
 
     def stop(self, done: Callable[[], None]) -> None:
         """End the watches with an error and the thread; `done` is called from it."""
-        self.fail(StoreError("the store was closed"))
+        self.closed = StoreError("the store was closed")
+        self._wake()
         self._tail.stop(done)
 
     def restart(self, revision: int) -> None:
         """What the thread delivers continues after `revision`; what lies before is only in the file."""
-        self._ring.clear()
-        self._ring_bytes = 0
-        self.start = self.revision = revision
+        self._clear(revision)
         self._wake()
 
     def deliver(self, events: tuple[Event, ...], revision: int) -> None:
@@ -88,6 +88,11 @@ class Feed:
         for watcher in self._watchers:
             watcher.error = error
         self._wake()
+
+    def _clear(self, revision: int) -> None:
+        self._ring.clear()
+        self._ring_bytes = 0
+        self.start = self.revision = revision
 
     def _wake(self) -> None:
         for watcher in self._watchers:
@@ -131,15 +136,17 @@ class Watcher:
         if self.error is not None:
             error, self.error = self.error, None
             raise error
+        if self._feed.closed is not None:
+            raise self._feed.closed
         self.woken.clear()
         if self._from_file:
             chunk = await self._feed.read(self._prefix, self._position)
             self._ready.extend(chunk.events)
             self._position = chunk.revision
             self._from_file = not chunk.last
-        elif self._position < self._feed.start < 1 << 62:
+        elif self._position < self._feed.start:
             self._from_file = True
-        elif self._position < self._feed.revision < 1 << 62:
+        elif self._position < self._feed.revision:
             self._ready.extend(self._feed.newer(self._position, self._prefix))
             self._position = self._feed.revision
         else:
@@ -193,12 +200,16 @@ class _Tail:
             except (sqlite3.Error, OSError) as error:
                 failure = failures.explain(error, self._path)
                 failure.__cause__ = error
+                self._hang_up()
                 self._post(self._feed.fail, failure)
-            except RuntimeError:
-                break  # the event loop is closed: nobody is left to tell
+        self._hang_up()
+        self._done()
+
+    def _hang_up(self) -> None:
+        """Without the connection what it said of changes means nothing either."""
         if self._conn is not None:
             self._conn.close()
-        self._done()
+        self._conn = self._seen = None
 
     def _pause(self) -> bool:
         """Wait for a tick or a nudge; False when it is time to end."""
@@ -240,8 +251,11 @@ class _Tail:
 
     def _post(self, call: Callable[..., None], *args: object) -> None:
         with self._changed:
-            self._unread += 1
-            self._loop.call_soon_threadsafe(self._read, call, args)
+            try:
+                self._loop.call_soon_threadsafe(self._read, call, args)
+                self._unread += 1
+            except RuntimeError:  # the event loop is closed: nobody is left to tell
+                self._stopping = True
 
     def _read(self, call: Callable[..., None], args: tuple[object, ...]) -> None:
         with self._changed:

@@ -4,7 +4,8 @@ Writing functions expect an open write transaction; the caller begins and ends i
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,14 +63,22 @@ def list_records(conn: sqlite3.Connection, prefix: str, after: str, limit: int) 
     """One consistent look at all records under `prefix`."""
     where, values = _key_range(prefix)
     query = f"SELECT key, value, revision, created FROM records WHERE {where} AND key > ? ORDER BY key LIMIT ?"  # noqa: S608
-    conn.execute("BEGIN")
-    try:
+    with _one_look(conn):
         revision = head(conn).revision
         rows = conn.execute(query, (*values, after, limit + 1 if limit else -1)).fetchall()
-    finally:
-        conn.execute("COMMIT")
     more = bool(limit) and len(rows) > limit
     return Listing(tuple(Record(*row) for row in (rows[:limit] if more else rows)), revision, more)
+
+
+@contextmanager
+def _one_look(conn: sqlite3.Connection) -> Iterator[None]:
+    """All reads within see the same revision."""
+    conn.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if conn.in_transaction:  # some errors end it by themselves
+            conn.execute("ROLLBACK")
 
 
 def _key_range(prefix: str) -> tuple[str, tuple[str, ...]]:
@@ -119,8 +128,7 @@ def history(conn: sqlite3.Connection, prefix: str, after: int, *, max_events: in
     where, values = _key_range(prefix)
     columns = "id, key, value, created, old_value, old_revision, old_created"
     query = f"SELECT {columns} FROM history WHERE id >= ? AND {where} ORDER BY id"  # noqa: S608
-    conn.execute("BEGIN")
-    try:
+    with _one_look(conn):
         now = head(conn)
         if not now.compacted <= after <= now.revision:
             raise ExpiredError(
@@ -129,8 +137,6 @@ def history(conn: sqlite3.Connection, prefix: str, after: int, *, max_events: in
         cursor = conn.execute(query, ((after + 1) << _PLACES_SHIFT, *values))
         events, cut = _take(cursor, max_events)
         cursor.close()
-    finally:
-        conn.execute("COMMIT")
     return Chunk(tuple(events), events[-1].revision if cut else now.revision, not cut)
 
 

@@ -45,7 +45,7 @@ def _parse_text(text: str) -> Fraction:
     if found["exponent"]:
         return number * _power(10, int(found["exponent"]))
     if suffix in _BINARY:
-        return number * 1024 ** _BINARY[suffix]
+        return number * _power(1024, _BINARY[suffix])
     return number * _power(1000, _DECIMAL[suffix])
 
 

@@ -40,7 +40,7 @@ class ObjectMeta(Struct, frozen=True, kw_only=True):
 
 
 class Condition(Struct, frozen=True, kw_only=True):
-    """One aspect of a state. `status`: "True", "False" or "Unknown"; `reason`: a CamelCase word; `message`: a sentence."""
+    """One aspect of a state. `status` is "True", "False" or "Unknown"; `reason` one word; `message` is for people."""
 
     type: str
     status: str

@@ -49,7 +49,7 @@ def unschedulable(pod: Pod) -> str:
 
 
 def removal_order(pod: Pod) -> tuple[int, int, int, str]:
-    """Which pods go first: unplaced, then cheap ones, then unready ones, then by name (after Kubernetes' ActivePods)."""
+    """Which pods go first: unplaced, cheap, unready, then by name (after Kubernetes' ActivePods)."""
     cost = int(pod.metadata.annotations.get(DELETION_COST, "0") or 0)
     return (int(bool(pod.spec.node_name)), cost, int(is_ready(pod)), pod.metadata.name)
 
@@ -73,7 +73,9 @@ def owner_reference(owner: Object) -> OwnerReference:
 
 
 LAST_LOG = "korch.dev/LastLog"  # condition: the container's last lines, kept when something went wrong
-DIES_FOR_GOOD = frozenset({"ImageNotFound", "InvalidImageName", "CreateContainerError", "RunContainerError", "PortTaken"})
+DIES_FOR_GOOD = frozenset(
+    {"ImageNotFound", "InvalidImageName", "ImageRefused", "CreateContainerError", "RunContainerError", "PortTaken"}
+)
 PROBED_RESTARTS = 3  # an app with a health check may die this often while it waits for its neighbours
 
 
@@ -103,3 +105,13 @@ def last_log(pod: Pod) -> str:
     if kept is None or not kept.message.strip():
         return ""
     return "\nlast log lines:\n" + "\n".join(f"    {line}" for line in kept.message.strip().splitlines())
+
+
+def workload_name(obj: Object) -> str:
+    """The name of the workload that a pod or set belongs to: its deployment's, else its set's, else its own."""
+    owner = next((ref for ref in obj.metadata.owner_references if ref.controller), None)
+    if owner is None:
+        return obj.metadata.name
+    if owner.kind == "Deployment":
+        return owner.name
+    return owner.name.rsplit("-", 1)[0] if "-" in owner.name else owner.name

@@ -6,8 +6,9 @@ A fixed node port is `hostPort`, as in Kubernetes. There hostPort 0 means "not p
 from collections.abc import Iterable, Mapping
 
 from korch.errors import InvalidError
+from korch.resources.templates import PUBLISH_ANNOTATION
 
-PUBLISH_ANNOTATION = "korch.dev/publish"
+__all__ = ["PUBLISH_ANNOTATION", "publish_text", "published_ports"]
 
 
 def published_ports(annotations: Mapping[str, str]) -> tuple[tuple[int, str], ...]:

@@ -11,6 +11,7 @@ from korch.resources.pod import Container, PodSpec
 from korch.resources.workload import DeploymentStrategy, PodTemplateSpec
 
 TEMPLATE_HASH_LABEL = "pod-template-hash"
+PUBLISH_ANNOTATION = "korch.dev/publish"
 _SAFE = "bcdfghjklmnpqrstvwxz2456789"  # Kubernetes' alphabet for generated names: no vowels, no look-alikes
 
 

@@ -15,9 +15,10 @@ from korch.resources.pod import (
     WeightedPodAffinityTerm,
 )
 from korch.resources.problems import Problems
-from korch.resources.publish import PUBLISH_ANNOTATION, published_ports
+from korch.resources.publish import published_ports
 from korch.resources.quantity import memory_bytes
 from korch.resources.selectors import label_key_problem, label_value_problem, requirement_problem, validate_selector
+from korch.resources.templates import PUBLISH_ANNOTATION
 from korch.resources.validate_container import check_container, check_unique, check_user
 
 VOLUME_DRIVER = "volumes.korch.dev"

@@ -91,7 +91,7 @@ class Transport(Protocol):
         ...
 
     async def forward(self, address: str, port: int, *, timeout_s: float = 5.0) -> Tunnel:
-        """TCP from the host to `address:port`. Raises `ConnectionRefusedError`; `PermissionError` if sshd forbids it."""
+        """TCP from the host to `address:port`. `ConnectionRefusedError`; `PermissionError` if sshd forbids it."""
         ...
 
     async def close(self) -> None:

@@ -1,0 +1,178 @@
+"""From hosts to transports: what a process needs once, and calls to many hosts that wait for none of them."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from korch.errors import InvalidError, KorchError
+from korch.inventory.model import Host
+from korch.settings import Settings
+from korch.ssh.base import Transport
+from korch.ssh.fabric import FabricTransport
+from korch.ssh.hostkeys import HostKey, KnownHosts
+from korch.ssh.local import LocalTransport
+from korch.ssh.options import OptionsReader, SshOptions, jump_question, question
+
+if TYPE_CHECKING:
+    from korch.ssh.link import Link, Shared
+
+MOST_JUMPS: Final = 8
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownKey:
+    """The key that a host shows, for a person who decides whether to trust it."""
+
+    host: str
+    name: str  # the name under which it will be known
+    key: HostKey
+    is_known: bool
+
+
+@dataclass(slots=True)
+class _Bastion:
+    """A jump host's one connection, shared by everything behind it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    link: "Link | None" = None
+
+
+class Connector:
+    """Makes transports. One a process; use it as an async context manager, or `close` it.
+
+    `prompt` shows a question and returns what was typed without echo; give it only when there is a terminal.
+    """
+
+    def __init__(self, settings: Settings, *, prompt: Callable[[str], str] | None = None) -> None:
+        self._settings, self._prompt = settings, prompt
+        self._options = OptionsReader()
+        self._known_hosts = KnownHosts(settings.known_hosts)
+        self._shared: Shared | None = None
+        self._loading = asyncio.Lock()
+        self._bastions: dict[tuple[str, ...], _Bastion] = {}
+
+    async def __aenter__(self) -> "Connector":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def transport_for(self, host: Host) -> Transport:
+        """A transport that connects when it is first used. The caller closes it."""
+        if host.connection == "local":
+            return LocalTransport(host)
+        return FabricTransport(host, lambda timeout_s: self._open(host, timeout_s))
+
+    async def shown_key(self, host: Host, *, timeout_s: float = 10.0) -> ShownKey:
+        """The key that the host shows now, through its jump hosts if it has some; nobody is logged in there."""
+        from korch.ssh.link import fetch_host_key
+
+        options, via, shared = await self._way_to(host, timeout_s)
+        key = await fetch_host_key(host.name, options, shared, via=via, timeout_s=timeout_s)
+        known = self._known_hosts.lines_for(options.key_name, options.known_hosts)
+        return ShownKey(host.name, options.key_name, key, any(line.key == key and not line.marker for line in known))
+
+    def trust(self, shown: ShownKey) -> None:
+        """Accept the key from now on, in place of what korch knew of that host."""
+        self._known_hosts.replace(shown.name, shown.key)
+
+    async def options_for(self, host: Host) -> SshOptions:
+        """How OpenSSH would reach the host."""
+        return await self._options.read(question(host), host.name)
+
+    async def close(self) -> None:
+        """Hang up on the jump hosts and end the threads. Transports are closed by those who use them."""
+        for bastion in self._bastions.values():
+            if bastion.link is not None:
+                bastion.link.close()
+        self._bastions.clear()
+        self._options.close()
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
+
+    async def _open(self, host: Host, timeout_s: float) -> "Link":
+        from korch.ssh.link import open_link
+
+        options, via, shared = await self._way_to(host, timeout_s)
+        return await open_link(host.name, options, shared, via=via, timeout_s=timeout_s)
+
+    async def _way_to(self, host: Host, timeout_s: float) -> "tuple[SshOptions, Link | None, Shared]":
+        words = question(host)
+        reading = asyncio.ensure_future(self._options.read(words, host.name))
+        try:
+            shared = await self._load()  # Fabric's import and `ssh -G` at the same time
+        finally:
+            options = await reading
+        return options, await self._via(host.name, options.jumps, words, timeout_s, ()), shared
+
+    async def _load(self) -> "Shared":
+        """What Fabric is needed for; importing it takes 0.1 s, so it is done once and off the loop."""
+        async with self._loading:
+            if self._shared is None:
+                await asyncio.get_running_loop().run_in_executor(None, _import_link)
+                from korch.ssh.link import Shared
+
+                accept_new = self._settings.host_key == "accept-new"
+                self._shared = Shared(self._known_hosts, accept_new=accept_new, prompt=self._prompt)
+        return self._shared
+
+    async def _via(
+        self, name: str, jumps: tuple[str, ...], words: tuple[str, ...], timeout_s: float, seen: tuple[str, ...]
+    ) -> "Link | None":
+        """The connection of the last jump host, None when there is none on the way."""
+        if not jumps:
+            return None
+        asked = jump_question(jumps, words)
+        label = f"{name} (through {jumps[-1]})"
+        bastion = self._bastions.setdefault(asked, _Bastion())
+        if asked[-1] in seen or len(seen) >= MOST_JUMPS:
+            raise InvalidError(
+                f"{name}: the jump hosts form a circle: {' -> '.join((*seen, asked[-1]))}",
+                hint="Give the jump host `ProxyJump none` in ~/.ssh/config.",
+            )
+        async with bastion.lock:
+            if bastion.link is None or not bastion.link.is_alive:
+                from korch.ssh.link import open_link
+
+                options = await self._options.read(asked, label)
+                shared = await self._load()
+                via = await self._via(name, options.jumps, asked, timeout_s, (*seen, asked[-1]))
+                bastion.link = await open_link(label, options, shared, via=via, timeout_s=timeout_s)
+                bastion.link.busy()  # watched all the time, so that a dead one is replaced
+            return bastion.link
+
+
+def _import_link() -> None:
+    import korch.ssh.link  # noqa: F401
+
+
+async def fan_out(
+    transports: Iterable[Transport], call: Callable[[Transport], Awaitable[T]]
+) -> dict[str, T | KorchError]:
+    """`call` for every host at the same time: host → result, or the error that it ended with. None waits for another.
+
+    An error that is not korch's own is a defect; it is logged and given as a `KorchError` of its host.
+    """
+
+    async def one(transport: Transport) -> T | KorchError:
+        try:
+            return await call(transport)
+        except KorchError as error:
+            return error
+        except Exception as error:
+            _log.exception("%s: unexpected error", transport.host)
+            wrapped = KorchError(f"{transport.host}: unexpected error: {type(error).__name__}: {error}")
+            wrapped.__cause__ = error
+            return wrapped
+
+    members = list(transports)
+    results = await asyncio.gather(*(one(transport) for transport in members))
+    return {transport.host: result for transport, result in zip(members, results, strict=True)}

@@ -1,0 +1,387 @@
+"""One SSH connection: dialled, its host key judged, logged in, watched for silence, with channels on request."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import fabric
+import paramiko
+
+from korch.errors import AuthFailedError, HostRefusedError, HostUnreachableError, KorchError
+from korch.ssh.dial import Dialled, DroppedError, abandon, dial, opened
+from korch.ssh.governor import HANDSHAKES_AT_ONCE, Governor
+from korch.ssh.hostkeys import HostKey, KnownHosts, algorithms
+from korch.ssh.keys import KeyRing, Login, LoginRefusedError, Prompt
+from korch.ssh.options import SshOptions
+from korch.ssh.pipes import BROKEN, Pipe
+from korch.ssh.wire import WireChannel, WireTransport
+
+MOST_TRIES: Final = 6
+MOST_PASSWORDS: Final = 3
+LEAST_LOGIN_S: Final = 5.0  # time for key exchange and login, however long the dialling took
+OPEN_TIMEOUT_S: Final = 10.0
+ASK_ALIVE_AFTER_S: Final = 10.0  # defaults for ServerAliveInterval and ServerAliveCountMax
+_LOG: Final = "korch.ssh.paramiko"
+logging.getLogger(_LOG).setLevel(logging.CRITICAL)  # what it has to say is in the errors raised here
+
+
+class ChannelRefusedError(Exception):
+    """The server does not open a channel; `code` as in RFC 4254 section 5.1."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code, self.text = code, text
+
+
+class NeverOpenedError(Exception):
+    """The connection was dead before a channel opened: nothing was sent to the host."""
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all connections of a process have in common."""
+
+    known_hosts: KnownHosts
+    accept_new: bool = False
+    governor: Governor = field(default_factory=Governor)
+    prompt: Prompt | None = None
+    keys: KeyRing = field(default_factory=KeyRing)
+    logins: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(HANDSHAKES_AT_ONCE, thread_name_prefix="ssh-login")
+    )
+    names: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(32, thread_name_prefix="ssh-name"))
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    config: Any = field(default_factory=lambda: fabric.Config(ssh_config=paramiko.SSHConfig(), lazy=True))
+
+    def close(self) -> None:
+        """End the threads and hang up on the agents."""
+        self.keys.close()
+        for pool in (self.logins, self.names):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Link:
+    """A logged-in connection. Made by `open_link`."""
+
+    def __init__(self, name: str, options: SshOptions, connection: Any, dialled: Dialled) -> None:
+        self.name, self.options = name, options
+        self.connection = connection  # Fabric's
+        transport = connection.transport
+        assert isinstance(transport, WireTransport)
+        self.transport = transport
+        self._dialled = dialled
+        self._why = ""
+        self._busy = 0
+        self._beat_timer: asyncio.TimerHandle | None = None
+        self._interval_s = float(options.alive_interval_s or ASK_ALIVE_AFTER_S)
+        self._most_silence_s = self._interval_s * max(1, options.alive_count)
+
+    @property
+    def is_alive(self) -> bool:
+        """False once either side hung up."""
+        return bool(self.transport.is_active())
+
+    def why_lost(self) -> str:
+        """A few words on the end of this connection."""
+        return self._why or "the host hung up"
+
+    async def open(
+        self, kind: str, destination: tuple[str, int] | None = None, timeout_s: float = OPEN_TIMEOUT_S
+    ) -> WireChannel:
+        """An open channel. Raises `ChannelRefusedError`; `NeverOpenedError` when nobody answers."""
+        try:
+            channel = self.transport.open_nowait(kind, destination)
+        except BROKEN as error:
+            raise NeverOpenedError(str(error) or self.why_lost()) from error
+        try:
+            async with asyncio.timeout(timeout_s):
+                await opened(channel)
+        except TimeoutError:
+            abandon(channel)
+            raise NeverOpenedError(f"no answer for {timeout_s:.0f} s") from None
+        except BaseException:
+            abandon(channel)
+            raise
+        if channel.open_error is not None:
+            raise ChannelRefusedError(*channel.open_error)
+        if channel.closed:
+            raise NeverOpenedError(self.why_lost())
+        return channel
+
+    def busy(self) -> None:
+        """Someone waits for the other side: watch that it lives."""
+        self._busy += 1
+        if self._beat_timer is None:
+            self._schedule()
+
+    def idle(self) -> None:
+        """The opposite of `busy`."""
+        self._busy -= 1
+        if self._busy == 0 and self._beat_timer is not None:
+            self._beat_timer.cancel()
+            self._beat_timer = None
+
+    def close(self, why: str = "closed here") -> None:
+        """Hang up; everything that waits on a channel is woken."""
+        self._why = self._why or why
+        if self._beat_timer is not None:
+            self._beat_timer.cancel()
+            self._beat_timer = None
+        self.connection.client.close()
+        self._dialled.close()
+
+    def _schedule(self) -> None:
+        self._beat_timer = asyncio.get_running_loop().call_later(self._interval_s, self._beat)
+
+    def _beat(self) -> None:
+        self._beat_timer = None
+        silence_s = time.monotonic() - self._dialled.pipe.heard_at
+        if silence_s >= self._most_silence_s:
+            self.close(f"the host was silent for {silence_s:.0f} s")
+            return
+        if silence_s >= self._interval_s * 0.9:
+            try:
+                self.transport.ask_alive()
+            except BROKEN as error:
+                self.close(str(error) or "the host hung up")
+                return
+        self._schedule()
+
+
+async def open_link(name: str, options: SshOptions, shared: Shared, *, via: Link | None, timeout_s: float) -> Link:
+    """A connection that is logged in. Raises `HostUnreachableError` or a `HostRefusedError`, naming `name`.
+
+    `timeout_s` bounds each try from the TCP connect on; waiting for the governor and for a person does not count.
+    """
+    password: str | None = None
+    asked: set[str] = set()
+    passwords_left = MOST_PASSWORDS
+    while True:
+        try:
+            return await _with_retries(name, options, shared, via, timeout_s, password)
+        except LoginRefusedError as refused:
+            if shared.prompt is None:
+                raise auth_failed(name, options, refused, can_ask=False) from None
+            locked = [path for path in refused.locked if path not in asked]
+            if locked:
+                asked.update(locked)
+                await _unlock(shared, name, locked)
+                continue
+            typed = options.auth_methods & {"password", "keyboard-interactive"} & refused.allowed
+            if typed and passwords_left > 0:
+                passwords_left -= 1
+                password = await _ask(shared, f"{options.login}'s password ({name}): ")
+                if password:
+                    continue
+            raise auth_failed(name, options, refused, can_ask=True) from None
+
+
+async def fetch_host_key(
+    name: str, options: SshOptions, shared: Shared, *, via: Link | None, timeout_s: float
+) -> HostKey:
+    """The key that the host shows now, for a person to judge. Nobody is logged in."""
+    shown: list[HostKey] = []
+
+    def stop(key: HostKey) -> None:
+        shown.append(key)
+        raise _KeySeenError
+
+    try:
+        link = await _with_retries(name, options, shared, via, timeout_s, None, stop)
+    except _KeySeenError:
+        return shown[0]
+    link.close()
+    raise HostUnreachableError(f"{name}: the host showed no key", host=name)
+
+
+class _KeySeenError(Exception):
+    """Ends a handshake after the host key."""
+
+
+async def _with_retries(
+    name: str,
+    options: SshOptions,
+    shared: Shared,
+    via: Link | None,
+    timeout_s: float,
+    password: str | None,
+    judge: Callable[[HostKey], None] | None = None,
+) -> Link:
+    """One login, tried again after drops that a crowded sshd makes, while the time lasts."""
+    until = time.monotonic() + timeout_s
+    sshd = options.proxy_template or f"{via.name if via else ''}/{options.hostname}:{options.port}"
+    for attempt in range(1, MOST_TRIES + 1):
+        try:
+            async with shared.governor.door(sshd):
+                return await _try(name, options, shared, via, timeout_s, password, judge)
+        except DroppedError as error:
+            if attempt == MOST_TRIES or time.monotonic() >= until:
+                raise HostUnreachableError(
+                    f"{name}: {options.hostname} port {options.port}: {error} ({attempt} tries)",
+                    host=name,
+                    hint="sshd's MaxStartups, fail2ban or a firewall may drop connections; look in the log of sshd.",
+                ) from error
+        await shared.governor.pause(attempt)
+    raise AssertionError("unreachable")
+
+
+async def _try(
+    name: str,
+    options: SshOptions,
+    shared: Shared,
+    via: Link | None,
+    timeout_s: float,
+    password: str | None,
+    judge: Callable[[HostKey], None] | None,
+) -> Link:
+    """One connection, one login."""
+    began = time.monotonic()
+    timeout_s = min(timeout_s, options.connect_timeout_s or timeout_s)
+    try:
+        async with asyncio.timeout(timeout_s):
+            dialled = await dial(name, options, via.transport if via else None, shared.names, timeout_s)
+    except TimeoutError:
+        raise _no_answer(name, options, timeout_s, "connection") from None
+    try:
+        left_s = max(LEAST_LOGIN_S, timeout_s - (time.monotonic() - began))
+        async with shared.governor.login():
+            connection = await _log_in(name, options, shared, dialled.pipe, password, judge, left_s)
+        return Link(name, options, connection, dialled)
+    except BaseException:
+        dialled.close()
+        raise
+
+
+async def _log_in(
+    name: str,
+    options: SshOptions,
+    shared: Shared,
+    pipe: Pipe,
+    password: str | None,
+    judge: Callable[[HostKey], None] | None,
+    timeout_s: float,
+) -> Any:
+    """Fabric's connection, opened in a login thread on the pipe."""
+    loop = asyncio.get_running_loop()
+    known = shared.known_hosts.lines_for(options.key_name, options.known_hosts)
+    check = judge or (
+        lambda key: shared.known_hosts.check(
+            name, options.key_name, options.known_hosts, key, accept_new=shared.accept_new or options.new_keys
+        )
+    )
+    connection = fabric.Connection(
+        options.hostname,
+        user=options.user,
+        port=options.port,
+        config=shared.config,
+        connect_kwargs={
+            "sock": pipe,
+            "timeout": timeout_s,
+            "banner_timeout": timeout_s,
+            "auth_timeout": timeout_s,
+            "auth_strategy": Login(shared.keys, options, password),
+            "transport_factory": lambda sock, **_: WireTransport(sock, loop=loop, key_types=algorithms(known)),
+        },
+    )
+    connection.client.set_log_channel(_LOG)
+    connection.client.set_missing_host_key_policy(_Judge(check))  # Fabric's own choice would accept any key
+    try:
+        async with asyncio.timeout(timeout_s):
+            await loop.run_in_executor(shared.logins, connection.open)
+    except BaseException as error:
+        pipe.close()
+        connection.client.close()
+        if isinstance(error, TimeoutError):
+            raise _no_answer(name, options, timeout_s, "login") from None
+        if isinstance(error, KorchError | LoginRefusedError | _KeySeenError) or not isinstance(error, Exception):
+            raise
+        raise explain(name, options, error) from error
+    return connection
+
+
+class _Judge(paramiko.MissingHostKeyPolicy):
+    """paramiko knows no keys here, so it asks this about each."""
+
+    def __init__(self, check: Callable[[HostKey], None]) -> None:
+        self._check = check
+
+    def missing_host_key(self, client: Any, hostname: str, key: paramiko.PKey) -> None:
+        self._check(HostKey(key.get_name(), key.asbytes()))
+
+
+def explain(name: str, options: SshOptions, error: Exception) -> Exception:
+    """What a failed handshake means."""
+    text = str(error)
+    if isinstance(error, paramiko.SSHException) and "no acceptable" in text:
+        what = text.partition("no acceptable ")[2].rstrip(")")
+        return HostRefusedError(
+            f"{name}: sshd on {options.hostname} and korch share no {what}",
+            host=name,
+            hint=_CURES.get(what.split()[0], "Allow one that paramiko knows in that machine's sshd_config."),
+        )
+    if isinstance(error, EOFError | ConnectionError) or "banner" in text or "No existing session" in text:
+        return DroppedError(text or "the connection was closed during the handshake")
+    return HostUnreachableError(f"{name}: the SSH handshake with {options.hostname} failed: {text}", host=name)
+
+
+_CURES: Final = {
+    "kex": "In that machine's sshd_config: KexAlgorithms +curve25519-sha256",
+    "ciphers": "In that machine's sshd_config: Ciphers +aes128-gcm@openssh.com,aes128-ctr",
+    "macs": "In that machine's sshd_config: MACs +hmac-sha2-256-etm@openssh.com",
+    "host": "Give that machine an ed25519 host key: ssh-keygen -A",
+}
+
+
+def auth_failed(name: str, options: SshOptions, refused: LoginRefusedError, *, can_ask: bool) -> AuthFailedError:
+    """Who was refused, with what, and how to mend it."""
+    tried = ", ".join(refused.tried) or "nothing: there is no key to try"
+    locked = ", ".join(refused.locked)
+    message = f"{name}: {options.login} does not accept korch; tried: {tried}"
+    hint = f"Check: ssh {options.user}@{options.asked}; set ansible_user or ansible_ssh_private_key_file if needed."
+    if locked and not can_ask:
+        message += f"; {locked} is encrypted and there is no terminal to ask for its passphrase"
+        hint = f"Put the key into the agent first: ssh-add {refused.locked[0]}"
+    elif refused.allowed and "publickey" not in refused.allowed:
+        message += f"; the host wants {' or '.join(sorted(refused.allowed))}"
+    return AuthFailedError(message, host=name, hint=hint)
+
+
+def _no_answer(name: str, options: SshOptions, timeout_s: float, what: str) -> HostUnreachableError:
+    return HostUnreachableError(
+        f"{name}: no answer from {options.hostname} port {options.port} within {timeout_s:.0f} s ({what})",
+        host=name,
+        hint="Is the machine on, and is the address right?",
+    )
+
+
+async def _ask(shared: Shared, question: str) -> str:
+    """What a person types, "" for nothing; one question at a time."""
+    assert shared.prompt is not None
+    async with shared.asking:
+        return await _typed(shared, question)
+
+
+async def _typed(shared: Shared, question: str) -> str:
+    assert shared.prompt is not None
+    try:
+        return await asyncio.get_running_loop().run_in_executor(shared.names, shared.prompt, question)
+    except EOFError:
+        return ""
+
+
+async def _unlock(shared: Shared, name: str, paths: list[str]) -> None:
+    """Ask for passphrases of key files that are still locked."""
+    loop = asyncio.get_running_loop()
+    async with shared.asking:
+        for path in paths:
+            for _ in range(MOST_PASSWORDS):
+                if isinstance(shared.keys.from_file(path), paramiko.PKey):
+                    break  # opened just now, or by another host's question
+                passphrase = await _typed(shared, f"Passphrase of {path} ({name}): ")
+                if not passphrase:
+                    break
+                await loop.run_in_executor(shared.names, shared.keys.unlock, path, passphrase)

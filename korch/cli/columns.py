@@ -13,6 +13,7 @@ from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Container, ContainerStatus, Pod
 from korch.resources.podstate import condition
 from korch.resources.quantity import human_bytes
+from korch.resources.selectors import selector_text
 from korch.resources.workload import Deployment, ReplicaSet
 
 NONE = "<none>"
@@ -123,23 +124,9 @@ def _pod(pod: Pod, now: float) -> tuple[object, ...]:
 # --- workloads ---
 
 
-def selector_text(selector: LabelSelector) -> str:
-    """`app=web,tier in (a,b)`: as one would type it after -l."""
-    parts = [f"{key}={value}" for key, value in sorted(selector.match_labels.items())]
-    for requirement in selector.match_expressions:
-        match requirement.operator:
-            case "Exists":
-                parts.append(requirement.key)
-            case "DoesNotExist":
-                parts.append(f"!{requirement.key}")
-            case operator:
-                parts.append(f"{requirement.key} {operator.lower()} ({','.join(requirement.values)})")
-    return ",".join(parts) or NONE
-
-
 def _template(containers: Sequence[Container], selector: LabelSelector) -> tuple[object, ...]:
     names = ",".join(container.name for container in containers)
-    return names, ",".join(container.image for container in containers), selector_text(selector)
+    return names, ",".join(container.image for container in containers), selector_text(selector) or NONE
 
 
 def _deployment(obj: Deployment, now: float) -> tuple[object, ...]:
@@ -173,7 +160,7 @@ def node_state(node: Node) -> str:
     ready = condition(node.status.conditions, "Ready")
     if ready is None:
         return "Unknown"
-    if ready.status != "True":
+    if ready.status != "True" or ready.reason == "AddressUnknown":
         return ready.reason or "NotReady"
     for pressure in ("DiskPressure", "MemoryPressure"):
         found = condition(node.status.conditions, pressure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from korch.cli.base import cluster_options, examples, namespace_option, run
 if TYPE_CHECKING:
     from korch.client.base import Client
     from korch.resources.misc import Event
+
+
+_GENERATED = "(-[bcdfghjklmnpqrstvwxz2456789]{5,10}){1,2}"  # what names of replica sets and pods end in
 
 
 @click.command(
@@ -79,11 +83,13 @@ def _filter(subject: str | None, types: str | None) -> Callable[[Event], bool]:
         ref = parse_refs((subject,))[0]
         kind, name = ref.kind.name, ref.names[0]
 
+    owns = kind in ("Deployment", "ReplicaSet")
+    owner = re.compile(re.escape(name) + _GENERATED) if owns else None
+
     def wanted(event: Event) -> bool:
         about = event.involved_object
         mine = not name or (about.kind == kind and about.name == name)
-        owned = kind in ("Deployment", "ReplicaSet") and about.kind in ("ReplicaSet", "Pod")
-        below = owned and about.name.startswith(f"{name}-")
+        below = owner is not None and about.kind in ("ReplicaSet", "Pod") and owner.fullmatch(about.name) is not None
         return (mine or below) and (types is None or event.type == types)
 
     return wanted

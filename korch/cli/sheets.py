@@ -16,7 +16,6 @@ from korch.cli.columns import (
     node_state,
     percent,
     pod_status,
-    selector_text,
 )
 from korch.cli.output import age, table
 from korch.cli.sheet import Block, Part
@@ -26,6 +25,7 @@ from korch.resources.misc import Event, Secret
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Container, ContainerState, ContainerStatus, EnvVar, Pod, PodSpec, Probe, Volume
 from korch.resources.quantity import human_bytes
+from korch.resources.selectors import selector_text
 from korch.resources.workload import Deployment, ReplicaSet
 
 Fields = list[tuple[str, object]]
@@ -238,7 +238,7 @@ def _deployment(obj: Deployment, now: float) -> Fields:
         f"{spec.replicas if spec.replicas is not None else 1} desired | {status.updated_replicas} updated | "
         f"{status.replicas} total | {status.available_replicas} available | {status.unavailable_replicas} unavailable"
     )
-    fields = [*_meta(obj.metadata, now), ("Selector", selector_text(spec.selector)), ("Replicas", counts)]
+    fields = [*_meta(obj.metadata, now), ("Selector", selector_text(spec.selector) or NONE), ("Replicas", counts)]
     fields.append(("Strategy", spec.strategy.type or "RollingUpdate"))
     rolling = spec.strategy.rolling_update
     if rolling is not None:
@@ -254,7 +254,7 @@ def _replicaset(obj: ReplicaSet, now: float) -> Fields:
     wanted = spec.replicas if spec.replicas is not None else 1
     return [
         *_meta(obj.metadata, now),
-        ("Selector", selector_text(spec.selector)),
+        ("Selector", selector_text(spec.selector) or NONE),
         ("Replicas", f"{status.replicas} current / {wanted} desired, {status.ready_replicas} ready"),
         _template(spec.template.spec, now),
         ("Conditions", _conditions(status.conditions, now)),

@@ -214,7 +214,7 @@ class Lab:
         faults.heal(self._target(node))
 
     def delay(self, node: str, delay_ms: float, jitter_ms: float = 0.0) -> None:
-        """Make every packet later, give or take the jitter, in each direction (so a round trip takes twice that); 0 ends."""
+        """Make packets later, give or take the jitter, in each direction: a round trip takes twice that. 0 ends it."""
         faults.slow_down(self._target(node), delay_ms, jitter_ms)
 
     def loss(self, node: str, percent: float) -> None:

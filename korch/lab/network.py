@@ -66,7 +66,7 @@ def plug(names: Names, node: str, number: int, prefix: str) -> None:
     run("ip", "netns", "add", netns)
     batch(
         [
-            f"link add {link} type veth peer name eth0 netns {netns}",
+            f"link add {link} type veth peer name eth0 address {names.mac(number)} netns {netns}",
             f"link set {link} addrgenmode none",
             f"link set {link} master {names.bridge} up",
         ]

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from korch.errors import InvalidError
 
@@ -94,9 +94,26 @@ def memory_bytes(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def node_names(prefix: str, count: int) -> tuple[str, ...]:
-    """`n1`, `n2`, ... up to `count`."""
-    return tuple(f"{prefix}{number}" for number in range(1, count + 1))
+def node_specs(
+    *,
+    nodes: int = 3,
+    engine: str = "docker",
+    sshd_only: int = 0,
+    busybox: int = 0,
+    cpus: float = 1.0,
+    memory: str = "1024M",
+) -> tuple[NodeSpec, ...]:
+    """The usual lab: n1, n2, ... with the engine, s1, ... without one, b1, ... with busybox and the engine only."""
+    kinds: tuple[tuple[str, int, Engine, bool], ...] = (
+        ("n", nodes, cast(Engine, engine), False),
+        ("s", sshd_only, "none", False),
+        ("b", busybox, cast(Engine, engine), True),
+    )
+    return tuple(
+        NodeSpec(f"{letter}{number}", engine=kind, busybox=bare, cpus=cpus, memory=memory)
+        for letter, count, kind, bare in kinds
+        for number in range(1, count + 1)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +149,10 @@ class Names:
     def link(self, number: int) -> str:
         """The host's end of a node's cable."""
         return f"{self.link_prefix}-{number}"
+
+    def mac(self, number: int) -> str:
+        """The node's network address: the same after a reboot, as others remember it for a while."""
+        return ":".join(("02", "4b", *(self.tag[start : start + 2] for start in (0, 2, 4)), f"{number:02x}"))
 
     def tap(self, number: int) -> str:
         """The bridge's end of a slowed-down cable."""

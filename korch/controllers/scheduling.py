@@ -85,7 +85,7 @@ class SchedulingController:
         )
 
     def _room_maker(self, pod: Pod, pods: Sequence[Pod]) -> str:
-        """The old pod of the same deployment without which this one fits, or "": the answer to "does stop-first help"."""
+        """The old pod of the same deployment without which this one fits, or "": does stop-first help?"""
         app = _without_hash(pod)
         rivals = [
             other

@@ -1,0 +1,302 @@
+"""One-shot mode: the lead, the controllers, the scheduler and the keepers in this process, until a wish is true.
+
+It acts only on the workloads named and on nodes reached in this run, and it never fails over. While another process
+leads, it follows what that one does, and takes the lead when that one leaves.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+from korch.client.base import Outcome, Progress, Workload
+from korch.controllers.deployment import DeploymentController
+from korch.controllers.garbage import GarbageCollector
+from korch.controllers.outcome import Standing, standing
+from korch.controllers.replicaset import ReplicaSetController
+from korch.controllers.rollout import FAILED_REVISION
+from korch.controllers.scheduling import SchedulingController
+from korch.engines.names import Identity
+from korch.errors import FencedError, KorchError, RolloutFailedError
+from korch.master.background import background
+from korch.master.cluster import Cluster
+from korch.master.fleet import Contact, Fleet
+from korch.master.progress import Reporter
+from korch.nodes.keeper import Keeper
+from korch.objects.objects import Change, Objects
+from korch.objects.view import View
+from korch.resources.meta import Object
+from korch.resources.node import Node, NodeLoad
+from korch.resources.pod import Pod
+from korch.resources.podstate import workload_name
+from korch.resources.workload import Deployment, ReplicaSet
+from korch.store.lease import Lead
+from korch.workqueue import WorkQueue
+
+KINDS = (Deployment, ReplicaSet, Pod, Node, NodeLoad)
+ROLLBACK_S = 90.0  # beyond the deadline, for going back
+
+
+class Scope:
+    """The workloads that one run may touch."""
+
+    def __init__(self, workloads: Sequence[Workload]) -> None:
+        self._names = {(found.namespace, found.name) for found in workloads}
+
+    def has(self, obj: Object) -> bool:
+        """Whether an object belongs to one of them."""
+        return (obj.metadata.namespace, workload_name(obj)) in self._names
+
+    def owns(self, identity: Identity) -> bool:
+        """Whether a container does."""
+        return (identity.namespace, identity.owner or identity.pod) in self._names
+
+
+class OneShot:
+    """One run. `since`: the generation of each workload from which a rollback counts as this run's."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        fleet: Fleet,
+        workloads: Sequence[Workload],
+        *,
+        since: dict[Workload, int],
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._cluster, self._fleet, self._workloads, self._since = cluster, fleet, tuple(workloads), since
+        self._scope = Scope(workloads)
+        self._lead = Lead(
+            cluster.store,
+            lock_file=cluster.settings.cluster_dir / "lead.lock",
+            note={"doing": ", ".join(map(str, workloads))},
+        )
+        self._reporter = Reporter(on_progress)
+        self._dead: dict[str, KorchError] = {}
+        self._changed = asyncio.Event()
+        self._orphans = 0
+
+    async def run(self, timeout_s: float) -> tuple[Outcome, ...]:
+        """An outcome for each workload, in order; the lead is given back in any case."""
+        try:
+            async with asyncio.timeout(timeout_s + ROLLBACK_S):
+                while True:
+                    if await self._lead.acquire(wait_s=0.0):
+                        with contextlib.suppress(FencedError):
+                            return await self._leading()
+                    if (ended := await self._following()) is not None:
+                        return ended
+        except TimeoutError:
+            return await self._late(timeout_s)
+        finally:
+            await self._lead.release()
+
+    async def _late(self, timeout_s: float) -> tuple[Outcome, ...]:
+        view = View(self._cluster.objects, KINDS)
+        async with background() as group:
+            await view.start(group)
+            return self._outcomes(view, self._standings(view), late_s=timeout_s)
+
+    # Following another process that leads
+
+    async def _following(self) -> tuple[Outcome, ...] | None:
+        """The outcomes once the leading process made the wishes true; None when the lead may be free."""
+        view = View(self._cluster.objects, KINDS)
+        view.listen(self._note)
+        async with background() as group:
+            await view.start(group)
+            holder = await self._lead.holder()
+            self._reporter.say(f"following {holder.identity}, which leads now" if holder else "")
+            while await self._lead.holder() is not None:
+                standings = self._standings(view)
+                if all(found.state in {"done", "failed"} for found in standings):
+                    return self._outcomes(view, standings)
+                await self._wait_for_change(1.0)
+        return None
+
+    # Leading
+
+    async def _leading(self) -> tuple[Outcome, ...]:
+        contacts = await self._fleet.contacts(claim=True)
+        await self._lead.raise_epoch(max((found.report.epoch for found in contacts.values()), default=0))
+        objects = Objects(self._cluster.store, clock=self._cluster.clock, fence=self._lead.fence)
+        view = View(objects, KINDS)
+        view.listen(self._note)
+        self._dead = dict(self._fleet.errors)
+        async with background() as group:
+            await view.start(group)
+            keepers = self._keepers(view, contacts)
+            self._start_controllers(view, keepers, group)
+            await self._remove_surplus(view, keepers, objects)
+            for keeper in keepers.values():
+                group.create_task(keeper.run(), name=f"keeper-{keeper.node}")
+            return await self._until_settled(view, keepers)
+
+    def _keepers(self, view: View, contacts: dict[str, Contact]) -> dict[str, Keeper]:
+        found = {}
+        for name, contact in contacts.items():
+            keeper = Keeper(
+                name,
+                contact.machine,
+                view,
+                self._cluster.clock,
+                address=contact.address,
+                epoch=lambda: self._lead.epoch,
+                mine=self._scope.has,
+                on_lost=self._node_lost,
+            )
+            keeper.adopt(contact.report.containers, contact.report.image_names)
+            found[name] = keeper
+        return found
+
+    def _node_lost(self, node: str, error: KorchError) -> None:
+        if node not in self._dead:
+            self._dead[node] = error
+            self._fleet.mark_lost(node, error)
+            self._changed.set()
+
+    def _allowed(self) -> frozenset[str]:
+        return self._fleet.placeable - frozenset(self._dead)
+
+    def _start_controllers(self, view: View, keepers: dict[str, Keeper], group: asyncio.TaskGroup) -> None:
+        clock = self._cluster.clock
+        deployments: WorkQueue[tuple[str, str]] = WorkQueue("deployment", DeploymentController(view, clock).reconcile)
+        sets: WorkQueue[tuple[str, str]] = WorkQueue("replicaset", ReplicaSetController(view, clock).reconcile)
+        garbage: WorkQueue[tuple[type[Object], str, str]] = WorkQueue("garbage", GarbageCollector(view).reconcile)
+        scheduler = SchedulingController(view, clock, allowed=self._allowed, mine=self._scope.has)
+        placing: WorkQueue[str] = WorkQueue("scheduler", scheduler.reconcile)
+
+        def route(change: Change[Object]) -> None:
+            """Which reconcilers a change concerns."""
+            obj = change.object
+            meta = obj.metadata
+            if isinstance(obj, Node | NodeLoad):
+                placing.add("all")
+                return
+            if not self._scope.has(obj):
+                return
+            workload = (meta.namespace, workload_name(obj))
+            deployments.add(workload)
+            if isinstance(obj, ReplicaSet):
+                sets.add((meta.namespace, meta.name))
+            if isinstance(obj, Pod):
+                owner = next((ref.name for ref in meta.owner_references if ref.kind == "ReplicaSet"), "")
+                if owner:
+                    sets.add((meta.namespace, owner))
+                if not obj.spec.node_name:
+                    placing.add("all")
+                elif obj.spec.node_name in keepers:
+                    keepers[obj.spec.node_name].wake(obj)
+            if change.type == "DELETED" or isinstance(obj, ReplicaSet | Pod):
+                self._collect(view, garbage, change)
+
+        view.listen(route)
+        for type_ in KINDS:
+            for obj in view.all(type_):
+                route(Change("ADDED", obj, None, 0))
+        for queue in (deployments, sets, garbage, placing):
+            group.create_task(queue.run(workers=1 if queue is placing else 4), name=queue.name)
+
+    def _collect(self, view: View, garbage: WorkQueue[tuple[type[Object], str, str]], change: Change[Object]) -> None:
+        """Objects whose owner may be gone: all of a deleted owner's, and each that appears."""
+        meta = change.object.metadata
+        if change.type != "DELETED":
+            if change.type == "ADDED":
+                garbage.add((type(change.object), meta.namespace, meta.name))
+            return
+        for type_ in (ReplicaSet, Pod):
+            for obj in view.owned(type_, meta.uid, meta.namespace):
+                garbage.add((type_, meta.namespace, obj.metadata.name))
+
+    async def _remove_surplus(self, view: View, keepers: dict[str, Keeper], objects: Objects) -> None:
+        """Before anything else: what the store proves surplus on the nodes goes."""
+        pods = {pod.metadata.uid: pod for pod in view.all(Pod)}
+
+        async def one(keeper: Keeper) -> None:
+            unknown = keeper.known_uids() - pods.keys()
+            ended = frozenset([uid for uid in unknown if await objects.tombstone(uid) is not None])
+            try:
+                self._orphans += await keeper.remove_surplus(pods, ended, self._scope.owns)
+            except KorchError as error:
+                self._reporter.say(f"{keeper.node}: {error}")
+
+        await asyncio.gather(*(one(keeper) for keeper in keepers.values()))
+
+    async def _until_settled(self, view: View, keepers: dict[str, Keeper]) -> tuple[Outcome, ...]:
+        """Wait; then look once more at the nodes, so that what is reported is what stands."""
+        while True:
+            self._lead.fence()
+            standings = self._standings(view)
+            if all(found.state != "going" for found in standings):
+                if not self._needs_last_look(view):
+                    return self._outcomes(view, standings)
+                await asyncio.gather(*(self._last_look(keeper) for keeper in keepers.values()))
+                standings = self._standings(view)
+                if all(found.state != "going" for found in standings):
+                    return self._outcomes(view, standings)
+            await self._wait_for_change(0.5)
+
+    def _needs_last_look(self, view: View) -> bool:
+        """Only a workload with a settling time is worth another round trip."""
+        found = [view.find(Deployment, workload.name, workload.namespace) for workload in self._workloads]
+        return any(deployment is not None and deployment.spec.min_ready_seconds for deployment in found)
+
+    async def _last_look(self, keeper: Keeper) -> None:
+        try:
+            await keeper.look()
+        except KorchError as error:
+            self._node_lost(keeper.node, error)
+
+    # Judging
+
+    def _note(self, change: Change[Object]) -> None:
+        self._changed.set()
+        if isinstance(change.object, Pod) and self._scope.has(change.object):
+            self._reporter.pod(change)
+
+    async def _wait_for_change(self, at_most_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                await self._changed.wait()
+        self._changed.clear()
+
+    def _pods(self, view: View, workload: Workload) -> tuple[Pod, ...]:
+        return tuple(pod for pod in view.all(Pod, workload.namespace) if workload_name(pod) == workload.name)
+
+    def _standings(self, view: View) -> tuple[Standing, ...]:
+        now, dead = self._cluster.clock.now(), frozenset(self._dead)
+        return tuple(
+            standing(
+                view.find(Deployment, workload.name, workload.namespace),
+                self._pods(view, workload),
+                now,
+                dead_nodes=dead,
+                since=self._since.get(workload, 0),
+            )
+            for workload in self._workloads
+        )
+
+    def _outcomes(
+        self, view: View, standings: Sequence[Standing], *, late_s: float | None = None
+    ) -> tuple[Outcome, ...]:
+        notes = [f"{name}: {error}" for name, error in sorted(self._dead.items())]
+        if self._orphans:
+            notes.append(f"{self._orphans} container(s) of this cluster are unknown to its state: see `korch adopt`")
+        outcomes = []
+        for workload, found in zip(self._workloads, standings, strict=True):
+            pods = tuple(pod for pod in self._pods(view, workload) if pod.metadata.deletion_timestamp is None)
+            error = None
+            if found.state != "done":
+                late = f"not finished after {late_s:.0f} s: " if late_s is not None else ""
+                error = RolloutFailedError(f'"{workload}": {late}{found.message}', hint=_next_step(workload, found))
+            outcomes.append(
+                Outcome(workload, changed=self._reporter.changed(workload), pods=pods, error=error, notes=tuple(notes))
+            )
+        return tuple(outcomes)
+
+
+def _next_step(workload: Workload, found: Standing) -> str:
+    if found.state == "failed":
+        return f"Correct it and deploy again. More: korch events --for deployment/{workload.name}"
+    if found.state == "stuck":
+        return f"More: korch why {workload.name}; the wish stays on record, `korch sync` tries again."
+    return f"The wish stays on record: `korch sync` goes on with it. More: korch describe deployment {workload.name}"

@@ -1,0 +1,199 @@
+"""What a host's inventory entry and a look at it make of its Node and NodeLoad objects. Pure."""
+
+from msgspec.structs import replace
+
+from korch import __version__
+from korch.errors import KorchError
+from korch.inventory.hostnames import node_name
+from korch.inventory.model import Host
+from korch.nodes.report import NodeReport
+from korch.resources.meta import Condition, ObjectMeta
+from korch.resources.node import (
+    ContainerImage,
+    Node,
+    NodeAddress,
+    NodeLoad,
+    NodeStatus,
+    NodeSystemInfo,
+    Taint,
+)
+from korch.resources.podstate import with_condition
+from korch.resources.quantity import cpu_millis, format_cpu, memory_bytes
+from korch.resources.times import rfc3339
+
+ZONE = "topology.kubernetes.io/zone"
+HOSTNAME = "kubernetes.io/hostname"
+OWN_LABELS = "korch.dev/inventory-labels"  # annotation: label keys that came from the inventory
+OWN_TAINTS = "korch.dev/inventory-taints"  # annotation: taints that did
+HOST = "korch.dev/host"  # annotation: the name in the inventory
+CLAIM_TOKEN = "korch.dev/machine"  # noqa: S105  annotation: the machine's token; two nodes never share one
+NOT_IN_INVENTORY = "NotInInventory"
+SMOOTHING = 0.4  # weight of a new CPU sample
+MAX_IMAGES = 50  # as in Kubernetes' node status
+
+
+def parse_taint(text: str) -> Taint:
+    """`key=value:Effect` or `key:Effect` (the inventory has checked it)."""
+    left, _, effect = text.rpartition(":")
+    key, _, value = left.partition("=")
+    return Taint(key=key, value=value, effect=effect)
+
+
+def new_node(host: Host) -> Node:
+    """The Node of a host that was never seen."""
+    return declared_node(host, Node(metadata=ObjectMeta(name=node_name(host.name))))
+
+
+def declared_node(host: Host, node: Node) -> Node:
+    """The Node with what the inventory says; labels and taints that people set otherwise stay."""
+    notes = node.metadata.annotations
+    labels = {
+        key: value for key, value in node.metadata.labels.items() if key not in notes.get(OWN_LABELS, "").split(",")
+    }
+    declared = {**host.labels, HOSTNAME: node.metadata.name, **({ZONE: host.zone} if host.zone else {})}
+    earlier = {parse_taint(text) for text in notes.get(OWN_TAINTS, "").split(",") if text}
+    taints = [taint for taint in node.spec.taints if taint not in earlier]
+    ours = [parse_taint(text) for text in host.taints]
+    meta = replace(
+        node.metadata,
+        labels={**labels, **declared},
+        annotations={
+            **notes,
+            OWN_LABELS: ",".join(sorted(declared)),
+            OWN_TAINTS: ",".join(host.taints),
+            HOST: host.name,
+        },
+    )
+    spec = replace(node.spec, taints=(*taints, *(taint for taint in ours if taint not in taints)))
+    return replace(node, metadata=meta, spec=spec)
+
+
+def without_inventory(node: Node, now: float) -> NodeStatus:
+    """The status of a node that the inventory no longer has: it is not lost, it only takes nothing new."""
+    return not_ready(
+        node,
+        NOT_IN_INVENTORY,
+        "the inventory has it no more; remove it for good with `korch node rm`",
+        now,
+        unknown=False,
+    )
+
+
+def not_ready(node: Node, reason: str, message: str, now: float, *, unknown: bool) -> NodeStatus:
+    """The status of a node that takes no pods. `unknown`: nobody knows what goes on there."""
+    found = Condition(type="Ready", status="Unknown" if unknown else "False", reason=reason, message=message)
+    return replace(node.status, conditions=with_condition(node.status.conditions, found, rfc3339(now)))
+
+
+def failed_status(node: Node, error: KorchError, now: float) -> NodeStatus:
+    """The status of a node that could not be looked at."""
+    reason = "Unreachable" if error.reason in {"Timeout", "ServiceUnavailable"} else error.reason
+    text = f"{error}" + (f" {error.hint}" if error.hint else "")
+    return not_ready(node, reason, text, now, unknown=reason == "Unreachable")
+
+
+def seen_status(node: Node, host: Host, report: NodeReport, address: str | None, now: float) -> NodeStatus:
+    """The status of a node that was looked at."""
+    facts = report.facts
+    engine = f"{report.engine.name}://{report.engine.version}" if report.engine.name else ""
+    status = replace(
+        node.status,
+        capacity=_capacity(host, report),
+        allocatable=_allocatable(host, report),
+        addresses=_addresses(node, host, address),
+        node_info=NodeSystemInfo(
+            machine_id=facts.machine_id,
+            boot_id=facts.boot_id,
+            kernel_version=facts.kernel,
+            os_image=facts.os_image,
+            container_runtime_version=engine,
+            kubelet_version=f"v{__version__}",
+            operating_system="linux",
+            architecture=report.arch,
+        ),
+        images=tuple(
+            ContainerImage(names=image.names, size_bytes=image.size_bytes) for image in report.images[:MAX_IMAGES]
+        ),
+        volumes_in_use=report.volumes,
+    )
+    conditions = status.conditions
+    for condition in _conditions(report, address):
+        conditions = with_condition(conditions, condition, rfc3339(now))
+    return replace(status, conditions=conditions)
+
+
+def _conditions(report: NodeReport, address: str | None) -> tuple[Condition, ...]:
+    pressures = {"DiskPressure", "MemoryPressure"}
+    found = [
+        Condition(
+            type=name,
+            status="True" if report.state == name else "False",
+            reason=name if report.state == name else "Enough",
+            message=report.message if report.state == name else "",
+        )
+        for name in sorted(pressures)
+    ]
+    if report.state != "Ready" and report.state not in pressures:
+        text = f"{report.message}. {report.hint}".strip()
+        return (Condition(type="Ready", status="False", reason=report.state, message=text), *found)
+    if address is None:
+        own = ", ".join(ip.address for ip in report.addresses) or "none"
+        text = f"which of its addresses others can reach is not clear ({own}): set korch_address in the inventory"
+        return (Condition(type="Ready", status="True", reason="AddressUnknown", message=text), *found)
+    return (Condition(type="Ready", status="True", reason="Ready", message="the engine answers"), *found)
+
+
+def _capacity(host: Host, report: NodeReport) -> dict[str, str]:
+    return {
+        "cpu": str(report.facts.cpu_count),
+        "memory": str(report.facts.memory_total_bytes),
+        "ephemeral-storage": str(report.disk_total_bytes),
+        "pods": str(host.max_pods or 110),
+    }
+
+
+def _allocatable(host: Host, report: NodeReport) -> dict[str, str]:
+    """Capacity without what the inventory reserves for the host itself."""
+    capacity = _capacity(host, report)
+    cpu = report.facts.cpu_count * 1000 - cpu_millis(host.reserved.get("cpu", "0"))
+    memory = report.facts.memory_total_bytes - memory_bytes(host.reserved.get("memory", "0"))
+    return {**capacity, "cpu": format_cpu(max(0, cpu)), "memory": str(max(0, memory))}
+
+
+def _addresses(node: Node, host: Host, address: str | None) -> tuple[NodeAddress, ...]:
+    found = [NodeAddress(type="Hostname", address=node.metadata.name)]
+    if address is not None:
+        found.insert(0, NodeAddress(type="InternalIP", address=address))
+    if host.connection == "ssh":
+        found.append(NodeAddress(type="ExternalIP", address=host.address))
+    return tuple(found)
+
+
+def load_of(name: str, report: NodeReport, old: NodeLoad | None, now: float) -> NodeLoad:
+    """The node's newest sample; CPU use is smoothed over samples."""
+    facts = report.facts
+    before = old.cpu_busy_smoothed if old else None
+    busy = report.cpu_busy
+    if busy is not None and before is not None:
+        smoothed: float | None = round(SMOOTHING * busy + (1 - SMOOTHING) * before, 4)
+    else:
+        smoothed = busy if busy is not None else before
+    return replace(
+        old or NodeLoad(metadata=ObjectMeta(name=name)),
+        sampled_at=rfc3339(now),
+        load1=facts.load[0],
+        load5=facts.load[1],
+        load15=facts.load[2],
+        cpu_count=facts.cpu_count,
+        cpu_busy=None if busy is None else round(busy, 4),
+        cpu_busy_smoothed=smoothed,
+        cpu_ticks=facts.cpu_ticks,
+        memory_total_bytes=facts.memory_total_bytes,
+        memory_available_bytes=facts.memory_available_bytes,
+        disk_total_bytes=report.disk_total_bytes,
+        disk_free_bytes=report.disk_free_bytes,
+        pressure_cpu=facts.pressure_cpu,
+        pressure_memory=facts.pressure_memory,
+        pressure_io=facts.pressure_io,
+        clock_offset_seconds=None if report.clock_offset_s is None else round(report.clock_offset_s, 3),
+    )

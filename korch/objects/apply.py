@@ -19,7 +19,7 @@ _META = ("labels", "annotations")
 def declared(obj: T) -> T:
     """The object of a manifest that is applied for the first time: it remembers what the manifest said."""
     annotations = {**obj.metadata.annotations, LAST_APPLIED: _remembered(obj)}
-    return with_meta(obj, annotations=annotations)
+    return with_meta(obj, annotations=annotations, resource_version="")
 
 
 def merged(obj: T, stored: T) -> T:

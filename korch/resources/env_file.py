@@ -1,8 +1,8 @@
 """Env files: `KEY=VALUE` lines as docker and compose write them, values kept whole.
 
 `export` before a name is allowed, comments begin with `#`. Unquoted values end at the line's end or before ` #`. Values
-in single quotes are taken as they are; in double quotes `\\n`, `\\r`, `\\t`, `\\"`, `\\\\` and `\\$` are escapes. Quoted values may
-span lines. Nothing is substituted: `$HOME` stays `$HOME`.
+in single quotes are taken as they are; in double quotes a backslash before n, r, t, ", $ or itself is an escape. Quoted
+values may span lines. Nothing is substituted: `$HOME` stays `$HOME`.
 """
 
 import re

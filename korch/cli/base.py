@@ -125,32 +125,48 @@ def current_settings() -> Settings:
 
 
 def run(
-    action: Callable[[Client], Awaitable[T]], *, limit: str = "", need_inventory: bool = True, endless: bool = False
+    action: Callable[[Client], Awaitable[T]],
+    *,
+    limit: str = "",
+    need_inventory: bool = True,
+    endless: bool = False,
+    settings: Settings | None = None,
 ) -> T:
     """What `action(client)` returns; the client is opened before and closed after, also on Ctrl-C and SIGTERM.
 
     `need_inventory=False` is for commands that only read the store: they load no SSH. An `endless` command is meant
-    to be ended by Ctrl-C, which is then no event worth a sentence.
+    to be ended by Ctrl-C, which is then no event worth a sentence. `settings` default to those of the command line.
     """
+    chosen = settings or current_settings()
+
+    async def with_client() -> T:
+        from korch.master.local import open_client
+
+        client = await open_client(chosen, limit=limit, need_inventory=need_inventory)
+        try:
+            return await action(client)
+        finally:
+            await client.close()
+
+    return run_async(with_client, endless=endless)
+
+
+def run_async(action: Callable[[], Awaitable[T]], *, endless: bool = False) -> T:
+    """What `action()` returns; Ctrl-C, SIGTERM and SIGHUP cancel it, so that it can clean up."""
     import asyncio
 
-    settings = current_settings()
     _set_up_logging(global_options().verbosity)
     try:
-        return asyncio.run(_with_client(settings, action, limit, need_inventory))
+        return asyncio.run(_cancelled_by_signals(action))
     except KeyboardInterrupt:
         if endless:
             raise SystemExit(130) from None
         raise
 
 
-async def _with_client(
-    settings: Settings, action: Callable[[Client], Awaitable[T]], limit: str, need_inventory: bool
-) -> T:
+async def _cancelled_by_signals(action: Callable[[], Awaitable[T]]) -> T:
     import asyncio
     import signal
-
-    from korch.master.local import open_client
 
     task, loop, received = asyncio.current_task(), asyncio.get_running_loop(), list[int]()
     assert task is not None
@@ -163,11 +179,7 @@ async def _with_client(
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup wants to be left alone
             loop.add_signal_handler(number, stop, number)
     try:
-        client = await open_client(settings, limit=limit, need_inventory=need_inventory)
-        try:
-            return await action(client)
-        finally:
-            await client.close()
+        return await action()
     except asyncio.CancelledError:
         if received:
             raise SystemExit(128 + received[0]) from None

@@ -1,0 +1,276 @@
+"""`korch node`: what a person does to one host: check it, trust its key, keep pods away, prepare it, forget it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from korch.cli.base import cluster_options, confirm, examples, limit_option, report_and_fail, run
+from korch.errors import ForbiddenError, KorchError
+
+if TYPE_CHECKING:
+    from korch.client.base import Check, Client
+    from korch.resources.node import Node
+
+CHECK_FAILED = 8  # the exit code of `korch node check` when a check failed; documented with the others
+
+
+class _NodeGroup(click.Group):
+    """`prepare` brings Ansible along: it is imported only when called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*self.commands, "prepare"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "prepare":
+            return super().get_command(ctx, cmd_name)
+        from korch.cli.node_prepare import prepare
+
+        command: click.Command = prepare
+        return command
+
+
+@click.group(
+    cls=_NodeGroup,
+    epilog=examples(
+        "korch node check              # the doctor, for every host",
+        "korch node trust n1           # accept its SSH host key",
+        "korch node cordon n1          # no new pods there",
+        "korch node rm n1              # forget a host that left the inventory",
+    ),
+)
+@cluster_options()
+def node() -> None:
+    """Check, trust, cordon, prepare or remove a host."""
+
+
+# --- cordon, uncordon ---
+
+
+@node.command(epilog=examples("korch node cordon n1 n2"))
+@click.argument("names", nargs=-1, required=True, metavar="NODE...")
+@cluster_options()
+def cordon(names: tuple[str, ...]) -> None:
+    """Place no new pods on these nodes; those that run there go on."""
+    _set_unschedulable(names, True, "cordoned")
+
+
+@node.command(epilog=examples("korch node uncordon n1 n2"))
+@click.argument("names", nargs=-1, required=True, metavar="NODE...")
+@cluster_options()
+def uncordon(names: tuple[str, ...]) -> None:
+    """Let pods be placed on these nodes again."""
+    _set_unschedulable(names, False, "uncordoned")
+
+
+def _set_unschedulable(names: Sequence[str], value: bool, word: str) -> None:
+    async def change(client: Client) -> None:
+        from msgspec.structs import replace
+
+        from korch.resources.node import Node
+
+        errors: list[Exception] = []
+        for name in names:
+            changed = False
+
+            def set_it(found: Node) -> Node | None:
+                nonlocal changed
+                changed = found.spec.unschedulable != value
+                return replace(found, spec=replace(found.spec, unschedulable=value)) if changed else None
+
+            try:
+                await client.modify(Node, name, "", set_it)
+            except KorchError as error:
+                errors.append(error)
+            else:
+                click.echo(f"node/{name} {word if changed else f'is {word} already'}")
+        if errors:
+            report_and_fail(errors)
+
+    run(change, need_inventory=False)
+
+
+# --- trust ---
+
+
+@node.command(
+    epilog=examples(
+        "korch node trust n1                             # shows the fingerprint and asks",
+        "korch node trust n1 --fingerprint SHA256:kXv... # for scripts: only if it is this one",
+        "korch node trust n1 n2 n3 --yes                 # whatever they show: only on a network you trust",
+    )
+)
+@click.argument("names", nargs=-1, required=True, metavar="NODE...")
+@click.option(
+    "--fingerprint", metavar="SHA256:...", help="Accept the key only if it has this fingerprint; asks nothing."
+)
+@click.option("-y", "--yes", is_flag=True, help="Accept what the node shows without asking.")
+@cluster_options()
+def trust(names: tuple[str, ...], fingerprint: str | None, yes: bool) -> None:
+    """Accept the SSH host key that a node shows now."""
+    if fingerprint and len(names) > 1:
+        raise click.UsageError("--fingerprint belongs to one node.")
+    if not (fingerprint or yes or sys.stdin.isatty()):
+        raise click.UsageError("There is no terminal to ask on: give --fingerprint SHA256:... or --yes.")
+
+    async def fetch(client: Client) -> list[tuple[str, str, str]]:
+        return [(name, *await client.fetch_host_key(name)) for name in names]
+
+    accepted: list[tuple[str, str]] = []
+    for name, key_type, shown in run(fetch):
+        if fingerprint is not None and _bare(fingerprint) != _bare(shown):
+            raise ForbiddenError(
+                f"{name} shows the {key_type} key {shown}, not {fingerprint}: it was not accepted",
+                hint="Somebody may stand in between, or the machine was set up anew: look on its console.",
+            )
+        click.echo(f"{name} shows the {key_type} key {shown}")
+        if fingerprint is None and not yes:  # asked outside of the event loop, where Ctrl-C works as everywhere
+            click.echo("Compare it on the machine: for f in /etc/ssh/ssh_host_*.pub; do ssh-keygen -lf $f; done")
+            confirm("Trust it?", yes=False)
+        accepted.append((name, shown))
+
+    async def accept(client: Client) -> None:
+        for name, shown in accepted:
+            await client.trust_host_key(name, shown)
+            click.echo(f"{name} is trusted.")
+
+    run(accept)
+
+
+def _bare(fingerprint: str) -> str:
+    """Without the prefix that some tools print, and without base64's padding."""
+    return fingerprint.strip().removeprefix("SHA256:").rstrip("=")
+
+
+# --- check ---
+
+
+@node.command(
+    epilog=examples(
+        "korch node check                # every host",
+        "korch node check n1 n2",
+        "korch node check --problems     # only what is not in order",
+        f"Exit code: 0 when nothing failed (warnings are no failure), {CHECK_FAILED} else.",
+    )
+)
+@click.argument("names", nargs=-1, metavar="[NODE]...")
+@click.option("--problems", is_flag=True, help="Leave out what is in order.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default=None, help="Another form of output.")
+@limit_option
+@cluster_options()
+def check(names: tuple[str, ...], problems: bool, output: str | None, limit: str) -> None:
+    """Look at every precondition on hosts and say what to do about what is missing.
+
+    SSH and its limits, rights on the engine, sudo, forwarding, disk, clock, ports, addresses.
+    """
+    found = run(lambda client: _check_all(client, names), limit=limit)
+    if output is not None:
+        from korch.cli.output import dump
+
+        click.echo(dump(_as_data(found), "json" if output == "json" else "yaml"))
+    else:
+        click.echo(_check_text(found, problems=problems))
+    if any(one.result == "fail" for checks in found.values() for one in checks):
+        raise SystemExit(CHECK_FAILED)
+
+
+async def _check_all(client: Client, names: Sequence[str]) -> dict[str, tuple[Check, ...]]:
+    """The checks of each node, all at the same time; a node that cannot be looked at is one failed check."""
+    from korch.client.base import Check
+
+    async def one(name: str) -> tuple[Check, ...]:
+        try:
+            return await client.check(name)
+        except KorchError as error:
+            return (Check(error.reason, "fail", str(error), error.hint),)
+
+    wanted = names or [seen.node.metadata.name for seen in await client.survey(measure_cpu=False)]
+    return dict(zip(wanted, await asyncio.gather(*(one(name) for name in wanted)), strict=True))
+
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def _check_text(found: dict[str, tuple[Check, ...]], *, problems: bool) -> str:
+    """A block a node: a line a check, and under what is not in order the cure. Colours vanish without a terminal."""
+    from korch.cli.output import clean
+
+    blocks: list[str] = []
+    for name, checks in found.items():
+        shown = [one for one in checks if not problems or one.result != "ok"]
+        width = max((len(one.name) for one in shown), default=0)
+        lines = [f"{click.style(name, bold=True)}: {_summary(checks)}"]
+        for one in shown:
+            word = click.style(one.result.ljust(4), fg=_COLOURS[one.result])
+            lines.append(f"  {word}  {one.name.ljust(width)}  {clean(one.detail)}".rstrip())
+            if one.result != "ok" and one.cure:
+                lines.append(f"{' ' * (width + 10)}-> {clean(one.cure)}")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) if blocks else "The inventory has no hosts."
+
+
+def _summary(checks: Sequence[Check]) -> str:
+    counts = {word: sum(one.result == word for one in checks) for word in ("ok", "warn", "fail")}
+    words = {"ok": "in order", "warn": "to look at", "fail": "failed"}
+    return ", ".join(f"{count} {words[word]}" for word, count in counts.items() if count)
+
+
+def _as_data(found: dict[str, tuple[Check, ...]]) -> list[dict[str, Any]]:
+    return [
+        {"node": name, "check": one.name, "result": one.result, "detail": one.detail, "cure": one.cure}
+        for name, checks in found.items()
+        for one in checks
+    ]
+
+
+# --- rm ---
+
+
+@node.command(
+    epilog=examples(
+        "korch node rm n3                # a host that was taken out of the inventory",
+        "korch node rm n3 --force        # its pods too: they are placed elsewhere",
+    )
+)
+@click.argument("name", metavar="NODE")
+@click.option("--force", is_flag=True, help="Also when pods are on it: they are deleted, and replaced elsewhere.")
+@cluster_options()
+def rm(name: str, force: bool) -> None:
+    """Forget a node that left the inventory. Its pods are given up with --force only."""
+
+    async def remove(client: Client) -> None:
+        from korch.resources.node import Node
+        from korch.resources.pod import Pod
+
+        found = await client.get(Node, name, "")
+        if not _left_inventory(found):
+            raise ForbiddenError(
+                f"{name} is still in the inventory",
+                hint=f"Take it out there first; `korch node cordon {name}` keeps pods away.",
+            )
+        pods = [pod.metadata for pod in (await client.list(Pod)).items if pod.spec.node_name == name]
+        if pods and not force:
+            listed = ", ".join(meta.name for meta in pods[:5]) + (", ..." if len(pods) > 5 else "")
+            raise ForbiddenError(
+                f"{name} still has {len(pods)} pod(s): {listed}",
+                hint=f"If that machine is gone or switched off for good: korch node rm {name} --force",
+            )
+        for meta in pods:
+            await client.delete(Pod, meta.name, meta.namespace)
+        await client.delete(Node, name, "")
+        click.echo(
+            f"node/{name} removed" + (f", {len(pods)} pod(s) given up; `korch sync` replaces them" if pods else "")
+        )
+
+    run(remove, need_inventory=False)
+
+
+def _left_inventory(found: Node) -> bool:
+    from korch.resources.podstate import condition
+
+    ready = condition(found.status.conditions, "Ready")
+    return ready is not None and ready.reason == "NotInInventory"

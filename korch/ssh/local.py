@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from korch.engines.base import Command, Script
-from korch.errors import CommandTimeoutError, HostUnreachableError, InvalidError, NoPermissionError
+from korch.errors import CommandTimeoutError, HostUnreachableError, NoPermissionError
 from korch.inventory.model import Host
 from korch.ssh.base import Result, Stream, Tunnel
-from korch.ssh.frame import KILL_GRACE_S, timed_words, true_status, words_of
+from korch.ssh.frame import KILL_GRACE_S, remote_line, timed_words, true_status
 
 _GRACE_S: Final = 10.0
 _CHUNK_BYTES: Final = 65536
@@ -39,7 +39,7 @@ class LocalTransport:
     async def run(self, command: Command | Script, *, become: bool | None = None) -> Result:
         """Run to the end."""
         loop = asyncio.get_running_loop()
-        argv = self._argv(timed_words(command), become)
+        argv = self._argv(command, become)
         process = await self._start(argv, stdin=DEVNULL if command.stdin is None else PIPE, stdout=PIPE, stderr=PIPE)
         began = loop.time()
         limit_s = command.timeout_s + KILL_GRACE_S + _GRACE_S if command.timeout_s > 0 else None
@@ -67,16 +67,16 @@ class LocalTransport:
         self, command: Command | Script, *, pty: tuple[int, int] | None = None, become: bool | None = None
     ) -> AsyncIterator[Stream]:
         """A running program; leaving the context ends it."""
-        words = words_of(command) if pty else timed_words(command)
+        argv = self._argv(command, become)
         program: _Program
         if pty is None:
-            process = await self._start(self._argv(words, become), stdin=PIPE, stdout=PIPE, stderr=PIPE)
+            process = await self._start(argv, stdin=PIPE, stdout=PIPE, stderr=PIPE)
             program = _Program(process, None)
         else:
             ours, theirs = os.openpty()
             try:
                 _set_size(theirs, *pty)
-                process = await self._start(self._argv(words, become), stdin=theirs, stdout=theirs, stderr=theirs)
+                process = await self._start(argv, stdin=theirs, stdout=theirs, stderr=theirs)
             except BaseException:
                 os.close(ours)
                 raise
@@ -104,9 +104,10 @@ class LocalTransport:
     async def close(self) -> None:
         """Nothing to do."""
 
-    def _argv(self, words: tuple[str, ...], become: bool | None) -> tuple[str, ...]:
-        if any("\0" in word for word in words):
-            raise InvalidError("a word of a command holds a NUL byte, which no program can receive")
+    def _argv(self, command: Command | Script, become: bool | None) -> tuple[str, ...]:
+        """The words to run; what no SSH transport could carry is refused here, too."""
+        remote_line(command, "check")
+        words = timed_words(command)
         wanted = self._host.become is True if become is None else become
         return ("sudo", "-n", "--", *words) if wanted and os.geteuid() != 0 else words
 

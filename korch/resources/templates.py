@@ -1,6 +1,8 @@
 """Identity of pod templates and specs, and the arithmetic of rolling updates."""
 
 import hashlib
+from functools import lru_cache
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -24,10 +26,29 @@ def safe_digits(number: int, count: int) -> str:
     return digits
 
 
-def digest(value: Struct | list[Struct | str]) -> str:
+def digest(value: Struct, *more: str) -> str:
     """Ten characters that stand for a value: equal values give equal ones, on every machine and run."""
-    raw = hashlib.sha256(msgspec.json.encode(value, order="deterministic")).digest()
+    raw = hashlib.sha256(msgspec.json.encode([_essence(value), *more], order="deterministic")).digest()
     return safe_digits(int.from_bytes(raw), 10)
+
+
+def _essence(value: Any) -> Any:
+    """Plain data without what says no more than the default; the encoder keeps `{}` where a default was written out."""
+    if isinstance(value, msgspec.Struct):
+        parts = ((name, getattr(value, field), default) for name, field, default in _fields(type(value)))
+        return {name: _essence(part) for name, part, default in parts if part != default}
+    if isinstance(value, tuple):
+        return [_essence(item) for item in value]
+    return value
+
+
+@lru_cache(maxsize=256)
+def _fields(type_: type[msgspec.Struct]) -> tuple[tuple[str, str, Any], ...]:
+    """(wire name, field, default) of each field."""
+    return tuple(
+        (f.encode_name, f.name, f.default if f.default_factory is msgspec.NODEFAULT else f.default_factory())
+        for f in msgspec.structs.fields(type_)
+    )
 
 
 def template_hash(template: PodTemplateSpec) -> str:
@@ -51,7 +72,7 @@ def spec_hash(spec: PodSpec, *, publish: str = "") -> str:
         scheduler_name="",
         image_pull_secrets=(),
     )
-    return digest([bare, publish])
+    return digest(bare, publish)
 
 
 def secret_names(spec: PodSpec) -> frozenset[str]:

@@ -16,6 +16,7 @@ from types import TracebackType
 from korch.errors import KorchError, StoreError
 from korch.store import failures, files, sql
 from korch.store.base import Event
+from korch.store.worker import call_in
 
 _RING_EVENTS = 2_048
 _RING_BYTES = 16_000_000
@@ -251,11 +252,10 @@ class _Tail:
 
     def _post(self, call: Callable[..., None], *args: object) -> None:
         with self._changed:
-            try:
-                self._loop.call_soon_threadsafe(self._read, call, args)
+            if call_in(self._loop, self._read, call, args):
                 self._unread += 1
-            except RuntimeError:  # the event loop is closed: nobody is left to tell
-                self._stopping = True
+            else:
+                self._stopping = True  # nobody is left to tell
 
     def _read(self, call: Callable[..., None], args: tuple[object, ...]) -> None:
         with self._changed:

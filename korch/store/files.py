@@ -112,7 +112,7 @@ def _prepare(path: Path, lock: int, deadline: float, migrations: Sequence[str]) 
             if not path.exists():
                 _create(path, migrations)
             elif not _is_current(path, migrations):
-                _migrate(path, migrations)
+                _migrate_file(path, migrations)
         elif time.monotonic() > deadline:
             raise failures.locked(path, failures.flock_holders(lock_path(path)))
         else:
@@ -175,12 +175,19 @@ def _create(path: Path, migrations: Sequence[str]) -> None:
     sync_folder(path.parent)
 
 
-def _migrate(path: Path, migrations: Sequence[str]) -> None:
+def _migrate_file(path: Path, migrations: Sequence[str]) -> None:
     conn = connect(path, busy_s=5.0, write=True)
     try:
-        _run_migrations(conn, schema_of(conn, path, len(migrations)), migrations)
+        migrate(conn, path, migrations)
     finally:
         conn.close()
+
+
+def migrate(conn: sqlite3.Connection, path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
+    """Bring an open file to the newest schema; `StoreError` when it is not ours or newer than that."""
+    version = schema_of(conn, path, len(migrations))
+    if version < len(migrations):
+        _run_migrations(conn, version, migrations)
 
 
 def _run_migrations(conn: sqlite3.Connection, version: int, migrations: Sequence[str]) -> None:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from korch.errors import KorchError, StoreError
+from korch.errors import InvalidError, KorchError, StoreError
 from korch.store import failures, files, sql
+from korch.store.backup import back_up
 from korch.store.base import Changes, Delete, Listing, Op, Put, Record
 from korch.store.feed import Feed, Watcher
 from korch.store.ops import check_ops, key_size
 from korch.store.upkeep import Limits, used_bytes
-from korch.store.worker import Worker
+from korch.store.worker import Worker, call_in, settle
 from korch.store.writer import Compact, Settled, Write, Writer
 
 Answer = TypeVar("Answer")
@@ -131,6 +132,15 @@ class SqliteStore:
         if problems != [("ok",)]:
             raise failures.damaged(self.path, "; ".join(str(row[0]) for row in problems))
 
+    async def backup(self, target: Path) -> None:
+        """Write the state as of one moment to one file at `target` (0600), replacing it whole or not at all."""
+        await self._ask(lambda conn: self._back_up(conn, target.absolute()))
+
+    def _back_up(self, conn: sqlite3.Connection, target: Path) -> None:
+        if target in (*files.companions(self.path), files.lock_path(self.path)):
+            raise InvalidError(f"{target} is the state itself", hint="Name another file for the backup.")
+        back_up(conn, target)
+
     async def close(self) -> None:
         """Finish queued writes and release everything; calling it twice is fine. In a forked child it does nothing."""
         if os.getpid() != self._pid:
@@ -150,7 +160,7 @@ class SqliteStore:
 
     async def _ended(self, stop: Callable[[Callable[[], None]], None]) -> None:
         ended = asyncio.Event()
-        stop(lambda: self._in_loop(ended.set))
+        stop(lambda: call_in(self._loop, ended.set))
         await ended.wait()
 
     def _check_usable(self) -> None:
@@ -179,19 +189,12 @@ class SqliteStore:
 
     def settle_read(self, future: asyncio.Future[Any], answer: object) -> None:
         """Hand an answer or a `KorchError` to who waits for it. For the reading threads."""
-        self._in_loop(_settle, ((future, answer),))
+        call_in(self._loop, settle, ((future, answer),))
 
     def _settle_writes(self, settled: Settled) -> None:
         if settled:
             self._feed.nudge()
-            self._in_loop(_settle, settled)
-
-    def _in_loop(self, call: Callable[..., object], *args: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(call, *args)
-        except RuntimeError:  # the loop is closed: nobody waits
-            if not self._loop.is_closed():
-                raise
+            call_in(self._loop, settle, settled)
 
     def _measure(self, conn: sqlite3.Connection) -> Size:
         now = sql.head(conn)
@@ -232,13 +235,3 @@ class _Reader:
     def _finish(self) -> None:
         if self._conn is not None:
             self._conn.close()
-
-
-def _settle(settled: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
-    for future, answer in settled:
-        if future.done():  # cancelled
-            continue
-        if isinstance(answer, BaseException):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer)

@@ -1,9 +1,13 @@
-"""One thread that is started by its first job, takes waiting jobs in batches, and can be drained and ended."""
+"""One thread that is started by its first job, takes waiting jobs in batches, and can be drained and ended.
 
+And the way back: how a thread's answers reach those who wait for them in an event loop.
+"""
+
+import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
 
 Job = TypeVar("Job")
 
@@ -70,3 +74,25 @@ class Worker(Generic[Job]):
                 self._ready.wait()
             self._idle = False
             return [self._jobs.popleft() for _ in range(min(self._batch, len(self._jobs)))]
+
+
+def call_in(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *args: object) -> bool:
+    """Have `loop` make a call, from any thread; False when it is closed, so that nobody waits for it."""
+    try:
+        loop.call_soon_threadsafe(call, *args)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+        return False
+    return True
+
+
+def settle(answers: Iterable[tuple[asyncio.Future[Any], object]]) -> None:
+    """Give each future its answer, or raise it there when it is an exception; cancelled ones get nothing."""
+    for future, answer in answers:
+        if future.done():
+            continue
+        if isinstance(answer, BaseException):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)

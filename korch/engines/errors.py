@@ -37,18 +37,18 @@ class _Rule:
 
 
 def _rule(pattern: str, reason: str, message: str, hint: str = "", *, transient: bool = False) -> _Rule:
-    return _Rule(re.compile(pattern, re.IGNORECASE | re.DOTALL), reason, message, hint, transient)
+    return _Rule(re.compile(pattern, re.IGNORECASE), reason, message, hint, transient)
 
 
 def _node(pattern: str, state: Literal["EngineDown", "NoPermission", "EngineMissing"], text: str, hint: str) -> _Rule:
-    return _Rule(re.compile(pattern, re.IGNORECASE | re.DOTALL), state, text, hint, state == "EngineDown", state)
+    return _Rule(re.compile(pattern, re.IGNORECASE), state, text, hint, state == "EngineDown", state)
 
 
 _NODE_RULES = (
     _node(
         r"permission denied while trying to connect|dial unix [^ ]*: connect: permission denied"
         r"|got permission denied|cannot resolve /nonexistent|cannot re-exec process"
-        r"|cannot setup namespace|newuidmap|creating runtime static files directory|rootless",
+        r"|cannot setup namespace|newuidmap|creating runtime static files directory",
         "NoPermission",
         "the user may not use the container engine",
         "Let korch use sudo (ansible_become: true, and NOPASSWD in sudoers), or for Docker: "
@@ -59,12 +59,12 @@ _NODE_RULES = (
         r"|is not allowed to (run|execute)|sudo: command not found|sudo: not found",
         "NoPermission",
         "sudo asks for a password or refuses",
-        "Allow it without one: `USER ALL=(ALL) NOPASSWD: ALL` in /etc/sudoers.d/korch (`korch node prepare` does that).",
+        "Allow it without one: `USER ALL=(ALL) NOPASSWD: ALL` in /etc/sudoers.d/korch; `korch node prepare` does that.",
     ),
     _node(
-        r"cannot connect to the docker daemon|is the docker daemon running|error during connect|connection refused.*docker"
+        r"cannot connect to the docker daemon|is the docker daemon running|error during connect"
         r"|docker.sock: connect: (connection refused|no such file)|cannot connect to podman"
-        r"|containerd.*(connection refused|connection error)|docker.sock[^\n]*\bEOF\b",
+        r"|containerd.sock[^\n]*(connection refused|connection error|no such file)|docker.sock[^\n]*\bEOF\b",
         "EngineDown",
         "the container engine does not answer",
         "Start it: `sudo systemctl start docker`; its log: `journalctl -u docker`.",
@@ -88,20 +88,20 @@ _PULL_RULES = (
     _rule(
         r"no matching manifest for (?P<platform>[\w/]+)|image operating system .* cannot be used|no image found in "
         r"(manifest list|image index) for architecture",
-        "ErrImagePull",
+        "ImageNotFound",
         'image "{image}" does not exist for this machine\'s architecture',
-        "Build it for this architecture, or keep the workload off such nodes: --node-selector kubernetes.io/arch=amd64.",
+        "Build it for this architecture, or keep it off such nodes: --node-selector kubernetes.io/arch=amd64.",
     ),
     _rule(
         r"unauthorized|authentication required|no basic auth credentials|access to the resource is denied|denied: "
         r"|pull access denied|requested access to the resource|invalid username/password|403 \(?forbidden",
-        "ErrImagePull",
+        "ImageRefused",
         'the registry refuses "{image}": it does not exist there, or it needs a login',
         "Check the name; for a private one log in here (`docker login`) or give --registry-auth FILE.",
     ),
     _rule(
-        r"manifest unknown|manifest for .* not found|repository .* not found|name unknown|does not exist or may require",
-        "ErrImagePull",
+        r"manifest unknown|manifest for .* not found|repository .* not found|name unknown",
+        "ImageNotFound",
         'image "{image}" is not in the registry',
         "Check the name and the tag; push it there, or send it to the nodes with `korch image push {image}`.",
     ),
@@ -125,8 +125,9 @@ _PULL_RULES = (
         transient=True,
     ),
     _rule(
-        r"dial tcp|no such host|i/o timeout|connection refused|network is unreachable|no route to host|tls handshake timeout"
-        r"|request canceled|context deadline exceeded|connection reset|unexpected EOF|\b50[0234] ",
+        r"dial tcp|no such host|i/o timeout|connection refused|network is unreachable|no route to host"
+        r"|tls handshake timeout|request canceled|context deadline exceeded|connection reset|unexpected EOF"
+        r"|\b50[0234] ",
         "ErrImagePull",
         'the node cannot reach the registry of "{image}"',
         "Check the node's network and DNS, or send the image over SSH: `korch image push {image}`.",
@@ -149,7 +150,8 @@ _NO_IMAGE_RULE = _rule(
 
 _START_RULES = (
     _rule(
-        r"(Bind for |listen \w+ )(?P<where>\[?[0-9a-fA-F.:]+\]?:\d+)[^\n]*(port is already allocated|address already in use)"
+        r"(Bind for |listen \w+ )(?P<where>\[?[0-9a-fA-F.:]+\]?:\d+)[^\n]*"
+        r"(port is already allocated|address already in use)"
         r"|(port is already allocated|address already in use)",
         "PortTaken",
         "port {where} of the node is taken",

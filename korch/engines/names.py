@@ -52,6 +52,13 @@ def volume_prefix(cluster_id: str) -> str:
     return f"korch_{short_uid(cluster_id)}_"
 
 
+def volume_of(cluster_id: str, engine_name: str) -> str:
+    """`NAMESPACE/NAME` of an engine's volume, or "" when it is not this cluster's."""
+    head = volume_prefix(cluster_id)
+    namespace, _, name = engine_name.removeprefix(head).partition("_")
+    return f"{namespace}/{name}" if engine_name.startswith(head) and name else ""
+
+
 def labels_of(identity: Identity) -> dict[str, str]:
     """The labels that a container carries."""
     return {

@@ -1,0 +1,22 @@
+# The list of image ids that korch brought to this machine: what was there before it came is never in it.
+korch_image_ids() {
+    "$korch_engine" images -a -q --no-trunc 2>/dev/null </dev/null
+}
+
+# korch_record_new BEFORE: adds the ids that were not there before.
+korch_record_new() {
+    korch_after=$(korch_image_ids)
+    korch_open_lock
+    korch_lock -s
+    for korch_id in $korch_after; do
+        case "
+$1
+" in
+        *"
+$korch_id
+"*) ;;
+        *) echo "${korch_id#sha256:}" >>"$korch_dir/images" ;;
+        esac
+    done
+    korch_unlock
+}

@@ -1,0 +1,69 @@
+# The claim (whose machine this is) and the epoch (which master may act). Both change only under the exclusive lock.
+# /var/lib/korch/claims/CLUSTER-ID   who claims it, readable by all users of the machine
+# /var/lib/korch/machine             a random word written at first contact: two names that show it are one machine
+# /var/lib/korch/CLUSTER-ID/epoch    the highest epoch seen
+korch_read_epoch() {
+    korch_have=0
+    [ -f "$korch_dir/epoch" ] && read -r korch_have <"$korch_dir/epoch"
+    case $korch_have in '' | *[!0-9]*) korch_refuse 78 state "$korch_dir/epoch is damaged: it reads \"$korch_have\"" ;; esac
+}
+
+# korch_replace FILE TEXT: all of it or nothing, on disk before it counts.
+korch_replace() {
+    printf '%s\n' "$2" >"$1.new.$$" && { sync "$1.new.$$" 2>/dev/null || sync; } && mv -f "$1.new.$$" "$1" && return
+    rm -f "$1.new.$$"
+    korch_refuse 78 state "cannot write $1: is the disk full?"
+}
+
+# korch_enter EPOCH SHARED CLAIM: returns with the shared lock held, the claim ours and the epoch standing.
+korch_enter() {
+    korch_open_lock
+    korch_lock -s
+    korch_read_epoch
+    if [ "$korch_have" != "$1" ] || ! [ -f "$korch_root/claims/$korch_cluster" ]; then
+        korch_lock -x
+        korch_claim "$2" "$3"
+        korch_raise "$1"
+        korch_lock -s
+        korch_read_epoch
+    fi
+    [ "$korch_have" -le "$1" ] || korch_refuse 75 fenced "$korch_have"
+}
+
+# korch_claim SHARED CLAIM: with the exclusive lock held.
+korch_claim() {
+    if ! [ -f "$korch_root/claims/$korch_cluster" ]; then
+        for korch_file in "$korch_root"/claims/* /var/lib/korch/claims/*; do
+            [ -f "$korch_file" ] && [ "${korch_file##*/}" != "$korch_cluster" ] && [ "$1" != 1 ] || continue
+            read -r korch_other <"$korch_file"
+            korch_refuse 73 claimed "$korch_other"
+        done
+        { mkdir -p "$korch_root/claims" && chmod 755 "$korch_root/claims"; } || korch_refuse 78 state "cannot write to $korch_root"
+        [ -f "$korch_root/machine" ] || {
+            read -r korch_token </proc/sys/kernel/random/uuid
+            korch_replace "$korch_root/machine" "$korch_token"
+            chmod 644 "$korch_root/machine"
+        }
+        mkdir -p "$korch_dir" || korch_refuse 78 state "cannot write to $korch_root"
+        korch_replace "$korch_root/claims/$korch_cluster" "$2"
+        chmod 644 "$korch_root/claims/$korch_cluster"
+    fi
+    mkdir -p "$korch_dir"
+}
+
+# korch_claim_first SHARED CLAIM: for what needs the claim and no epoch; holds no lock afterwards.
+korch_claim_first() {
+    [ -f "$korch_root/claims/$korch_cluster" ] && [ -d "$korch_dir" ] && return
+    korch_open_lock
+    korch_lock -x
+    korch_claim "$1" "$2"
+    korch_unlock
+}
+
+# korch_raise EPOCH: with the exclusive lock held.
+korch_raise() {
+    korch_read_epoch
+    [ "$korch_have" -le "$1" ] || korch_refuse 75 fenced "$korch_have"
+    [ "$korch_have" -lt "$1" ] && korch_replace "$korch_dir/epoch" "$1"
+    return 0
+}

@@ -1,0 +1,41 @@
+# Words: SHARED CLAIM REFERENCE POLICY TEMPLATE AUTH(1|0). With AUTH the registry credentials come on stdin, as the
+# engine's config.json; they live in a tmpfs folder for this one pull. Pulls are outside the lock.
+korch_reference=$3 korch_policy=$4 korch_template=$5 korch_auth=$6
+korch_see() {
+    "$korch_engine" image inspect --format "$korch_template" "$korch_reference" 2>&1 </dev/null
+}
+korch_fail() {
+    echo "@korch failed 1"
+    printf '%s\n' "$1"
+    echo '@korch end'
+    exit 0
+}
+korch_found() {
+    echo "@korch image $1"
+    printf '%s\n' "$korch_out"
+    echo '@korch end'
+    exit 0
+}
+if [ "$korch_policy" != Always ]; then
+    korch_out=$(korch_see) && korch_found present
+    [ "$korch_policy" != Never ] || korch_fail "$korch_out"
+fi
+korch_claim_first "$1" "$2"
+korch_before=$(korch_image_ids)
+set -- "$korch_engine" pull
+if [ "$korch_auth" = 1 ]; then
+    for korch_folder in /dev/shm /run "${XDG_RUNTIME_DIR:-/dev/shm}"; do
+        [ -w "$korch_folder" ] && grep -q " $korch_folder tmpfs " /proc/mounts || continue
+        korch_tmp=$(mktemp -d "$korch_folder/korch.XXXXXX") && break
+    done
+    [ -n "$korch_tmp" ] || korch_refuse 77 tmpfs 'no tmpfs that could hold the registry credentials for the pull'
+    cat >"$korch_tmp/config.json"
+    case $korch_engine in
+    docker) set -- docker --config "$korch_tmp" pull ;;
+    podman) set -- podman pull --authfile "$korch_tmp/config.json" ;;
+    esac
+fi
+korch_out=$("$@" -q "$korch_reference" 2>&1 </dev/null) || korch_fail "$korch_out"
+korch_record_new "$korch_before"
+korch_out=$(korch_see) || korch_fail "$korch_out"
+korch_found pulled

@@ -1,0 +1,38 @@
+# Words: EPOCH SHARED CLAIM UID CONTAINER GRACE REMOVE(1|0). Ends, then removes the container of this cluster's pod with
+# that uid; found by its labels, so nothing else is ever touched. None there counts as done.
+# The wait for its end is outside the lock: a new master need not wait for it.
+korch_epoch=$1 korch_shared=$2 korch_claim_text=$3 korch_uid=$4 korch_container=$5 korch_grace=$6 korch_remove=$7
+korch_fail() {
+    echo "@korch failed 1"
+    printf '%s\n' "$1"
+    echo '@korch end'
+    exit 0
+}
+korch_find() {
+    korch_ids=$("$korch_engine" ps -a -q --no-trunc --filter "label=korch.dev/cluster=$korch_cluster" \
+        --filter "label=korch.dev/uid=$korch_uid" --filter "label=korch.dev/container=$korch_container" \
+        2>&1 </dev/null 9>&-) || korch_fail "$korch_ids"
+    [ -n "$korch_ids" ] || {
+        echo '@korch done'
+        exit 0
+    }
+}
+korch_enter "$korch_epoch" "$korch_shared" "$korch_claim_text"
+korch_find
+korch_unlock
+if [ "$korch_grace" != 0 ] || [ "$korch_remove" = 0 ]; then
+    korch_out=$("$korch_engine" stop -t "$korch_grace" $korch_ids 2>&1 </dev/null) || [ "$korch_remove" = 1 ] || {
+        korch_find
+        korch_fail "$korch_out"
+    }
+fi
+if [ "$korch_remove" = 1 ]; then
+    korch_enter "$korch_epoch" "$korch_shared" "$korch_claim_text"
+    korch_find
+    korch_out=$("$korch_engine" rm -f -v $korch_ids 2>&1 </dev/null 9>&-) || {
+        korch_find
+        korch_fail "$korch_out"
+    }
+    korch_unlock
+fi
+echo '@korch done'

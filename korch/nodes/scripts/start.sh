@@ -1,0 +1,107 @@
+# Words: EPOCH SHARED CLAIM NAME UID HASH TEMPLATE, then those of `ENGINE run`. Values come on stdin, a line each:
+#   env NAME LENGTH BASE64    exported, for `--env NAME`; a dot ends the text
+#   file - LENGTH BASE64      an env-file
+#   folder - LENGTH BASE64    a host path to make; a dot ends it
+#   record FILE LENGTH BASE64 the wish of a workload, kept on the node; a dot ends it
+#   end
+korch_epoch=$1 korch_shared=$2 korch_claim_text=$3 korch_name=$4 korch_uid=$5 korch_hash=$6 korch_template=$7
+shift 7
+korch_values= korch_file= korch_folders= korch_records= korch_kind=
+while read -r korch_kind korch_key korch_length korch_word; do
+    [ "$korch_kind" != end ] || break
+    korch_whole "$korch_length" "$korch_word"
+    case $korch_kind in
+    env) korch_values="$korch_values$korch_key $korch_word
+" ;;
+    file) korch_file=$korch_word ;;
+    folder) korch_folders="$korch_folders $korch_word" ;;
+    record) korch_records="$korch_records $korch_key $korch_word" ;;
+    esac
+done
+[ "$korch_kind" = end ] || korch_refuse 79 input "the values did not arrive whole"
+
+# The engine's program alone sees the values: in a shell of its own, without the lock.
+korch_run() (
+    exec 9>&-
+    while read -r korch_key korch_word; do
+        [ -n "$korch_key" ] || continue
+        korch_value=$(korch_decode "$korch_word")
+        export "$korch_key=${korch_value%.}"
+    done <<EOF
+$korch_values
+EOF
+    if [ -n "$korch_file" ]; then
+        printf %s "$korch_file" | base64 -d | "$korch_engine" run "$@" 2>&1
+    else
+        "$korch_engine" run "$@" 2>&1 </dev/null
+    fi
+)
+
+korch_labels() {
+    "$korch_engine" inspect --type container --format \
+        '{{index .Config.Labels "korch.dev/cluster"}} {{index .Config.Labels "korch.dev/uid"}} {{index .Config.Labels "korch.dev/hash"}} {{.State.Status}}' \
+        "$korch_name" 2>/dev/null </dev/null 9>&-
+}
+
+korch_fail() {
+    korch_unlock
+    echo "@korch failed $1"
+    printf '%s\n' "$2"
+    echo '@korch end'
+    exit 0
+}
+
+# The name exists: the same pod's container is started if it does not run, anything else is refused.
+korch_take_existing() {
+    case $1 in
+    "$korch_cluster $korch_uid $korch_hash running") ;;
+    "$korch_cluster $korch_uid $korch_hash "*)
+        korch_out=$("$korch_engine" start "$korch_name" 2>&1 </dev/null 9>&-) || korch_fail $? "$korch_out"
+        ;;
+    *) korch_refuse 76 clash "$korch_name exists and is another one" ;;
+    esac
+    korch_word=existed
+}
+
+korch_write_records() {
+    while [ $# -gt 1 ]; do
+        korch_write_record "$1" "$2"
+        shift 2
+    done
+}
+
+korch_enter "$korch_epoch" "$korch_shared" "$korch_claim_text"
+[ -z "$korch_records" ] || korch_write_records $korch_records
+for korch_word in $korch_folders; do
+    korch_value=$(korch_decode "$korch_word")
+    mkdir -p -- "${korch_value%.}" || korch_fail 1 "cannot make the folder ${korch_value%.}"
+done
+korch_word=started
+for korch_try in 1 2; do
+    korch_out=$(korch_run "$@") && break
+    korch_code=$?
+    korch_found=$(korch_labels)
+    case $korch_out in
+    *'container name "'*'already in use'*)
+        if [ -n "$korch_found" ]; then
+            korch_take_existing "$korch_found"
+            break
+        fi
+        # Podman's storage can keep the name of a start that was killed half-way.
+        [ "$korch_engine$korch_try" = podman1 ] || korch_fail $korch_code "$korch_out"
+        podman rm -f "$korch_name" >/dev/null 2>&1 </dev/null 9>&-
+        ;;
+    *)
+        # What this call made and could not start goes away again, so that nothing is left over.
+        case $korch_found in
+        "$korch_cluster $korch_uid "*) "$korch_engine" rm -f -v "$korch_name" >/dev/null 2>&1 </dev/null 9>&- ;;
+        esac
+        korch_fail $korch_code "$korch_out"
+        ;;
+    esac
+done
+korch_unlock
+echo "@korch $korch_word"
+echo '@korch containers'
+"$korch_engine" inspect --type container --format "$korch_template" "$korch_name" 2>&1 </dev/null
+echo '@korch end'

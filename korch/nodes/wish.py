@@ -1,0 +1,271 @@
+"""From a pod to the container that an engine shall run. Pure: (pod, secrets, node) → wish."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+
+from korch.engines.names import Identity, volume_name
+from korch.engines.wish import ContainerWish, EnvValue, Mount, PublishedPort
+from korch.errors import InvalidError
+from korch.nodes.report import ClusterIdentity
+from korch.resources.misc import Secret
+from korch.resources.pod import Container, EnvVar, Pod, SecurityContext, Volume, VolumeMount
+from korch.resources.publish import PUBLISH_ANNOTATION, published_ports
+from korch.resources.quantity import cpu_millis, memory_bytes
+from korch.resources.templates import spec_hash
+
+IMAGE_ANNOTATION = "korch.dev/image"  # what the tag meant when it was deployed: a digest reference or an image id
+_ENV_NAME = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*")
+
+
+def image_reference(pod: Pod) -> str:
+    """The image that the pod's container runs: as resolved at deploy, else as written."""
+    return pod.metadata.annotations.get(IMAGE_ANNOTATION) or pod.spec.containers[0].image
+
+
+def container_wish(
+    pod: Pod,
+    *,
+    cluster: ClusterIdentity,
+    node_address: str,
+    node_name: str = "",
+    secrets: Mapping[str, Secret] | None = None,
+    owner: str = "",
+    generation: int = 0,
+) -> ContainerWish:
+    """The wish for the pod's container; `secrets` are those of its namespace by name.
+
+    Published ports bind to `node_address` unless the port says another `hostIP`. Raises `InvalidError` for a Secret or
+    key that does not exist, and for ports without a node address.
+    """
+    container, spec = pod.spec.containers[0], pod.spec
+    publish = pod.metadata.annotations.get(PUBLISH_ANNOTATION, "")
+    identity = Identity(
+        cluster=cluster.id,
+        namespace=pod.metadata.namespace,
+        pod=pod.metadata.name,
+        uid=pod.metadata.uid,
+        container=container.name,
+        owner=owner,
+        generation=generation,
+        spec_hash=spec_hash(spec, publish=publish),
+    )
+    security = _Security(spec.security_context, container.security_context)
+    requests, limits = container.resources.requests, container.resources.limits
+    always = spec.restart_policy in {"", "Always"} and len(spec.containers) == 1 and not spec.init_containers
+    grace_s = spec.termination_grace_period_seconds
+    return ContainerWish(
+        identity=identity,
+        cluster_name=cluster.name,
+        image=image_reference(pod),
+        entrypoint=container.command,
+        args=container.args,
+        env=_environment(pod, container, secrets or {}, node_address, node_name),
+        ports=_ports(pod, container, node_address),
+        mounts=_mounts(pod, container, cluster),
+        cpu_limit_millis=cpu_millis(limits["cpu"]) if "cpu" in limits else 0,
+        cpu_request_millis=cpu_millis(requests["cpu"]) if "cpu" in requests else 0,
+        memory_limit_bytes=memory_bytes(limits["memory"]) if "memory" in limits else 0,
+        working_dir=container.working_dir,
+        user=security.user,
+        read_only=security.flag("read_only_root_filesystem"),
+        privileged=security.flag("privileged"),
+        no_new_privileges=security.escalation_forbidden,
+        cap_add=security.capabilities("add"),
+        cap_drop=security.capabilities("drop"),
+        hostname=(spec.hostname or pod.metadata.name)[:63].rstrip("-."),
+        restart="unless-stopped" if always else "no",
+        stop_grace_s=30 if grace_s is None else grace_s,
+        tty=bool(container.tty),
+        stdin=bool(container.stdin),
+    )
+
+
+# Environment
+
+
+def _environment(
+    pod: Pod, container: Container, secrets: Mapping[str, Secret], node_address: str, node_name: str
+) -> tuple[EnvValue, ...]:
+    """`envFrom` first, `env` after it: the last of a name wins. `$(NAME)` reads earlier values, as in Kubernetes."""
+    values: dict[str, EnvValue] = {}
+    for source in container.env_from:
+        if source.secret_ref is None:
+            continue
+        secret = _secret(pod, secrets, source.secret_ref.name, optional=bool(source.secret_ref.optional))
+        for key in sorted(secret.data if secret else ()):
+            name = source.prefix + key
+            if secret is not None and _ENV_NAME.fullmatch(name):
+                values[name] = EnvValue(name, _decoded(secret, key), secret=True)
+    for entry in container.env:
+        value = _value(pod, entry, values, secrets, {"spec.nodeName": node_name, "status.hostIP": node_address})
+        if value is not None:
+            values[entry.name] = value
+    return tuple(values.values())
+
+
+def _value(
+    pod: Pod, entry: EnvVar, earlier: Mapping[str, EnvValue], secrets: Mapping[str, Secret], node: Mapping[str, str]
+) -> EnvValue | None:
+    """One variable; None for an optional key that does not exist."""
+    source = entry.value_from
+    if source is None:
+        text, secret = _expand(entry.value, earlier)
+        return EnvValue(entry.name, text, secret=secret)
+    if source.field_ref is not None:
+        return EnvValue(entry.name, _field(pod, source.field_ref.field_path, node))
+    if source.secret_key_ref is None:
+        return EnvValue(entry.name, "")
+    reference = source.secret_key_ref
+    found = _secret(pod, secrets, reference.name, optional=bool(reference.optional))
+    if found is None or (reference.key not in found.data and reference.optional):
+        return None
+    if reference.key not in found.data:
+        raise InvalidError(
+            f'pod {pod.metadata.name}: Secret "{reference.name}" has no key "{reference.key}"',
+            hint=f"It has {', '.join(sorted(found.data)) or 'none'}.",
+        )
+    return EnvValue(entry.name, _decoded(found, reference.key), secret=True)
+
+
+def _expand(text: str, earlier: Mapping[str, EnvValue]) -> tuple[str, bool]:
+    """The text with `$(NAME)` of earlier variables filled in and `$$` as `$`; whether a secret went into it."""
+    secret = False
+
+    def fill(match: re.Match[str]) -> str:
+        nonlocal secret
+        if match[0] == "$$":
+            return "$"
+        known = earlier.get(match[1])
+        secret = secret or (known is not None and known.secret)
+        return match[0] if known is None else known.value
+
+    return re.sub(r"\$\$|\$\(([-._a-zA-Z0-9]+)\)", fill, text), secret
+
+
+def _secret(pod: Pod, secrets: Mapping[str, Secret], name: str, *, optional: bool) -> Secret | None:
+    if name in secrets or optional:
+        return secrets.get(name)
+    raise InvalidError(
+        f'pod {pod.metadata.name}: there is no Secret "{name}" in namespace {pod.metadata.namespace}',
+        hint="Create it, or deploy again with --env-file or secrets:.",
+    )
+
+
+def _decoded(secret: Secret, key: str) -> str:
+    try:
+        return base64.b64decode(secret.data[key], validate=True).decode("utf-8", "surrogateescape")
+    except (binascii.Error, ValueError):
+        raise InvalidError(f'Secret "{secret.metadata.name}": the value of "{key}" is not base64') from None
+
+
+def _field(pod: Pod, path: str, node: Mapping[str, str]) -> str:
+    """A field of the pod, or of the node that it runs on."""
+    if path in node:
+        return node[path]
+    simple = {"metadata.name": pod.metadata.name, "metadata.namespace": pod.metadata.namespace}
+    if path in simple:
+        return simple[path]
+    if path == "metadata.uid":
+        return pod.metadata.uid
+    match = re.fullmatch(r"metadata\.(labels|annotations)\['([^']+)'\]", path)
+    if match is None:
+        raise InvalidError(f'pod {pod.metadata.name}: fieldPath "{path}" is not known')
+    return (pod.metadata.labels if match[1] == "labels" else pod.metadata.annotations).get(match[2], "")
+
+
+# Ports
+
+
+def _ports(pod: Pod, container: Container, node_address: str) -> tuple[PublishedPort, ...]:
+    """Fixed node ports (`hostPort`), then the ports that the annotation publishes on a free one."""
+    fixed = [
+        PublishedPort(p.container_port, p.host_port, (p.protocol or "TCP").lower(), p.host_ip or node_address)
+        for p in container.ports
+        if p.host_port
+    ]
+    taken = {(p.container_port, p.protocol) for p in fixed}
+    free = [
+        PublishedPort(number, 0, protocol.lower(), node_address)
+        for number, protocol in published_ports(pod.metadata.annotations)
+        if (number, protocol.lower()) not in taken
+    ]
+    if any(not port.host_ip for port in (*fixed, *free)):
+        raise InvalidError(
+            f"pod {pod.metadata.name}: the address that its node's ports bind to is not known",
+            hint="Set korch_address for the host in the inventory.",
+        )
+    return (*fixed, *free)
+
+
+# Volumes
+
+
+def _mounts(pod: Pod, container: Container, cluster: ClusterIdentity) -> tuple[Mount, ...]:
+    volumes = {volume.name: volume for volume in pod.spec.volumes}
+    scratch = [m.name for m in container.volume_mounts if m.name in volumes and volumes[m.name].empty_dir]
+    twice = next((name for name in scratch if scratch.count(name) > 1), "")
+    if twice:
+        raise InvalidError(
+            f'pod {pod.metadata.name}: emptyDir "{twice}" is mounted at two places of a container',
+            hint="Mount it once, or use a named volume.",
+        )
+    return tuple(_mount(pod, mount, volumes.get(mount.name), cluster) for mount in container.volume_mounts)
+
+
+def _mount(pod: Pod, mount: VolumeMount, volume: Volume | None, cluster: ClusterIdentity) -> Mount:
+    read_only = bool(mount.read_only)
+    if volume is not None and volume.host_path is not None:
+        make = volume.host_path.type == "DirectoryOrCreate"
+        return Mount("bind", mount.mount_path, volume.host_path.path, read_only, make=make)
+    if volume is not None and volume.empty_dir is not None:
+        size = volume.empty_dir.size_limit
+        size_bytes = memory_bytes(size) if size is not None else 0
+        memory = volume.empty_dir.medium == "Memory"
+        return Mount("tmpfs" if memory else "scratch", mount.mount_path, "", read_only, size_bytes)
+    if volume is not None and volume.csi is not None:
+        name = volume_name(cluster.id, pod.metadata.namespace, volume.csi.volume_attributes.get("name", volume.name))
+        return Mount("volume", mount.mount_path, name, read_only or bool(volume.csi.read_only))
+    raise InvalidError(f'pod {pod.metadata.name}: there is no volume "{mount.name}"')
+
+
+# Rights
+
+
+class _Security:
+    """The container's settings over the pod's."""
+
+    def __init__(self, pod: SecurityContext | None, container: SecurityContext | None) -> None:
+        self._pod, self._container = pod, container
+
+    def flag(self, name: str) -> bool:
+        """A yes-or-no setting of the container."""
+        return bool(self._container is not None and getattr(self._container, name))
+
+    @property
+    def escalation_forbidden(self) -> bool:
+        """`allowPrivilegeEscalation: false`."""
+        return self._container is not None and self._container.allow_privilege_escalation is False
+
+    @property
+    def user(self) -> str:
+        """`UID` or `UID:GID`, or "" for the image's."""
+        user, group = self._number("run_as_user"), self._number("run_as_group")
+        if user is None:
+            return ""
+        return str(user) if group is None else f"{user}:{group}"
+
+    def _number(self, name: str) -> int | None:
+        for context in (self._container, self._pod):
+            value: int | None = getattr(context, name) if context is not None else None
+            if value is not None:
+                return value
+        return None
+
+    def capabilities(self, change: str) -> tuple[str, ...]:
+        """Names to add or to drop."""
+        if self._container is None or self._container.capabilities is None:
+            return ()
+        names: tuple[str, ...] = getattr(self._container.capabilities, change)
+        return names

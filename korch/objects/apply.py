@@ -5,6 +5,7 @@ from typing import Any, TypeVar, cast
 
 from korch.errors import InvalidError
 from korch.resources.codec import from_dict, to_dict, with_meta
+from korch.resources.defaults import with_defaults
 from korch.resources.kinds import kind_of
 from korch.resources.meta import Object
 from korch.resources.misc import Secret
@@ -35,7 +36,7 @@ def merged(obj: T, stored: T) -> T:
 
 def _wish(obj: Object) -> dict[str, Any]:
     """What a manifest can own: labels, annotations, and everything beside metadata and status."""
-    data = to_dict(obj)
+    data = to_dict(with_defaults(obj) if isinstance(obj, Secret) else obj)  # stringData is a way to write data
     meta = {key: data["metadata"][key] for key in _META if key in data["metadata"]}
     if LAST_APPLIED in meta.get("annotations", {}):
         meta["annotations"] = {key: text for key, text in meta["annotations"].items() if key != LAST_APPLIED}
@@ -47,7 +48,7 @@ def _remembered(obj: Object) -> str:
     """The manifest as text. Of a Secret only which keys it has: annotations are shown, logged and backed up."""
     wish = _wish(obj)
     if isinstance(obj, Secret):
-        wish = {**wish, **{part: dict.fromkeys(wish[part], "") for part in ("data", "stringData") if part in wish}}
+        wish = {**wish, "data": dict.fromkeys(wish.get("data", {}), "")}
     return json.dumps(wish, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

@@ -1,7 +1,7 @@
 """The objects of some kinds as this process knows them: read without waiting, never older than its own writes.
 
-List, then watch from that revision; a lost watch lists again (as Kubernetes' informers do). Own writes go through the view,
-so that a reconciler which runs again at once already sees what it did.
+List, then watch from that revision; a lost watch lists again (as Kubernetes' informers do). Own writes go through the
+view, so that a reconciler which runs again at once already sees what it did.
 """
 
 import asyncio

@@ -34,7 +34,7 @@ def decode(kind: Kind, data: bytes) -> Object:
 
 def to_dict(obj: Object) -> dict[str, Any]:
     """Plain dicts, lists and scalars, as in a manifest."""
-    result: dict[str, Any] = msgspec.to_builtins(typed(obj))
+    result: dict[str, Any] = msgspec.json.decode(encode(obj))  # to_builtins would leave tuples
     return result
 
 

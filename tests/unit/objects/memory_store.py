@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from korch.errors import ConflictError
-from korch.store.base import Check, Delete, Event, Listing, Op, Put, Record
+from korch.store.base import Check, Delete, Event, KeyConflictError, Listing, Op, Put, Record
 
 
 class MemoryStore:
@@ -14,7 +13,7 @@ class MemoryStore:
         self.history: list[Event] = []
         self.newest = 0
         self.writes = 0
-        self.before_txn = None  # an async function called before each transaction: another writer's chance
+        self.before_txn = None  # an async function called once, before the next transaction: another writer's chance
         self._news = asyncio.Condition()
 
     async def get(self, key: str) -> Record | None:
@@ -37,7 +36,7 @@ class MemoryStore:
         for op in ops:
             old = self.records.get(op.key)
             if op.expect is not None and op.expect != (old.revision if old else 0):
-                raise ConflictError(f"{op.key} has changed")
+                raise KeyConflictError(op.key, expected=op.expect, actual=old.revision if old else 0)
         events = [event for op in ops if (event := self._event(op)) is not None]
         if events:
             self.newest += 1

@@ -48,8 +48,8 @@ def back_up(conn: sqlite3.Connection, target: Path) -> None:
 async def restore(source: Path, target: Path) -> Restored:
     """Put the backup at `source` in the place of the state file `target`, its revision moved up by `REVISION_GAP`.
 
-    Refuses, with everything as it was, a source that is damaged or not ours, and a target that a process uses. The former
-    file stays beside it under another name. Raise the lead's epoch afterwards (design: adopt and restore).
+    Refuses, with everything as it was, a source that is damaged or not ours, and a target that a process uses. The
+    former file stays beside it under another name. Afterwards the lead's epoch must be raised above that of any node.
     """
     return await asyncio.to_thread(_restore, source, target)
 

@@ -62,7 +62,7 @@ class Feed:
         """A commit was just made (any thread): look at once and not at the next tick."""
         self._tail.nudge()
 
-    def stop(self, done: Callable[[], None]) -> None:
+    def stop(self, done: Callable[[], object]) -> None:
         """End the watches with an error and the thread; `done` is called from it."""
         self.closed = StoreError("the store was closed")
         self._wake()
@@ -162,7 +162,7 @@ class _Tail:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
-        self._done: Callable[[], None] = lambda: None
+        self._done: Callable[[], object] = lambda: None
         self._watchers = self._unread = 0
         self._nudged = self._stopping = False
         # Only the thread touches these:
@@ -185,7 +185,7 @@ class _Tail:
             self._nudged = True
             self._changed.notify()
 
-    def stop(self, done: Callable[[], None]) -> None:
+    def stop(self, done: Callable[[], object]) -> None:
         """End the thread; it calls `done` last."""
         with self._changed:
             self._stopping, self._done = True, done

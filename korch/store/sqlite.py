@@ -158,7 +158,7 @@ class SqliteStore:
             os.close(self._lock)
             self._lock = None
 
-    async def _ended(self, stop: Callable[[Callable[[], None]], None]) -> None:
+    async def _ended(self, stop: Callable[[Callable[[], object]], None]) -> None:
         ended = asyncio.Event()
         stop(lambda: call_in(self._loop, ended.set))
         await ended.wait()

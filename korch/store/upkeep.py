@@ -69,7 +69,8 @@ class Upkeep:
         """Shrink the file by some of its free pages when there are many."""
         (free,) = conn.execute("PRAGMA freelist_count").fetchone()
         if free > _FREE_PAGES_KEPT:
-            conn.execute(f"PRAGMA incremental_vacuum({min(free - _FREE_PAGES_KEPT, _PAGES_A_STEP)})").fetchall()
+            # Each page is a step without a row, and only a script takes all the steps.
+            conn.executescript(f"PRAGMA incremental_vacuum({min(free - _FREE_PAGES_KEPT, _PAGES_A_STEP)})")
 
 
 def used_bytes(conn: sqlite3.Connection) -> int:

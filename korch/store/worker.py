@@ -50,7 +50,7 @@ class Worker(Generic[Job]):
             else:
                 self._ready.notify()
 
-    def stop(self, done: Callable[[], None]) -> None:
+    def stop(self, done: Callable[[], object]) -> None:
         """Run what is queued, then `finish`, then `done` (in the thread, or here when it never started)."""
         with self._ready:
             self._stopping, self._done = True, done

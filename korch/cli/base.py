@@ -201,11 +201,16 @@ def _set_up_logging(verbosity: int) -> None:
     logging.getLogger("korch").setLevel(logging.INFO if verbosity == 1 else logging.DEBUG)
 
 
+def on_terminal() -> bool:
+    """Whether there is a person to ask: stdin is a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def confirm(question: str, *, yes: bool, flag: str = "--yes") -> None:
     """Returns when the person agrees (or said `--yes`); without a terminal to ask on, a usage error names the flag."""
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not on_terminal():
         raise click.UsageError(f"{question} There is no terminal to ask on: give {flag}.")
     if not click.confirm(question, err=True):
         click.echo("Nothing was done.", err=True)

@@ -35,7 +35,8 @@ class EdgeGroup(click.Group):
         except BrokenPipeError:
             code = _output_closed()
         except Exception as error:
-            code = show_error(error)
+            cut_off = isinstance(error, ExceptionGroup) and error.subgroup(BrokenPipeError) is not None
+            code = _output_closed() if cut_off else show_error(error)
         sys.exit(code)
 
 

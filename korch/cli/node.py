@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from korch.cli.base import cluster_options, confirm, examples, limit_option, report_and_fail, run
+from korch.cli.base import cluster_options, confirm, examples, limit_option, on_terminal, report_and_fail, run
 from korch.errors import ForbiddenError, KorchError
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def trust(names: tuple[str, ...], fingerprint: str | None, yes: bool) -> None:
     """Accept the SSH host key that a node shows now."""
     if fingerprint and len(names) > 1:
         raise click.UsageError("--fingerprint belongs to one node.")
-    if not (fingerprint or yes or sys.stdin.isatty()):
+    if not (fingerprint or yes or on_terminal()):
         raise click.UsageError("There is no terminal to ask on: give --fingerprint SHA256:... or --yes.")
 
     async def fetch(client: Client) -> list[tuple[str, str, str]]:

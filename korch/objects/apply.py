@@ -27,8 +27,8 @@ def merged(obj: T, stored: T) -> T:
     """`stored` after applying `obj`: what the manifest says, without what it said before, with what others added."""
     wanted, before = _wish(obj), _last_applied(stored)
     result = three_way_merge(before, wanted, _wish(stored))
-    annotations = {**result.get("metadata", {}).get("annotations", {}), LAST_APPLIED: _remembered(obj)}
-    labels = result.get("metadata", {}).get("labels", {})
+    annotations = {**result["metadata"]["annotations"], LAST_APPLIED: _remembered(obj)}
+    labels = result["metadata"]["labels"]
     changed = from_dict(kind_of(obj), {**result, "metadata": {"name": stored.metadata.name}})
     meta = {name: getattr(stored.metadata, name) for name in stored.metadata.__struct_fields__}
     return cast("T", with_meta(changed, **{**meta, "labels": labels, "annotations": annotations}))
@@ -37,11 +37,10 @@ def merged(obj: T, stored: T) -> T:
 def _wish(obj: Object) -> dict[str, Any]:
     """What a manifest can own: labels, annotations, and everything beside metadata and status."""
     data = to_dict(with_defaults(obj) if isinstance(obj, Secret) else obj)  # stringData is a way to write data
-    meta = {key: data["metadata"][key] for key in _META if key in data["metadata"]}
-    if LAST_APPLIED in meta.get("annotations", {}):
-        meta["annotations"] = {key: text for key, text in meta["annotations"].items() if key != LAST_APPLIED}
+    meta = {key: data["metadata"].get(key, {}) for key in _META}
+    meta["annotations"] = {key: text for key, text in meta["annotations"].items() if key != LAST_APPLIED}
     rest = {key: value for key, value in data.items() if key not in ("metadata", "status", "apiVersion", "kind")}
-    return {"metadata": meta, **rest} if meta else rest
+    return {"metadata": meta, **rest}
 
 
 def _remembered(obj: Object) -> str:

@@ -1,4 +1,4 @@
-"""An independent judge of placements: reads Kubernetes objects, shares no code with the scheduler, replays its decisions.
+"""An independent judge of placements: it shares no code with the scheduler and replays its decisions on the objects.
 
 It keeps its own books, in plain dictionaries, and asks of every placement whether the node may take the pod at that
 moment. `problems` is empty when all is well. Written for clarity; speed comes only from counting pods by label set.
@@ -14,7 +14,16 @@ from korch.resources.meta import LabelSelector
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Container, Pod
 
-UNITS = {"m": Decimal("0.001"), "k": 1000, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+UNITS: dict[str, Decimal | int] = {
+    "m": Decimal("0.001"),
+    "k": 1000,
+    "M": 10**6,
+    "G": 10**9,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+}
 Labels = tuple[str, frozenset[tuple[str, str]]]  # namespace, labels
 
 
@@ -314,7 +323,7 @@ def problems(
     allowed: frozenset[str] | None = None,
     look_at_pending: int = 0,
 ) -> list[str]:
-    """What is wrong with the placements, replayed in order. Of pending pods the first so many are tried on every node."""
+    """What is wrong with the placements, replayed in order; the first pending pods are tried on every node."""
     book = Book(nodes, loads, pods, now)
     found, pending = [], 0
     for pod, node in placements:
@@ -361,7 +370,7 @@ def near_terms(pod: Pod) -> Sequence[Any]:
 
 
 def tolerated(pod: Pod, key: str, value: str, effect: str) -> bool:
-    """Whether one of the pod's tolerations covers a taint."""
+    """Whether a toleration covers it."""
     for t in pod.spec.tolerations:
         same_key = t.key == key or (not t.key and t.operator == "Exists")
         same_value = t.operator == "Exists" or t.value == value

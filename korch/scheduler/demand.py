@@ -99,8 +99,9 @@ class Demand:
         self.near = [Tally(board, shape, term) for term in shape.near]
         # The first of a group whose members want to be near each other has nobody to be near to.
         self.starts_group = bool(self.near) and all(t.own and not any(t.counts.values()) for t in self.near)
-        hard_keys = [board.snapshot.domains(s.term.topology_key) for s in shape.spreads if s.hard]
-        eligible = [i for i in self.standing.ok if all(column[i] is not None for column in hard_keys)]
+        eligible = self.standing.ok
+        for column in [board.snapshot.domains(s.term.topology_key) for s in shape.spreads if s.hard]:
+            eligible = [i for i in eligible if column[i] is not None]
         self.skews = [Skew(board, shape, spread, eligible) for spread in shape.spreads]
         self.hard_skews = [skew for skew in self.skews if skew.hard]
         self.outdated = False

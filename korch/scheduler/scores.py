@@ -3,13 +3,13 @@
 A part that says the same of every node (no zones, no wishes, no failures) is left out: the score keeps its range.
 
     part       weight  100 means                                    0 means
-    load       40      idle, no pressure, all memory available      saturated CPU and memory
+    load       50      idle, no pressure, all memory available      saturated CPU and memory
     spread     20      no pod of this workload there                twice its even share there
     failures   15      none lately                                  three or more of this workload's failures lately
-    requested  10      nothing promised                             all CPU and memory promised
     image      7       all images present                           none present
     zones      5       no pod of this workload in that zone         twice its even share there
-    balance    3       CPU and memory promised alike                one full, the other empty
+    requested  2       nothing promised                             all CPU and memory promised
+    balance    1       CPU and memory promised alike                one full, the other empty
     wishes     20      all preferred rules fulfilled                none
 
 Load is what was measured (CPU smoothed) plus what pods will bring that no sample shows yet, this pod among them: what
@@ -26,13 +26,13 @@ from korch.scheduler.filters import PREFER_WEIGHT
 from korch.scheduler.snapshot import ZONE
 
 WEIGHTS = {
-    "load": 40,
+    "load": 50,
     "spread": 20,
     "failures": 15,
-    "requested": 10,
     "image": 7,
     "zones": 5,
-    "balance": 3,
+    "requested": 2,
+    "balance": 1,
     "wishes": 20,
 }
 CPU_SHARE_OF_LOAD = 0.7  # CPU is what pods fight for first; memory that runs out is the filter's business

@@ -93,21 +93,25 @@ class _Round:
 
     def _cells(self, candidates: list[int]) -> list[_Cell]:
         """Group by the domains that matter; none of them matters to most pods: then there is one cell."""
-        entries = [(-s, i) for s, i in zip(self.scorer.own_scores(candidates), candidates, strict=True)]
         columns = self.scorer.cell_keys
-        self.cell_of: dict[tuple[str | None, ...], int] = {}
-        heaps: list[list[tuple[float, int]]] = []
-        for entry in entries:
-            number = self.cell_of.setdefault(tuple([c[entry[1]] for c in columns]), len(heaps))
-            if number == len(heaps):
-                heaps.append([])
-            heaps[number].append(entry)
-        for heap in heaps:
+        if len(columns) == 1:
+            self.keys: Sequence[object] = columns[0]
+        else:
+            self.keys = tuple(zip(*columns, strict=True)) if columns else (None,) * self.board.size
+        groups: dict[object, list[tuple[float, int]]] = {}
+        for i, score in zip(candidates, self.scorer.own_scores(candidates), strict=True):
+            key = self.keys[i]
+            if key in groups:
+                groups[key].append((-score, i))
+            else:
+                groups[key] = [(-score, i)]
+        for heap in groups.values():
             heapify(heap)
-        return [_Cell(heap) for heap in heaps]
+        self.cell_of = {key: number for number, key in enumerate(groups)}
+        return [_Cell(heap) for heap in groups.values()]
 
     def _number(self, i: int) -> int:
-        return self.cell_of[tuple([c[i] for c in self.scorer.cell_keys])]
+        return self.cell_of[self.keys[i]]
 
     def _offer(self, number: int) -> None:
         """Enter the cell's best node into the outer heap; older entries of the cell become void."""

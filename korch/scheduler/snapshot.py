@@ -48,7 +48,7 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """A pod on a node, or one to be placed (`node` empty). `hidden` 0..1: how much of its load no sample shows."""
+    """A pod on a node, or one to be placed (`node` empty). `hidden`: no sample shows its load yet."""
 
     namespace: str
     name: str
@@ -56,7 +56,7 @@ class PodView:
     created: str
     shape: Shape
     node: str = ""
-    hidden: float = 1.0
+    hidden: bool = True
     leaving: bool = False  # being deleted: it still holds resources, but is no replica any more
 
 
@@ -109,7 +109,7 @@ def snapshot(
     """The cluster at `now` (Unix seconds). `pods` may hold all pods: ended and unplaced ones are left out.
 
     `failures` counts recent failures by (node, workload), workloads as `workload_of` names them. A node without a
-    sample younger than `max_sample_age_s` takes no pods. A pod's load counts as fully visible `lag_s` after its start.
+    sample younger than `max_sample_age_s` takes no pods. A pod's load counts as visible `lag_s` after its start.
     """
     shapes = Shapes()
     views = tuple(sorted((node_view(node, loads.get(node.metadata.name), now) for node in nodes), key=lambda v: v.name))
@@ -192,24 +192,30 @@ def pod_view(pod: Pod, shapes: Shapes, sampled_at: float | None = None, lag_s: f
         created=meta.creation_timestamp or "",
         shape=shapes.of(pod),
         node=pod.spec.node_name,
-        hidden=_hidden(pod, sampled_at, lag_s) if pod.spec.node_name else 1.0,
+        hidden=not pod.spec.node_name or _is_hidden(pod, sampled_at, lag_s),
         leaving=meta.deletion_timestamp is not None,
     )
 
 
-def _hidden(pod: Pod, sampled_at: float | None, lag_s: float) -> float:
-    """1 for a pod that had not started when the sample was taken, falling to 0 for one that had run `lag_s`."""
-    starts = [s.state.running.started_at for s in pod.status.container_statuses if s.state.running]
-    started = next((start for start in starts if start), None) or pod.status.start_time
+def _is_hidden(pod: Pod, sampled_at: float | None, lag_s: float) -> bool:
+    """Whether the sample was taken before the pod had run for `lag_s`.
+
+    Until then all of its expected load is added: counting some of it twice for a moment is better than sending the next
+    pods to a node that only looks idle.
+    """
+    started = pod.status.start_time
+    for status in pod.status.container_statuses:
+        if status.state.running and status.state.running.started_at:
+            started = status.state.running.started_at
+            break
     if started is None:
-        return 0.0 if pod.status.phase == "Running" else 1.0
+        return pod.status.phase != "Running"
     if sampled_at is None:
-        return 0.0
+        return False
     try:
-        shown = (sampled_at - parse_time(started)) / lag_s if lag_s > 0 else 1.0
+        return sampled_at - parse_time(started) < lag_s
     except InvalidError:
-        return 0.0  # an engine's odd clock text; the pod runs, so its load is in the sample
-    return 1.0 - min(1.0, max(0.0, shown))
+        return False  # an engine's odd clock text; the pod runs, so its load is in the sample
 
 
 def assemble(
@@ -256,9 +262,9 @@ def _usage(pods: Sequence[PodView]) -> Usage:
         cpu += shape.cpu_millis
         memory += shape.memory_bytes
         if pod.hidden:
-            hidden_cpu += round(shape.expected_cpu_millis * pod.hidden)
-            hidden_memory += round(shape.expected_memory_bytes * pod.hidden)
-            promised += round(shape.memory_bytes * pod.hidden)
+            hidden_cpu += shape.expected_cpu_millis
+            hidden_memory += shape.expected_memory_bytes
+            promised += shape.memory_bytes
         if shape.ports:
             ports.update(port_marks(shape))
     return Usage(cpu, memory, len(pods), hidden_cpu, hidden_memory, promised, frozenset(ports))

@@ -63,7 +63,7 @@ def without_nodes(snap: Snapshot, names: Collection[str]) -> tuple[Snapshot, tup
     )
     kept = tuple(pod for pod in snap.placed if pod.node not in volumes)
     displaced = tuple(
-        replace(pod, node="", hidden=1.0) for pod in snap.placed if pod.node in volumes and not pod.leaving
+        replace(pod, node="", hidden=True) for pod in snap.placed if pod.node in volumes and not pod.leaving
     )
     return _again(snap, nodes=nodes, placed=kept), displaced
 
@@ -81,7 +81,7 @@ def with_placements(snap: Snapshot, decisions: Sequence[Decision], pods: Sequenc
     for pod in pods:
         view = pod if isinstance(pod, PodView) else _view(snap, pod)
         if node := nodes.get((view.namespace, view.name, view.uid)):
-            added.append(replace(view, node=node, hidden=1.0))
+            added.append(replace(view, node=node, hidden=True))
     return _again(snap, nodes=snap.nodes, placed=(*snap.placed, *added)) if added else snap
 
 

@@ -14,7 +14,7 @@ from korch.engines.base import Command, Script
 from korch.errors import CommandTimeoutError, HostRefusedError, HostUnreachableError
 from korch.inventory.model import Host
 from korch.ssh.base import Result, Stream, Tunnel
-from korch.ssh.frame import KILL_GRACE_S, true_status
+from korch.ssh.frame import KILL_GRACE_S, new_marker, remote_line, true_status
 from korch.ssh.governor import Breaker
 
 if TYPE_CHECKING:
@@ -102,6 +102,9 @@ class FabricTransport:
             pool = self._control
             if pool is not None and pool.link.is_alive and not pool.is_stuck:
                 return pool
+            for old in [old for old in self._retired if old.busy == 0 or not old.link.is_alive]:
+                self._retired.remove(old)
+                old.close()
             if pool is not None:
                 self._retire(pool)
                 self._control = None
@@ -112,7 +115,7 @@ class FabricTransport:
         """A connection for streams with a free place; the control connection keeps its slots for commands."""
         async with self._connecting:
             for pool in list(self._streams):
-                if not pool.link.is_alive:
+                if not pool.link.is_alive or pool.is_stuck:
                     self._streams.remove(pool)
                     pool.close()
                 elif pool.free > 0:
@@ -160,15 +163,18 @@ class FabricTransport:
         open_stdin: bool = False,
     ) -> AsyncIterator["Program"]:
         """A started program that is being given its stdin; its slot stays taken until it has ended on the host."""
+        marker = new_marker()
+        line = remote_line(command, marker, become=become, pty=pty is not None)  # what cannot be sent takes no slot
         pool, channel = await self._session(ready)
         from korch.ssh.program import Program
 
+        if become and pool.link.options.user == "root":
+            become, line = False, remote_line(command, marker, pty=pty is not None)
         pool.link.busy()
         feeding: asyncio.Task[None] | None = None
         try:
-            program = Program(self.host, channel, pool.link.why_lost)
-            become = become and pool.link.options.user != "root"
-            program.send_command(command, become=become, pty=pty)
+            program = Program(self.host, channel, marker, pool.link.why_lost)
+            program.send_command(line, pty=pty)
             if command.stdin or not open_stdin:
                 feed = _feed(program, command.stdin or b"", open_stdin=open_stdin)
                 feeding = asyncio.create_task(feed, name=f"stdin of {self.host}")

@@ -9,6 +9,7 @@ file talking, and a line without a marker means that the command never ran. Pure
 import base64
 import math
 import re
+import secrets
 import shlex
 from dataclasses import dataclass
 from typing import Final
@@ -58,6 +59,11 @@ def remote_line(command: Command | Script, marker: str, *, become: bool = False,
             hint="Long values belong on stdin.",
         )
     return line
+
+
+def new_marker() -> str:
+    """A word that no output has held before."""
+    return f"korch-{secrets.token_hex(8)}"
 
 
 def true_status(status: int, elapsed_s: float, timeout_s: float) -> int:

@@ -1,14 +1,12 @@
 """A program that runs at the other end of a channel: its output as it comes, its input, its end."""
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-from korch.engines.base import Command, Script
 from korch.errors import CommandTimeoutError, HostUnreachableError, KorchError, NoPermissionError
-from korch.ssh.frame import Unframer, remote_line
+from korch.ssh.frame import Unframer
 from korch.ssh.pipes import BROKEN
 from korch.ssh.wire import WireChannel, WireTransport
 
@@ -22,11 +20,10 @@ _CHUNK_BYTES: Final = 65536
 class Program:
     """Implements `Stream` on an open channel."""
 
-    def __init__(self, host: str, channel: WireChannel, why_lost: Callable[[], str]) -> None:
+    def __init__(self, host: str, channel: WireChannel, marker: str, why_lost: Callable[[], str]) -> None:
         self.host, self.channel, self._why_lost = host, channel, why_lost
         self.started_at = 0.0
-        self._marker = f"korch-{secrets.token_hex(8)}"
-        self._out, self._err = Unframer(self._marker), Unframer(self._marker)
+        self._out, self._err = Unframer(marker), Unframer(marker)
         self._early: list[tuple[int, bytes]] = []  # output that arrived with the marker
         self._writing = asyncio.Lock()
         self._has_pty = False
@@ -36,16 +33,19 @@ class Program:
         """On the host: of the process that became the program."""
         return self._out.pid
 
-    def send_command(self, command: Command | Script, *, become: bool, pty: tuple[int, int] | None) -> None:
+    def send_command(self, line: str, *, pty: tuple[int, int] | None) -> None:
         """Ask for the program; does not wait for an answer."""
         transport = self.channel.transport
         assert isinstance(transport, WireTransport)
-        line = remote_line(command, self._marker, become=become, pty=pty is not None)
+        self.channel.settimeout(0.0)
         if pty is not None:
             self._err.started = self._has_pty = True
             transport.request_nowait(self.channel, "pty-req", TERM, pty[0], pty[1], 0, 0, b"\0")
-        self.channel.settimeout(0.0)
-        transport.request_nowait(self.channel, "exec", line)
+        try:
+            transport.request_nowait(self.channel, "exec", line)
+        except BROKEN as error:
+            self.channel.close()
+            raise self._lost() from error
 
     async def started(self, *, become: bool, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait for the marker. Raises `NoPermissionError` when the login shell or sudo ended without running it."""

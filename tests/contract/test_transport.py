@@ -152,6 +152,13 @@ def test_impossible_words_are_refused(call: Call, argv: tuple[str, ...]) -> None
         call.run(Command(argv))
 
 
+def test_refused_words_cost_nothing(call: Call) -> None:
+    for _ in range(12):
+        with pytest.raises(InvalidError):
+            call.run(Command(("echo", "a\0b")))
+    assert call.run(Command(("echo", "ok"))).stdout == b"ok\n"
+
+
 def test_too_long_words_are_refused_and_shown_the_way(call: Call) -> None:
     with pytest.raises(InvalidError) as caught:
         call.run(Command(("true", "x" * 120_000)))
@@ -169,7 +176,8 @@ def test_thirty_commands_at_once(call: Call) -> None:
 def test_a_stream_talks_both_ways(call: Call) -> None:
     async def talk() -> tuple[list[bytes], int]:
         heard = []
-        async with call.transport.stream(Script('while read -r x; do echo "<$x>"; done; exit 4', timeout_s=0)) as stream:
+        script = Script('while read -r x; do echo "<$x>"; done; exit 4', timeout_s=0)
+        async with call.transport.stream(script) as stream:
             output = stream.chunks()
             for word in (b"one\n", b"two\n"):
                 await stream.write(word)

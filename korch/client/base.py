@@ -3,7 +3,7 @@
 Two forms: over HTTP to a running master, and in-process on `objects` when none runs (built in `korch/master/local.py`).
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
@@ -121,6 +121,10 @@ class Client(Protocol):
         """Read, change, write; again on conflict."""
         ...
 
+    async def create(self, obj: T) -> T:
+        """A new object; `AlreadyExistsError`."""
+        ...
+
     async def apply(self, obj: Object) -> tuple[Object, Literal["created", "configured", "unchanged"]]:
         """Declare an object."""
         ...
@@ -133,15 +137,22 @@ class Client(Protocol):
         """Look at nodes now (no names: all), in the inventory's order; one dead host delays nobody."""
         ...
 
+    async def resolve_image(self, image: str, *, auth: bytes | None = None) -> str:
+        """The exact image that a reference stands for now, as a node sees it: `repo@sha256:...` or an image id."""
+        ...
+
     async def converge(
         self,
         workloads: Sequence[Workload],
         *,
+        since: Mapping[Workload, int],
         timeout_s: float,
-        settle_s: float,
         on_progress: Callable[[Progress], None],
     ) -> tuple[Outcome, ...]:
-        """Make the wishes of these workloads true, or follow the master that does; an outcome for each."""
+        """Make these wishes true, or follow the master that does; an outcome for each, in order.
+
+        `since` gives the generation from which on a rollback is the answer to this wish.
+        """
         ...
 
     async def check(self, name: str) -> tuple[Check, ...]:

@@ -35,7 +35,9 @@ class SchedulingController:
         pods = tuple(self._view.all(Pod))
         taken = self._snapshot(pods)
         unplaced = False
-        for decision, pod in zip(schedule(taken, pending, allowed_nodes=self._allowed()), pending, strict=True):
+        by_uid = {pod.metadata.uid: pod for pod in pending}
+        for decision in schedule(taken, pending, allowed_nodes=self._allowed()):
+            pod = by_uid[decision.uid]
             if decision.node is None:
                 unplaced = True
                 await self._leave_pending(pod, decision, pods)

@@ -6,14 +6,13 @@ leads, it follows what that one does, and takes the lead when that one leaves.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from korch.client.base import Outcome, Progress, Workload
 from korch.controllers.deployment import DeploymentController
 from korch.controllers.garbage import GarbageCollector
 from korch.controllers.outcome import Standing, standing
 from korch.controllers.replicaset import ReplicaSetController
-from korch.controllers.rollout import FAILED_REVISION
 from korch.controllers.scheduling import SchedulingController
 from korch.engines.names import Identity
 from korch.errors import FencedError, KorchError, RolloutFailedError
@@ -60,7 +59,7 @@ class OneShot:
         fleet: Fleet,
         workloads: Sequence[Workload],
         *,
-        since: dict[Workload, int],
+        since: Mapping[Workload, int],
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._cluster, self._fleet, self._workloads, self._since = cluster, fleet, tuple(workloads), since

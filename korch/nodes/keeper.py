@@ -23,17 +23,20 @@ from korch.errors import (
     NotFoundError,
     TransientError,
 )
-from korch.nodes.machine import Machine
+from korch.nodes.machine import Machine, WorkloadRecord
 from korch.nodes.plan import plan_pod, plan_strays, restart_delay_s
 from korch.nodes.podstatus import Readiness, observed_status, waiting_status
 from korch.nodes.readiness import run_probe
-from korch.nodes.wish import container_wish, image_reference
+from korch.nodes.wish import container_wish
 from korch.objects.objects import Clock
 from korch.objects.view import View
+from korch.resources.codec import encode
+from korch.resources.images import image_reference
 from korch.resources.misc import Secret
 from korch.resources.pod import Pod, PodStatus
-from korch.resources.podstate import main_status, workload_name
+from korch.resources.podstate import is_ready, main_status, workload_name
 from korch.resources.templates import secret_names
+from korch.resources.workload import Deployment, DeploymentStatus
 from korch.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -146,7 +149,9 @@ class Keeper:
     def _readiness(self, pod: Pod, seen: ObservedContainer) -> Readiness:
         if pod.spec.containers[0].readiness_probe is None:
             return Readiness(passing=True)
-        memory = self._memory.setdefault(pod.metadata.uid, _Memory())
+        memory = self._memory.get(pod.metadata.uid)
+        if memory is None:  # met for the first time: what was true of this very container still is until a check says no
+            memory = self._memory[pod.metadata.uid] = _Memory(readiness=Readiness(passing=_was_ready(pod, seen)))
         if seen.state != "running":
             memory.readiness, memory.passes, memory.failures = Readiness(), 0, 0
         return memory.readiness
@@ -211,12 +216,21 @@ class Keeper:
             node_name=self.node,
             secrets=secrets,
         )
-        self._seen[pod.metadata.uid] = await self._machine.start(wish, epoch=self._epoch())
+        started = await self._machine.start(wish, epoch=self._epoch(), records=self._records(pod))
+        self._seen[pod.metadata.uid] = started
         fresh = self._view.find(Pod, pod.metadata.name, pod.metadata.namespace)
         if fresh is not None and fresh.metadata.uid == pod.metadata.uid:
             await self._take_note(fresh)
         await self._event(pod, "Normal", "Started", f"started on {self.node}")
         self._queue.add((pod.metadata.namespace, pod.metadata.name))
+
+    def _records(self, pod: Pod) -> tuple[WorkloadRecord, ...]:
+        """The pod's workload as wished for, to be kept on the node: what is lost here is rebuilt from there."""
+        deployment = self._view.find(Deployment, workload_name(pod), pod.metadata.namespace)
+        if deployment is None:
+            return ()
+        bare = replace(deployment, status=DeploymentStatus())
+        return (WorkloadRecord(pod.metadata.namespace, f"Deployment/{deployment.metadata.name}", encode(bare)),)
 
     async def _start_again(self, pod: Pod, seen: ObservedContainer | None) -> float | None:
         """Restarts that the engine does not make, with back-off."""
@@ -275,9 +289,9 @@ class Keeper:
     # Checks
 
     def _probe_on(self, pod: Pod) -> None:
-        memory = self._memory.setdefault(pod.metadata.uid, _Memory())
         if pod.spec.containers[0].readiness_probe is None:
             return
+        memory = self._memory.setdefault(pod.metadata.uid, _Memory())
         if memory.probing is None or memory.probing.done():
             memory.probing = asyncio.create_task(self._probe(pod, memory), name=f"probe-{pod.metadata.name}")
 
@@ -348,6 +362,12 @@ class Keeper:
             await self._event(
                 pod, "Warning", "NodeUnreachable", f"it never ran on {self.node}, which went away: {error}"
             )
+
+
+def _was_ready(pod: Pod, seen: ObservedContainer) -> bool:
+    status = main_status(pod)
+    same = status is not None and status.container_id == seen.id and status.restart_count >= seen.restart_count
+    return same and is_ready(pod)
 
 
 def _got_worse(pod: Pod, status: PodStatus) -> bool:

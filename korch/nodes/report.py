@@ -87,6 +87,11 @@ class NodeReport:
         return self.facts.addresses
 
     @property
+    def image_names(self) -> frozenset[str]:
+        """Every name and id by which an image that the node holds can be asked for."""
+        return frozenset(name for image in self.images for name in (image.id, *image.names))
+
+    @property
     def clusters_seen(self) -> frozenset[str]:
         """Ids of the clusters that have containers there."""
         return frozenset(c.identity.cluster for c in self.containers if c.identity)

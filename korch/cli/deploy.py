@@ -1,0 +1,80 @@
+"""`korch deploy`: an app's wish, made true, with what happens shown as it happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from korch.cli.base import cluster_options, examples, limit_option, namespace_option, run
+
+if TYPE_CHECKING:
+    from korch.client.base import Client
+
+
+@click.command(
+    epilog=examples(
+        "# in a folder with a korch.yml",
+        "korch deploy --replicas 3",
+        "# without one",
+        "korch deploy registry.lab/web:1.4 --replicas 3 --port 8080:80 --env LOG_LEVEL=info",
+        "# what it would do",
+        "korch deploy --replicas 3 --dry-run -o yaml",
+    )
+)
+@click.argument("image", required=False)
+@click.option("--name", metavar="NAME", help="Name of the app; default: the image's.")
+@click.option("--replicas", type=click.IntRange(0, 10_000), metavar="N", help="How many; default: as before, else 1.")
+@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="korch.yml or Kubernetes YAML; `-` = stdin.")
+@click.option("--port", "ports", multiple=True, metavar="[NODE:]PORT", help="Publish a port; alone = on a free one.")
+@click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Environment variable.")
+@click.option("--env-file", "env_files", multiple=True, metavar="FILE", help="Environment that is kept as a Secret.")
+@click.option("--volume", "volumes", multiple=True, metavar="SOURCE:PATH", help="Named volume or path of the node.")
+@click.option("--cpu", metavar="AMOUNT", help="CPU asked for, such as 250m.")
+@click.option("--memory", metavar="AMOUNT", help="Memory asked for, and the limit, such as 64Mi.")
+@click.option("--command", metavar="WORDS", help="Arguments instead of the image's, split as a shell would.")
+@click.option("--node-selector", "selectors", multiple=True, metavar="LABEL=VALUE", help="Only nodes with this label.")
+@click.option("--health", metavar="PATH", help="HTTP path that answers 200 when a replica is ready.")
+@click.option("--registry-auth", metavar="FILE", help="Engine configuration with credentials for the image's registry.")
+@click.option("--timeout", "timeout_s", type=click.IntRange(1), default=120, show_default=True, metavar="S")
+@click.option(
+    "--settle",
+    "settle_s",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    metavar="S",
+    help="How long each replica must have run well before it counts.",
+)
+@click.option("--no-wait", is_flag=True, help="Record the wish only; `korch sync` or a master makes it true.")
+@click.option("--dry-run", is_flag=True, help="Show the objects, change nothing.")
+@click.option("-o", "--output", type=click.Choice(["yaml", "json"]), help="With --dry-run.")
+@namespace_option
+@limit_option
+@cluster_options()
+def deploy(**options: object) -> None:
+    """Run an app in N replicas on the hosts that suit best.
+
+    Without IMAGE and -f it reads korch.yml in this folder. The same command again changes nothing; a changed image or
+    setting is rolled out one replica at a time, and goes back when the new one fails.
+    """
+    from korch.cli.wishes import DeployOptions, read_wish
+
+    chosen = DeployOptions(**options)  # type: ignore[arg-type]
+    wish = read_wish(chosen)
+    if chosen.dry_run:
+        from korch.cli.wishes import show_dry_run
+
+        show_dry_run(wish, chosen)
+        return
+    limit = chosen.limit
+
+    async def act(client: Client) -> bool:
+        from korch.cli.rollout_view import carry_out
+
+        return await carry_out(
+            client, await wish.objects(client), chosen.timeout_s, wait=not chosen.no_wait, auth=wish.auth
+        )
+
+    if not run(act, limit=limit):
+        raise SystemExit(9)

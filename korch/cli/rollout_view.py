@@ -1,0 +1,118 @@
+"""Carries out declared objects and shows it: live lines while it goes, and where the replicas run at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from korch.cli.edge import show_error
+from korch.client.base import Client, Outcome, Progress, Workload
+from korch.client.declare import Declared, check_ports, declare, pin_images, title
+from korch.resources.meta import Object
+from korch.resources.pod import Pod
+from korch.resources.podstate import is_ready, main_status
+
+_MARKS = {"ready": "✓", "failed": "✗", "waiting": "…", "gone": "-", "stopping": "-"}
+
+
+async def carry_out(
+    client: Client, objects: Sequence[Object], timeout_s: int, *, wait: bool, auth: bytes | None = None
+) -> bool:
+    """Declare, then wait; whether all is true in the end. Errors of a rollout are shown here."""
+    pinned = await pin_images(client, objects, auth=auth)
+    await check_ports(client, pinned)
+    declared = await declare(client, pinned)
+    for found in declared:
+        click.echo(f"{title(found.obj)} {found.what}")
+    workloads = {found.workload: found for found in declared if found.workload is not None}
+    if not workloads:
+        return True
+    if not wait:
+        click.echo("The wish is on record. `korch sync` makes it true.")
+        return True
+    return await follow(client, list(workloads.values()), timeout_s)
+
+
+async def follow(client: Client, declared: Sequence[Declared], timeout_s: int) -> bool:
+    """Wait for declared workloads."""
+    since = {found.workload: found.since for found in declared if found.workload is not None}
+    return await converge(client, list(since), since, timeout_s)
+
+
+async def converge(client: Client, workloads: Sequence[Workload], since: dict[Workload, int], timeout_s: float) -> bool:
+    """Make workloads true and show it."""
+    outcomes = await client.converge(workloads, since=since, timeout_s=timeout_s, on_progress=show_progress)
+    for outcome in outcomes:
+        show_outcome(outcome)
+    for note in dict.fromkeys(note for outcome in outcomes for note in outcome.notes):
+        click.echo(f"Note: {note}", err=True)
+    for outcome in outcomes:
+        if outcome.error is not None:
+            show_error(outcome.error)
+    return all(outcome.error is None for outcome in outcomes)
+
+
+def show_progress(step: Progress) -> None:
+    """One line a step."""
+    if step.phase == "note":
+        click.echo(step.message, err=True)
+        return
+    if step.phase == "created":
+        return
+    mark = _mark(step.phase)
+    where = f" on {step.node}" if step.node else ""
+    more = f": {step.message}" if step.message else ""
+    click.echo(f"  {mark} {step.pod}{where} {step.phase}{more}")
+
+
+def _mark(phase: str) -> str:
+    mark = _MARKS.get(phase, "·")
+    try:
+        mark.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return {"✓": "+", "✗": "x", "…": "."}.get(mark, "-")
+    colour = {"ready": "green", "failed": "red"}.get(phase)
+    return click.style(mark, fg=colour) if colour else mark
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """Where the replicas run and how to reach them."""
+    from korch.cli.output import table
+
+    ready = sum(is_ready(pod) for pod in outcome.pods)
+    if outcome.error is None and not outcome.changed:
+        click.echo(f"{outcome.workload}: nothing to change, {ready} of {len(outcome.pods)} replicas run")
+    elif outcome.error is None:
+        click.echo(f"{outcome.workload}: {ready} of {len(outcome.pods)} replicas run")
+    if outcome.pods:
+        rows = [
+            (pod.metadata.name, pod.spec.node_name or "-", _word(pod), " ".join(addresses(pod)) or "-")
+            for pod in outcome.pods
+        ]
+        click.echo(table(rows, ("POD", "NODE", "STATE", "REACH IT AT")))
+
+
+def _word(pod: Pod) -> str:
+    if is_ready(pod):
+        return "ready"
+    status = main_status(pod)
+    if status is not None and status.state.waiting is not None:
+        return status.state.waiting.reason
+    return (pod.status.phase or "Pending").lower()
+
+
+def addresses(pod: Pod) -> tuple[str, ...]:
+    """Where the pod's published ports are reached."""
+    status = main_status(pod)
+    if status is None:
+        return ()
+    seen = {}
+    for port in status.published:
+        if ":" in port.host_ip and not pod.status.host_ip.count(":"):
+            continue
+        host = port.host_ip if port.host_ip not in {"", "0.0.0.0", "::"} else pod.status.host_ip  # noqa: S104
+        text = f"http://{host}:{port.host_port}" if port.protocol == "TCP" else f"{host}:{port.host_port}/udp"
+        seen[port.container_port, port.protocol] = text
+    return tuple(seen.values())

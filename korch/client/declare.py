@@ -1,0 +1,130 @@
+"""Declares workloads: exact images on record, then the objects; nothing is written before all is known to be right."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from msgspec.structs import replace
+
+from korch.client.base import Client, Workload
+from korch.errors import InvalidError
+from korch.resources.codec import with_meta
+from korch.resources.images import PINNED, pinned_meta, pinned_template
+from korch.resources.kinds import kind_of
+from korch.resources.meta import Object
+from korch.resources.node import Node
+from korch.resources.pod import Pod, PodSpec
+from korch.resources.workload import Deployment, ReplicaSet
+
+FAILED_REVISION = "korch.dev/failed-revision"
+T = TypeVar("T", bound=Object)
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """One object after its declaration. `since` is the generation that a wait for it begins at."""
+
+    obj: Object
+    what: Literal["created", "configured", "unchanged"]
+
+    @property
+    def workload(self) -> Workload | None:
+        """The workload to wait for, when it is one."""
+        if not isinstance(self.obj, Deployment | ReplicaSet | Pod):
+            return None
+        return Workload(self.obj.metadata.namespace, self.obj.metadata.name)
+
+    @property
+    def since(self) -> int:
+        """The generation of this wish."""
+        return self.obj.metadata.generation
+
+
+def pod_spec_of(obj: Object) -> PodSpec | None:
+    """The pod spec in a workload, None for other kinds."""
+    if isinstance(obj, Deployment | ReplicaSet):
+        return obj.spec.template.spec
+    return obj.spec if isinstance(obj, Pod) else None
+
+
+async def pin_images(client: Client, objects: Sequence[Object], *, auth: bytes | None = None) -> tuple[Object, ...]:
+    """The objects with what their images' tags stand for now; each image is asked for once."""
+    exact: dict[str, str] = {}
+    pinned: list[Object] = []
+    for obj in objects:
+        spec = pod_spec_of(obj)
+        if spec is None or not spec.containers:
+            pinned.append(obj)
+            continue
+        image = spec.containers[0].image
+        if image not in exact:
+            exact[image] = await client.resolve_image(image, auth=auth)
+        pinned.append(_pinned(obj, exact[image]))
+    return tuple(pinned)
+
+
+def _pinned(obj: Object, exact: str) -> Object:
+    if isinstance(obj, Deployment):
+        return replace(obj, spec=replace(obj.spec, template=pinned_template(obj.spec.template, exact)))
+    if isinstance(obj, ReplicaSet):
+        return replace(obj, spec=replace(obj.spec, template=pinned_template(obj.spec.template, exact)))
+    return replace(obj, metadata=pinned_meta(obj.metadata, exact))
+
+
+async def check_ports(client: Client, objects: Sequence[Object]) -> None:
+    """Refuse more replicas than nodes when a node port is fixed: they could never all run."""
+    nodes = (await client.list(Node)).items
+    usable = sum(_in_inventory(node) for node in nodes)
+    for obj in objects:
+        if not isinstance(obj, Deployment):
+            continue
+        fixed = [
+            port.host_port for found in obj.spec.template.spec.containers for port in found.ports if port.host_port
+        ]
+        wanted = 1 if obj.spec.replicas is None else obj.spec.replicas
+        if fixed and wanted > usable:
+            raise InvalidError(
+                f'"{obj.metadata.name}": {wanted} replicas cannot share node port {fixed[0]} on {usable} node(s)',
+                hint=f"Ask for at most {usable} replicas, or let a free node port be chosen:"
+                " give the container port alone.",
+            )
+
+
+def _in_inventory(node: Node) -> bool:
+    return all(found.reason != "NotInInventory" for found in node.status.conditions if found.type == "Ready")
+
+
+async def declare(client: Client, objects: Sequence[Object]) -> tuple[Declared, ...]:
+    """Apply in order. A revision that was given up before is tried again: somebody asks for it."""
+    declared = []
+    for obj in objects:
+        applied: Object
+        applied, what = await client.apply(obj)
+        if isinstance(applied, Deployment) and FAILED_REVISION in applied.metadata.annotations:
+            meta = applied.metadata
+            applied, what = await client.modify(Deployment, meta.name, meta.namespace, _retry), "configured"
+        declared.append(Declared(applied, what))
+    return tuple(declared)
+
+
+def _retry(deployment: Deployment) -> Deployment:
+    kept = {key: text for key, text in deployment.metadata.annotations.items() if key != FAILED_REVISION}
+    return with_meta(deployment, annotations=kept)
+
+
+def title(obj: Object) -> str:
+    """`deployment/web`."""
+    return f"{kind_of(obj).name.lower()}/{obj.metadata.name}"
+
+
+def new_token() -> str:
+    """A few random characters for a new Secret's name."""
+    return secrets.token_hex(4)
+
+
+def is_pinned(obj: Object) -> bool:
+    """Whether the workload's exact image is on record."""
+    if isinstance(obj, Deployment | ReplicaSet):
+        return PINNED in obj.spec.template.metadata.annotations
+    return PINNED in obj.metadata.annotations

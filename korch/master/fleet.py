@@ -1,0 +1,248 @@
+"""The hosts of a cluster as this process reaches them: connected and looked at all at once, each with its outcome."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from korch.client.base import NodeSeen
+from korch.errors import InvalidError, KorchError, NotFoundError
+from korch.inventory.hostnames import node_name
+from korch.inventory.model import Host
+from korch.master.cluster import Cluster
+from korch.nodes.machine import ClusterIdentity, Machine
+from korch.nodes.register import (
+    CLAIM_TOKEN,
+    declared_node,
+    failed_status,
+    load_of,
+    new_node,
+    seen_status,
+    without_inventory,
+)
+from korch.nodes.report import NodeReport, choose_address
+from korch.resources.codec import with_meta
+from korch.resources.node import Node, NodeLoad
+from korch.ssh.base import Transport
+from korch.ssh.connect import Connector
+from korch.store.history import LoadHistory, Sample
+
+CONNECT_S = 10.0
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """A host that answers. `address` is its node address, "" when it is not clear."""
+
+    host: Host
+    machine: Machine
+    report: NodeReport
+    address: str
+
+
+class Fleet:
+    """Connections and the last look at each host. `errors` says why a node is not among the contacts."""
+
+    def __init__(self, cluster: Cluster, *, prompt: Callable[[str], str] | None = None) -> None:
+        self._cluster = cluster
+        self._connector = Connector(cluster.settings, prompt=prompt)
+        self._hosts = {node_name(host.name): host for host in cluster.hosts().hosts}
+        self._transports: dict[str, Transport] = {}
+        self._machines: dict[str, Machine] = {}
+        self._contacts: dict[str, Contact] = {}
+        self._tokens: dict[str, str] = {}
+        self._history = LoadHistory(cluster.settings.cluster_dir / "load.db")
+        self.errors: dict[str, KorchError] = {}
+
+    @property
+    def placeable(self) -> frozenset[str]:
+        """Nodes that were reached and that `--limit` leaves."""
+        within = {node_name(name) for name in self._cluster.hosts().placeable}
+        return frozenset(within & self._contacts.keys())
+
+    def host(self, node: str) -> Host:
+        """The inventory's entry of a node (or of a host by its own name)."""
+        found = self._hosts.get(node) or next((host for host in self._hosts.values() if host.name == node), None)
+        if found is None:
+            known = ", ".join(sorted(self._hosts)) or "none"
+            raise NotFoundError(f'"{node}" is not in the inventory', hint=f"It has: {known}.")
+        return found
+
+    def machine(self, node: str) -> Machine:
+        """The machine behind a node; it connects when it is first used."""
+        host = self.host(node)
+        name = node_name(host.name)
+        if name not in self._machines:
+            record = self._cluster.record
+            identity = ClusterIdentity(id=record.id, name=record.name, master_host=record.master_host)
+            self._machines[name] = Machine(
+                self.transport(name), identity, engine=host.engine, shared=host.shared, become=host.become
+            )
+        return self._machines[name]
+
+    def transport(self, node: str) -> Transport:
+        """The transport to a node."""
+        host = self.host(node)
+        name = node_name(host.name)
+        if name not in self._transports:
+            self._transports[name] = self._connector.transport_for(host)
+        return self._transports[name]
+
+    @property
+    def connector(self) -> Connector:
+        """Host keys and SSH options."""
+        return self._connector
+
+    def mark_lost(self, node: str, error: KorchError) -> None:
+        """A node that was reached in this run went away."""
+        self._contacts.pop(node, None)
+        self.errors[node] = error
+
+    async def contacts(self, *, claim: bool) -> dict[str, Contact]:
+        """Every host that can be worked with, looked at at least once; `claim` marks them as this cluster's."""
+        if not self._contacts and not self.errors:
+            await self.survey()
+        usable = {name: found for name, found in self._contacts.items() if found.report.state in _USABLE}
+        if claim:
+            fresh = {name: found for name, found in usable.items() if found.report.claim is None}
+            results = await _each(fresh, lambda found: found.machine.claim())
+            for name, result in results.items():
+                if isinstance(result, KorchError):
+                    self.mark_lost(name, result)
+                    usable.pop(name)
+        return usable
+
+    async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = False) -> tuple[NodeSeen, ...]:
+        """Look at nodes now and record it, in the inventory's order. No names: all, and those that left it."""
+        wanted = {node_name(self.host(name).name): self.host(name) for name in names} or self._hosts
+        loads = {load.metadata.name: load for load in (await self._cluster.objects.list(NodeLoad)).items}
+        nodes = {node.metadata.name: node for node in (await self._cluster.objects.list(Node)).items}
+
+        async def look(name: str) -> NodeReport:
+            await self.transport(name).connect(timeout_s=CONNECT_S)
+            old = loads.get(name)
+            return await self.machine(name).report(
+                previous_ticks=old.cpu_ticks if old else None, measure_cpu=measure_cpu
+            )
+
+        looked = await _each({name: name for name in wanted}, look)
+        self._refuse_twins(looked, nodes)
+        seen = await asyncio.gather(
+            *(self._record(name, host, looked[name], nodes.get(name), loads.get(name)) for name, host in wanted.items())
+        )
+        gone = () if names else await self._record_gone(nodes)
+        await self._keep_history(seen)
+        return (*seen, *gone)
+
+    def _refuse_twins(self, looked: dict[str, NodeReport | KorchError], nodes: dict[str, Node]) -> None:
+        """Two names for one machine: its containers would be counted twice."""
+        known = {
+            node.metadata.annotations.get(CLAIM_TOKEN, ""): name for name, node in nodes.items() if name in self._hosts
+        }
+        for name, report in sorted(looked.items()):
+            if isinstance(report, KorchError) or not report.machine_token:
+                continue
+            twin = known.setdefault(report.machine_token, name)
+            if twin != name:
+                raise InvalidError(
+                    f'"{twin}" and "{name}" are the same machine: both show the claim file of one',
+                    hint="Keep one of the two names in the inventory"
+                    " (a cloned machine: remove /var/lib/korch on the clone first).",
+                )
+
+    async def _record(
+        self, name: str, host: Host, found: NodeReport | KorchError, node: Node | None, load: NodeLoad | None
+    ) -> NodeSeen:
+        objects, now = self._cluster.objects, self._cluster.clock.now()
+        if node is None:
+            node = await objects.create(new_node(host))
+        elif declared_node(host, node) != node:
+            node = await objects.modify(Node, name, "", lambda old: declared_node(host, old))
+        if isinstance(found, KorchError):
+            self._contacts.pop(name, None)
+            self.errors[name] = found
+            node = await self._set_status(node, failed_status(node, found, now))
+            return NodeSeen(node, load, found)
+        self.errors.pop(name, None)
+        address = choose_address(found, host, ssh_address=await self._ssh_address(host))
+        self._contacts[name] = Contact(host, self.machine(name), found, address or "")
+        if found.machine_token and node.metadata.annotations.get(CLAIM_TOKEN) != found.machine_token:
+            node = await objects.modify(Node, name, "", lambda old: _with_token(old, found.machine_token))
+        node = await self._set_status(node, seen_status(node, host, found, address, now))
+        sample = load_of(name, found, load, now)
+        sample = await (
+            objects.create(sample) if load is None else objects.modify(NodeLoad, name, "", lambda _: _newer(_, sample))
+        )
+        return NodeSeen(node, sample)
+
+    async def _set_status(self, node: Node, status: object) -> Node:
+        return await self._cluster.objects.modify(
+            Node, node.metadata.name, "", lambda old: replace(old, status=status), status=True
+        )
+
+    async def _ssh_address(self, host: Host) -> str:
+        if host.connection == "local":
+            return ""
+        return (await self._connector.options_for(host)).hostname
+
+    async def _record_gone(self, nodes: dict[str, Node]) -> tuple[NodeSeen, ...]:
+        """Nodes that the inventory no longer has: never lost, only closed to new pods."""
+        gone = []
+        for name in sorted(nodes.keys() - self._hosts.keys()):
+            status = without_inventory(nodes[name], self._cluster.clock.now())
+            gone.append(NodeSeen(await self._set_status(nodes[name], status), None))
+        return tuple(gone)
+
+    async def _keep_history(self, seen: Sequence[NodeSeen]) -> None:
+        """Into the bounded local file of samples; a full disk there spoils nothing else."""
+        now = self._cluster.clock.now()
+        samples = [
+            Sample(found.node.metadata.name, now, _measured(found.load))
+            for found in seen
+            if found.load is not None and found.error is None
+        ]
+        with contextlib.suppress(KorchError, OSError):
+            await self._history.append(*samples)
+
+    async def close(self) -> None:
+        """Hang up everywhere."""
+        await asyncio.gather(*(transport.close() for transport in self._transports.values()), return_exceptions=True)
+        await self._history.close()
+        await self._connector.close()
+
+
+_USABLE = frozenset({"Ready", "DiskPressure", "MemoryPressure"})
+
+
+async def _each(items: Mapping[str, A], call: Callable[[A], Awaitable[T]]) -> dict[str, T | KorchError]:
+    """`call` for all at the same time; a result or an error for each."""
+
+    async def one(item: A) -> T | KorchError:
+        try:
+            return await call(item)
+        except KorchError as error:
+            return error
+
+    results = await asyncio.gather(*(one(item) for item in items.values()))
+    return dict(zip(items, results, strict=True))
+
+
+def _measured(load: NodeLoad) -> dict[str, float]:
+    """The figures of a sample that a history is kept of."""
+    used = load.memory_total_bytes - load.memory_available_bytes
+    figures = {"load1": load.load1, "memory": used / load.memory_total_bytes if load.memory_total_bytes else 0.0}
+    return figures | ({"cpu": load.cpu_busy} if load.cpu_busy is not None else {})
+
+
+def _with_token(node: Node, token: str) -> Node:
+    return with_meta(node, annotations={**node.metadata.annotations, CLAIM_TOKEN: token})
+
+
+def _newer(old: NodeLoad, sample: NodeLoad) -> NodeLoad:
+    """The new sample with the identity of the stored one."""
+    return replace(sample, metadata=old.metadata)

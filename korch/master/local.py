@@ -1,0 +1,223 @@
+"""The in-process client: a cluster opened on this machine, without a master in between."""
+
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from korch.client.base import (
+    Check,
+    ClusterInfo,
+    LogOptions,
+    NodeSeen,
+    Outcome,
+    Progress,
+    Workload,
+)
+from korch.engines.names import container_name
+from korch.errors import ConflictError, HostUnreachableError, InvalidError, KorchError
+from korch.master.cluster import Cluster, open_cluster
+from korch.objects.objects import Change, ObjectList
+from korch.resources.meta import LabelSelector, Object
+from korch.resources.pod import Pod
+from korch.settings import Settings
+from korch.ssh.base import Stream
+
+if TYPE_CHECKING:
+    from korch.master.fleet import Fleet
+
+T = TypeVar("T", bound=Object)
+
+
+async def open_client(settings: Settings, *, limit: str = "", need_inventory: bool = True) -> "LocalClient":
+    """A client on the cluster of the settings; the caller closes it."""
+    stack = AsyncExitStack()
+    try:
+        cluster = await stack.enter_async_context(open_cluster(settings, limit=limit, need_inventory=need_inventory))
+    except BaseException:
+        await stack.aclose()
+        raise
+    return LocalClient(cluster, stack)
+
+
+class LocalClient:
+    """Implements `korch.client.base.Client` on objects and SSH; connections are made when first needed."""
+
+    def __init__(self, cluster: Cluster, stack: AsyncExitStack) -> None:
+        self.cluster, self._stack = cluster, stack
+        self._fleet: Fleet | None = None
+
+    @property
+    def fleet(self) -> "Fleet":
+        """The hosts; loading what SSH needs takes a moment, so that is left until somebody asks."""
+        if self._fleet is None:
+            from korch.master.fleet import Fleet
+
+            self._fleet = Fleet(self.cluster, prompt=_prompt if sys.stdin.isatty() and sys.stderr.isatty() else None)
+        return self._fleet
+
+    async def info(self) -> ClusterInfo:
+        """The cluster's record, and who leads."""
+        from korch.store.lease import Lead
+
+        record = self.cluster.record
+        holder = await Lead(self.cluster.store, lock_file=self.cluster.settings.cluster_dir / "lead.lock").holder()
+        lead = holder.identity if holder else ""
+        return ClusterInfo(record.id, record.name, record.inventories, record.created, lead)
+
+    # Objects
+
+    async def get(self, type_: type[T], name: str, namespace: str = "default") -> T:
+        """One object."""
+        return await self.cluster.objects.get(type_, name, namespace)
+
+    async def list(
+        self, type_: type[T], namespace: str = "", *, selector: str | LabelSelector | None = None
+    ) -> ObjectList[T]:
+        """Objects of one kind."""
+        return await self.cluster.objects.list(type_, namespace, selector=selector)
+
+    def watch(
+        self, type_: type[T], namespace: str = "", *, after: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[Change[T]]]:
+        """Changes after a revision."""
+        return self.cluster.objects.watch(type_, namespace, after=after)
+
+    async def modify(self, type_: type[T], name: str, namespace: str, change: Callable[[T], T | None]) -> T:
+        """Read, change, write."""
+        return await self.cluster.objects.modify(type_, name, namespace, change)
+
+    async def create(self, obj: T) -> T:
+        """A new object."""
+        return await self.cluster.objects.create(obj)
+
+    async def apply(self, obj: Object) -> tuple[Object, Literal["created", "configured", "unchanged"]]:
+        """Declare an object."""
+        return await self.cluster.objects.apply(obj)
+
+    async def delete(self, type_: type[T], name: str, namespace: str = "default") -> None:
+        """Remove an object."""
+        await self.cluster.objects.delete(type_, name, namespace)
+
+    # Nodes
+
+    async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = True) -> tuple[NodeSeen, ...]:
+        """Look at nodes now."""
+        return await self.fleet.survey(names, measure_cpu=measure_cpu)
+
+    async def check(self, name: str) -> tuple[Check, ...]:
+        """The doctor."""
+        from korch.master.doctor import examine
+
+        return await examine(self.cluster, self.fleet, name)
+
+    async def fetch_host_key(self, name: str) -> tuple[str, str]:
+        """(key type, fingerprint) that the node shows now."""
+        shown = await self.fleet.connector.shown_key(self.fleet.host(name))
+        return shown.key.type, shown.key.fingerprint
+
+    async def trust_host_key(self, name: str, fingerprint: str) -> None:
+        """Accept the node's key when it still has this fingerprint."""
+        shown = await self.fleet.connector.shown_key(self.fleet.host(name))
+        if shown.key.fingerprint != fingerprint:
+            raise ConflictError(
+                f"{name} shows {shown.key.fingerprint} now, not {fingerprint}; nothing was accepted",
+                hint="Compare it with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the machine itself.",
+            )
+        self.fleet.connector.trust(shown)
+
+    # Workloads
+
+    async def resolve_image(self, image: str, *, auth: bytes | None = None) -> str:
+        """The exact image that a reference stands for, as the first node that can tell sees it."""
+        contacts = await self.fleet.contacts(claim=True)
+        if not contacts:
+            raise self._nobody()
+        problems: list[KorchError] = []
+        for name in sorted(contacts, key=lambda node: (node not in self.fleet.placeable, node)):
+            try:
+                info = await contacts[name].machine.resolve_image(image, auth=auth)
+            except HostUnreachableError as error:
+                self.fleet.mark_lost(name, error)
+                problems.append(error)
+                continue
+            except InvalidError:
+                raise
+            except KorchError as error:
+                problems.append(error)
+                if len(problems) >= 3:
+                    break
+                continue
+            return info.pinned
+        raise problems[0]
+
+    def _nobody(self) -> KorchError:
+        reasons = "; ".join(str(error) for _, error in sorted(self.fleet.errors.items())[:3])
+        hint = "Look at them with `korch nodes` and `korch node check`."
+        return HostUnreachableError(f"no node can be worked with: {reasons or 'none is Ready'}", host="", hint=hint)
+
+    async def converge(
+        self,
+        workloads: Sequence[Workload],
+        *,
+        since: Mapping[Workload, int],
+        timeout_s: float,
+        on_progress: Callable[[Progress], None],
+    ) -> tuple[Outcome, ...]:
+        """Make these wishes true in this process, or follow the one that does."""
+        from korch.master.oneshot import OneShot
+
+        run = OneShot(self.cluster, self.fleet, workloads, since=since, on_progress=on_progress)
+        return await run.run(timeout_s)
+
+    # Streams
+
+    @asynccontextmanager
+    async def logs(self, pod: Pod, options: LogOptions) -> AsyncIterator[Stream]:
+        """The running log command of a pod's container."""
+        machine = self.fleet.machine(_node_of(pod))
+        command = await machine.logs_command(
+            self._container(pod),
+            follow=options.follow,
+            tail=options.tail,
+            since=f"{options.since_s}s" if options.since_s is not None else "",
+            timestamps=options.timestamps,
+        )
+        async with machine.transport.stream(command, become=machine.become) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def exec(
+        self, pod: Pod, argv: Sequence[str], *, stdin: bool, pty: tuple[int, int] | None
+    ) -> AsyncIterator[Stream]:
+        """A command in a pod's container."""
+        machine = self.fleet.machine(_node_of(pod))
+        command = await machine.exec_command(self._container(pod), tuple(argv), stdin=stdin, tty=pty is not None)
+        async with machine.transport.stream(command, pty=pty, become=machine.become) as stream:
+            yield stream
+
+    def _container(self, pod: Pod) -> str:
+        """The name of the pod's container in its node's engine."""
+        meta = pod.metadata
+        name = pod.spec.containers[0].name
+        return container_name(self.cluster.record.name, meta.namespace, meta.name, name, meta.uid)
+
+    async def close(self) -> None:
+        """Release everything."""
+        if self._fleet is not None:
+            await self._fleet.close()
+        await self._stack.aclose()
+
+
+def _node_of(pod: Pod) -> str:
+    if not pod.spec.node_name:
+        raise InvalidError(
+            f'pod "{pod.metadata.name}" runs nowhere yet', hint=f"See why: korch why {pod.metadata.name}"
+        )
+    return pod.spec.node_name
+
+
+def _prompt(question: str) -> str:
+    import getpass
+
+    return getpass.getpass(question)

@@ -26,6 +26,7 @@ class Tree:
 
     mount: Path
     controllers: frozenset[str]
+    unified: bool = False  # version 2
 
 
 def parse_mounts(text: str) -> tuple[Tree, ...]:
@@ -37,7 +38,7 @@ def parse_mounts(text: str) -> tuple[Tree, ...]:
         _, mount, kind, options, *_ = line.split(" ")
         if kind in ("cgroup", "cgroup2"):
             controllers = known.intersection(options.split(",")) if kind == "cgroup" else frozenset()
-            trees[Path(mount)] = Tree(Path(mount), frozenset(controllers))
+            trees[Path(mount)] = Tree(Path(mount), frozenset(controllers), kind == "cgroup2")
     return tuple(trees.values())
 
 
@@ -46,12 +47,13 @@ class Groups:
 
     def __init__(self, parent: str, mounts: str | None = None) -> None:
         self._parent = parent
-        self._trees = parse_mounts(mounts if mounts is not None else Path("/proc/self/mounts").read_text())
-        if not self._trees:
+        trees = parse_mounts(mounts if mounts is not None else Path("/proc/self/mounts").read_text())
+        if not trees:
             raise SetupError(
-                "no control groups are mounted under /sys/fs/cgroup", hint="mount -t cgroup2 none /sys/fs/cgroup"
+                "no control groups are mounted on this machine", hint="mount -t cgroup2 none /sys/fs/cgroup"
             )
-        self.version = 2 if not any(tree.controllers for tree in self._trees) else 1
+        self.version = 1 if any(tree.controllers for tree in trees) else 2
+        self._trees = trees if self.version == 1 else tuple(tree for tree in trees if tree.unified)
 
     def create(self, child: str, *, cpus: float | None = None, memory_bytes: int | None = None) -> None:
         """Make the group, if need be, and set its limits."""

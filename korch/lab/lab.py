@@ -26,6 +26,7 @@ from korch.lab.record import (
 from korch.lab.registry import push_samples, start_registry
 from korch.lab.rootfs import NodeFiles, Surroundings, build, host_public_keys
 from korch.lab.spec import (
+    PRIVATE_REGISTRY_PORT,
     REGISTRY_PORT,
     LabStatus,
     Names,
@@ -144,6 +145,34 @@ class Lab:
             for spec in record.specs
         )
         return LabStatus(self.name, str(self.inventory_path), self.image(), self.registry, tuple(nodes))
+
+    def rebuild(self, node: str) -> None:
+        """Make the node anew, as on its first day: empty disk, new host keys, no faults."""
+        with locked_folder(self.folder):
+            self._files(node).done.unlink(missing_ok=True)
+        self.up(self._record().specs)
+
+    def wipe(self, node: str) -> None:
+        """End the node's faults and remove its containers and korch's records; images and settings stay."""
+        target, engine = self._target(node), self.spec(node).engine
+        target.groups.freeze(node, False)
+        faults.heal(target)
+        self.start(node)
+        faults.free_disk(target)
+        faults.stop_burning(target)
+        if engine == "docker":
+            faults.start_docker(target)
+        if engine != "none":
+            script = 'ids=$("$1" ps -aq) && { [ -z "$ids" ] || "$1" rm -f $ids; }'
+            self.exec_in(node, ("sh", "-c", script, "sh", engine))
+        forget = "rm -rf /var/lib/korch/* /root/.local/state/korch /home/lab/.local/state/korch"
+        self.exec_in(node, ("sh", "-c", forget))
+
+    def open_private_registry(self, user: str, password: str) -> str:
+        """Serve the same images at a second address that asks for this user and password; returns `host:port`."""
+        address = f"{self._record().prefix}.1:{PRIVATE_REGISTRY_PORT}"
+        start_registry(self._groups(), self.folder / "registry", address, credentials=(user, password))
+        return address
 
     @property
     def exists(self) -> bool:
@@ -274,9 +303,8 @@ class Lab:
 
     def _ensure_node(self, groups: Groups, record: Record, spec: NodeSpec) -> None:
         files = self._files(spec.name)
-        around = Surroundings(
-            f"{record.prefix}.1:{REGISTRY_PORT}", self.ssh_key.with_suffix(".pub").read_text().strip()
-        )
+        registries = tuple(f"{record.prefix}.1:{port}" for port in (REGISTRY_PORT, PRIVATE_REGISTRY_PORT))
+        around = Surroundings(registries, self.ssh_key.with_suffix(".pub").read_text().strip())
         signature = f"{_LAYOUT} {spec_text(spec)} {around}"
         if not files.done.exists() or files.done.read_text() != signature:
             self._remove_node(spec.name, record.numbers[spec.name])

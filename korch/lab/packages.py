@@ -92,7 +92,7 @@ def _query(wanted: Sequence[str]) -> str:
 
 def _install(names: Sequence[str], optional: Sequence[str]) -> None:
     """Install these, and of the optional ones those that this release of the system has."""
-    lock = ("-o", "DPkg::Lock::Timeout=300")
+    lock = ("-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0")
     for refresh in (False, True):  # no package lists yet, or so old that the files they name are gone
         if refresh and _apt("update", "-qq", *lock) != 0:
             break

@@ -12,35 +12,55 @@ from korch.lab.cgroups import Groups
 from korch.lab.image import Blob, Image, sample_images
 from korch.lab.machine import program, run
 
-REGISTRY = "_registry"  # control group; no node can be called so
+REGISTRY, PRIVATE = "_registry", "_registry-private"  # control groups; no node can be called so
 # The caller's proxy settings must not stand between this machine and its own bridge.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def start_registry(groups: Groups, folder: Path, address: str) -> None:
-    """Serve a registry at `host:port`, its data in the folder; nothing when it is up already."""
-    if answers(address):
+def start_registry(groups: Groups, folder: Path, address: str, *, credentials: tuple[str, str] | None = None) -> None:
+    """Serve the folder's images at `host:port`, to everybody or to one user. An open one that is up is kept."""
+    group = PRIVATE if credentials else REGISTRY
+    if credentials is None and answers(address):
         return
-    groups.create(REGISTRY)
-    groups.kill(REGISTRY)
+    groups.create(group)
+    groups.kill(group)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = folder / "config.json"  # JSON is YAML
     storage = {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}}
-    settings.write_text(
-        json.dumps({"version": 0.1, "log": {"level": "warn"}, "storage": storage, "http": {"addr": address}})
-    )
+    settings: dict[str, object] = {
+        "version": 0.1,
+        "log": {"level": "warn"},
+        "storage": storage,
+        "http": {"addr": address},
+    }
+    if credentials:
+        settings["auth"] = {"htpasswd": {"realm": "lab", "path": str(_write_users(folder, credentials))}}
+    config = folder / f"{group.strip('_')}.json"  # JSON is YAML
+    config.write_text(json.dumps(settings))
     log = folder / "registry.log"
-    spawn(join_then(groups.joins(REGISTRY), ("docker-registry", "serve", str(settings))), log)
+    spawn(join_then(groups.joins(group), ("docker-registry", "serve", str(config))), log)
     wait_until(f"registry {address}", lambda: answers(address), timeout_s=15.0, log=log)
 
 
 def answers(address: str) -> bool:
-    """Whether a registry is at home there."""
+    """Whether a registry is at home there, be it one that asks who we are."""
     try:
         with _OPENER.open(f"http://{address}/v2/", timeout=2.0) as response:
             return bool(response.status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code == 401
     except OSError:
         return False
+
+
+def _write_users(folder: Path, credentials: tuple[str, str]) -> Path:
+    """An Apache password file; the registry reads bcrypt hashes only."""
+    import bcrypt
+
+    user, password = credentials
+    users = folder / "users"
+    users.write_text(f"{user}:{bcrypt.hashpw(password.encode(), bcrypt.gensalt(5)).decode()}\n")
+    return users
 
 
 def push_samples(address: str, repository: str = "web") -> None:

@@ -76,7 +76,7 @@ class NodeFiles:
 class Surroundings:
     """What a node's files say about the lab around it."""
 
-    registry: str
+    registries: tuple[str, ...]  # without TLS
     public_key: str
 
 
@@ -89,7 +89,7 @@ def build(files: NodeFiles, spec: NodeSpec, around: Surroundings) -> None:
     _write_accounts(files, spec, around.public_key)
     _write_system_settings(files.etc, spec)
     _write_sshd(files.etc, spec)
-    _write_engine_settings(files.etc, around.registry)
+    _write_engine_settings(files.etc, around.registries)
     _hide_programs(files.usr, spec)
     for name in ("bin", "etc", "games", "include", "lib", "sbin", "share", "src"):
         (files.folder / "local" / name).mkdir()
@@ -197,14 +197,15 @@ def _write_sshd(etc: Path, spec: NodeSpec) -> None:
         run("ssh-keygen", "-q", "-t", kind, "-N", "", "-C", f"root@{spec.name}", "-f", str(path))
 
 
-def _write_engine_settings(etc: Path, registry: str) -> None:
+def _write_engine_settings(etc: Path, registries: tuple[str, ...]) -> None:
     _hide_all(Path("/etc/docker"), etc / "docker")
     _hide_all(Path("/etc/containers"), etc / "containers")
     _hide_all(Path("/etc/cni/net.d"), etc / "cni/net.d")
-    docker = {"insecure-registries": [registry], "storage-driver": "overlay2"}
+    docker = {"insecure-registries": registries, "storage-driver": "overlay2"}
     _write(etc / "docker" / "daemon.json", [json.dumps(docker)])
     _write(etc / "containers" / "policy.json", [json.dumps({"default": [{"type": "insecureAcceptAnything"}]})])
-    _write(etc / "containers" / "registries.conf", ["[[registry]]", f'location = "{registry}"', "insecure = true"])
+    known = [line for address in registries for line in ("[[registry]]", f'location = "{address}"', "insecure = true")]
+    _write(etc / "containers" / "registries.conf", known)
     settings = ["[containers]", 'default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]']
     settings += [
         "[network]",

@@ -13,6 +13,7 @@ State = Literal["running", "off", "paused", "partitioned"]
 FIRST_NUMBER = 11  # of a node in its subnet; .1 is the bridge
 LAST_NUMBER = 254
 REGISTRY_PORT = 5000
+PRIVATE_REGISTRY_PORT = 5001  # with user and password, when a test asks for it
 DEFAULT_LAB = "lab"
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}

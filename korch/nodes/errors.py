@@ -1,5 +1,8 @@
 """What goes wrong on a node, as errors for people: one place where an engine's complaint becomes an exception. Pure."""
 
+import re
+from collections.abc import Sequence
+
 from korch.engines.errors import Explanation, Step, explain
 from korch.engines.wish import EngineName
 from korch.errors import (
@@ -39,15 +42,25 @@ class EngineCallError(CommandFailedError):
 def engine_error(
     host: str, what: str, stderr: str, *, step: Step, engine: EngineName, image: str = ""
 ) -> EngineCallError | NoPermissionError | EngineDownError | EngineMissingError:
-    """The narrowest error for an engine's complaint; `what` is the object in the user's words."""
+    """The narrowest error for an engine's complaint; `what` is the object in the user's words, "" if the
+    meaning names it."""
     return error_of(host, what, explain(stderr, step=step, image=image, engine=engine), stderr)
+
+
+def port_holder(message: str, running: Sequence[str]) -> str:
+    """The container that publishes the port which `message` calls taken, or ""; `running`: lines `NAME PORTS`."""
+    port = re.search(r":(\d+) of the node is taken", message)
+    if port is None:
+        return ""
+    holds = re.compile(rf"[:\s]{port[1]}->")
+    return next((line.split(" ", 1)[0] for line in running if holds.search(line)), "")
 
 
 def error_of(
     host: str, what: str, meaning: Explanation, stderr: str = ""
 ) -> EngineCallError | NoPermissionError | EngineDownError | EngineMissingError:
     """The error for a known meaning."""
-    message = f"{what} on {host}: {meaning.message}"
+    message = f"{what} on {host}: {meaning.message}" if what else f"{host}: {meaning.message}"
     match meaning.node_state:
         case "NoPermission":
             return NoPermissionError(f"{host}: {meaning.message}", host=host, hint=meaning.hint)

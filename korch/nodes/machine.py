@@ -39,7 +39,7 @@ from korch.errors import (
 )
 from korch.nodes.answer import Answer
 from korch.nodes.courier import Courier
-from korch.nodes.errors import engine_error
+from korch.nodes.errors import engine_error, port_holder
 from korch.nodes.report import ClusterIdentity, NodeReport, parse_clock, parse_report
 from korch.ssh.base import Result, Transport
 
@@ -237,7 +237,7 @@ class Machine:
         )
         failed = answer.first("failed")
         if failed is not None:
-            raise engine_error(self.host, f'image "{image}"', failed.text, step="pull", engine=engine, image=image)
+            raise engine_error(self.host, "", failed.text, step="pull", engine=engine, image=image)
         found = answer.first("image")
         line = next((line for line in (found.lines if found else ()) if line.startswith("{")), None)
         if line is None:
@@ -322,7 +322,10 @@ class Machine:
         what = f"container {wish.identity.container} of pod {wish.identity.pod}"
         failed = answer.first("failed")
         if failed is not None:
-            raise engine_error(self.host, what, failed.text, step="start", engine=engine, image=wish.image)
+            error = engine_error(self.host, what, failed.text, step="start", engine=engine, image=wish.image)
+            holder = port_holder(str(error), self._lines(answer, "others"))
+            error.hint = f"{error.hint} It is published by container {holder}." if holder else error.hint
+            raise error
         found = parse_containers("\n".join(self._lines(answer, "containers")))
         if not found:
             text = "\n".join(self._lines(answer, "containers"))

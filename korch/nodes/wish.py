@@ -53,15 +53,16 @@ def container_wish(
     )
     security = _Security(spec.security_context, container.security_context)
     requests, limits = container.resources.requests, container.resources.limits
+    env = _environment(pod, container, secrets or {}, node_address, node_name)
     always = spec.restart_policy in {"", "Always"} and len(spec.containers) == 1 and not spec.init_containers
     grace_s = spec.termination_grace_period_seconds
     return ContainerWish(
         identity=identity,
         cluster_name=cluster.name,
         image=image_reference(pod),
-        entrypoint=container.command,
-        args=container.args,
-        env=_environment(pod, container, secrets or {}, node_address, node_name),
+        entrypoint=_words(pod, container.command, env),
+        args=_words(pod, container.args, env),
+        env=env,
         ports=_ports(pod, container, node_address),
         mounts=_mounts(pod, container, cluster),
         cpu_limit_millis=cpu_millis(limits["cpu"]) if "cpu" in limits else 0,
@@ -142,6 +143,19 @@ def _expand(text: str, earlier: Mapping[str, EnvValue]) -> tuple[str, bool]:
         return match[0] if known is None else known.value
 
     return re.sub(r"\$\$|\$\(([-._a-zA-Z0-9]+)\)", fill, text), secret
+
+
+def _words(pod: Pod, words: tuple[str, ...], env: tuple[EnvValue, ...]) -> tuple[str, ...]:
+    """Words of a command with `$(NAME)` filled in. A secret never becomes part of a command line."""
+    values = {entry.name: entry for entry in env}
+    expanded = [_expand(word, values) for word in words]
+    for word, (_, secret) in zip(words, expanded, strict=True):
+        if secret:
+            raise InvalidError(
+                f'pod {pod.metadata.name}: "{word}" in the command would show a secret to every user of the node',
+                hint='Let the program read the variable itself: command [sh, -c], args ["exec prog $NAME"].',
+            )
+    return tuple(text for text, _ in expanded)
 
 
 def _secret(pod: Pod, secrets: Mapping[str, Secret], name: str, *, optional: bool) -> Secret | None:

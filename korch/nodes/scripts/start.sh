@@ -47,6 +47,12 @@ korch_fail() {
     korch_unlock
     echo "@korch failed $1"
     printf '%s\n' "$2"
+    case $2 in
+    *'already in use'* | *'already allocated'*)
+        echo '@korch others'
+        "$korch_engine" ps --format '{{.Names}} {{.Ports}}' 2>/dev/null </dev/null
+        ;;
+    esac
     echo '@korch end'
     exit 0
 }

@@ -16,8 +16,8 @@ from korch.lab.record import (
     Record,
     claim_name,
     locked_folder,
-    owner_of,
     read_record,
+    refuse_foreign,
     release_name,
     replace_text,
     spec_text,
@@ -41,6 +41,7 @@ from korch.settings import korch_home
 _WORKERS = 6
 _LAYOUT = hashlib.sha256(Path(rootfs.__file__).read_bytes()).hexdigest()  # nodes made by other code are made anew
 BOOT_TIMEOUT_S = 90.0
+MACHINE_LOCK = Path("/run/lock")  # held while a lab takes a name or a network
 
 
 class Lab:
@@ -108,9 +109,11 @@ class Lab:
         if len({spec.name for spec in wanted}) != len(wanted):
             raise SetupError(f'lab "{self.name}": two nodes have the same name')
         machine.require({spec.engine for spec in wanted})
+        refuse_foreign(self.name, self.folder)  # before a folder is made
         with locked_folder(self.folder):
             machine.require_disk(self.folder)
-            claim_name(self.name, self.folder)
+            with locked_folder(MACHINE_LOCK):
+                claim_name(self.name, self.folder)
             record = self._prepare(wanted)
             groups = self._groups()
             self._ensure_lxcfs(groups)
@@ -123,17 +126,20 @@ class Lab:
         return self.status()
 
     def down(self) -> None:
-        """Remove every trace of the lab, whatever a crash left. Needs no record: the names in the kernel are enough."""
+        """Remove every trace of the lab, whatever a crash left. Needs no record: the names in the kernel are enough.
+
+        ForbiddenError when the lab of that name lives in another folder that still exists: it is somebody else's.
+        """
         machine.require_root()
-        owner = owner_of(self.name)
-        for folder in {self.folder, owner or self.folder}:
-            with locked_folder(folder):
-                groups = self._groups()
-                groups.kill()
-                network.remove_all(self.names)
-                groups.remove()
-                self._remove_folder(folder)
-        release_name(self.name)
+        refuse_foreign(self.name, self.folder)
+        with locked_folder(self.folder):
+            refuse_foreign(self.name, self.folder)  # somebody may have come up while we waited
+            groups = self._groups()
+            groups.kill()
+            network.remove_all(self.names)
+            groups.remove()
+            self._remove_folder(self.folder)
+            release_name(self.name)
         with suppress(OSError):
             self.folder.parent.rmdir()  # stays when other labs are in it
 
@@ -279,7 +285,7 @@ class Lab:
     def _prepare(self, wanted: tuple[NodeSpec, ...]) -> Record:
         """Network, key and record; nodes that are not wanted any more are gone."""
         before = read_record(self.folder / "lab.json")
-        with locked_folder(Path("/run/lock")):  # two labs must not choose the same network
+        with locked_folder(MACHINE_LOCK):  # two labs must not choose the same network
             prefix = network.choose_subnet(self.names, before.prefix if before else None)
             network.make_bridge(self.names, prefix)
         numbers = assign_numbers(tuple(spec.name for spec in wanted), before.numbers if before else {})

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from korch.errors import SetupError
+from korch.errors import ForbiddenError
 from korch.lab.spec import NodeSpec
 
 OWNERS = Path("/run/korch-labs")  # one file a lab: the folder that it lives in; gone after a reboot, as the lab is
@@ -65,14 +65,19 @@ def owner_of(name: str) -> Path | None:
         return None
 
 
-def claim_name(name: str, folder: Path) -> None:
-    """Note that the lab of that name lives in this folder; SetupError when one lives elsewhere."""
+def refuse_foreign(name: str, folder: Path) -> None:
+    """Nothing, or ForbiddenError when the lab of that name lives in another folder, which still exists."""
     owner = owner_of(name)
     if owner is not None and owner != folder and owner.exists():
-        raise SetupError(
-            f'a lab named "{name}" is up already on this machine, in {owner}',
-            hint=f"KORCH_HOME={owner.parent.parent} korch lab down, or set KORCH_HOME to that folder.",
+        raise ForbiddenError(
+            f'a lab named "{name}" is up already on this machine, in {owner}; it is left alone',
+            hint=f"Take another name (korch lab --name NAME), or, if it is yours: KORCH_HOME={owner.parent.parent}.",
         )
+
+
+def claim_name(name: str, folder: Path) -> None:
+    """Note that the lab of that name lives in this folder; ForbiddenError when one lives elsewhere."""
+    refuse_foreign(name, folder)
     OWNERS.mkdir(exist_ok=True)
     replace_text(OWNERS / name, f"{folder}\n")
 

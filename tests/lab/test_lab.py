@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from korch.cli.lab import lab as lab_command
-from korch.errors import SetupError
+from korch.errors import ForbiddenError
 from korch.lab import network
 from korch.lab.cgroups import Groups
 from korch.lab.lab import Lab
@@ -180,10 +180,16 @@ def test_up_makes_exactly_the_nodes_asked_for(make_lab: Callable[..., Lab]) -> N
     assert_no_trace(lab)
 
 
-def test_name_of_a_running_lab_is_refused_elsewhere(docker_lab: Lab, tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="is up already"):
-        Lab(docker_lab.name, tmp_path).up((NodeSpec("n1"),))
-    assert docker_lab.status().nodes[0].state == "running"
+def test_lab_of_somebody_else_is_left_alone(docker_lab: Lab, tmp_path: Path) -> None:
+    other = Lab(docker_lab.name, tmp_path)
+    pid = docker_lab.pid("n1")
+    with pytest.raises(ForbiddenError, match="is up already"):
+        other.up((NodeSpec("n1"),))
+    with pytest.raises(ForbiddenError, match="left alone") as caught:
+        other.down()
+    assert str(docker_lab.folder.parents[1]) in caught.value.hint
+    assert docker_lab.pid("n1") == pid
+    assert docker_lab.inventory_path.exists()
 
 
 def test_down_cleans_up_after_crashes(make_lab: Callable[..., Lab]) -> None:

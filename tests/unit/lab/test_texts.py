@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from korch.errors import SetupError
+from korch.errors import ForbiddenError
 from korch.lab import record as records
 from korch.lab.image import VERSIONS, sample_images
 from korch.lab.inventory import inventory_text, known_hosts_text
@@ -76,7 +76,7 @@ def test_one_name_one_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert owner_of("x") is None
     claim_name("x", mine)
     claim_name("x", mine)
-    with pytest.raises(SetupError, match="up already") as caught:
+    with pytest.raises(ForbiddenError, match="up already") as caught:
         claim_name("x", theirs)
     assert f"KORCH_HOME={tmp_path / 'a'}" in caught.value.hint
     mine.rmdir()  # its folder is gone, so the lab is too

@@ -5,6 +5,7 @@ so that the pods roll, and the old revision still finds the values that it ran w
 """
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -225,7 +226,7 @@ def _one_of(choices: Mapping[str, tuple[str, ...]]) -> Affinity:
 
 
 def _container(app: App, secret: str) -> Container:
-    plain = tuple(EnvVar(name=name, value=value) for name, value in sorted(app.env.items()))
+    plain = tuple(EnvVar(name=name, value=_literal(value)) for name, value in sorted(app.env.items()))
     hidden = tuple(
         EnvVar(name=name, value_from=EnvVarSource(secret_key_ref=SecretKeySelector(name=secret, key=name)))
         for name in sorted(set(app.secrets))
@@ -234,8 +235,8 @@ def _container(app: App, secret: str) -> Container:
     return Container(
         name=app.name,
         image=app.image,
-        command=app.entrypoint,
-        args=app.command,
+        command=tuple(_literal(word) for word in app.entrypoint),
+        args=tuple(_literal(word) for word in app.command),
         working_dir=app.workdir,
         env=plain + hidden,
         ports=_ports(app.ports),
@@ -255,6 +256,11 @@ def _container(app: App, secret: str) -> Container:
         image_pull_policy=_PULL[app.pull],
         security_context=_security(app),
     )
+
+
+def _literal(text: str) -> str:
+    """Text that stays as it is: Kubernetes fills in `$(NAME)` and reads `$$` as `$`; the short form does neither."""
+    return re.sub(r"\$(?=[$(])", "$$", text)
 
 
 def _ports(ports: tuple[Port, ...]) -> tuple[ContainerPort, ...]:

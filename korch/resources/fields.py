@@ -216,7 +216,7 @@ def rule_for(context: str, field: str) -> Rule | None:
 
 
 @lru_cache(maxsize=256)
-def struct_fields(type_: type[Struct]) -> dict[str, inspect.Field]:
+def struct_fields(type_: type[msgspec.Struct]) -> dict[str, inspect.Field]:
     """The fields of a type by their name in manifests."""
     info = inspect.type_info(type_)
     if not isinstance(info, inspect.StructType):

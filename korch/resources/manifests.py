@@ -1,7 +1,6 @@
 """Kubernetes manifests as typed objects: every mistake with its file, line and path; nothing ignored in silence."""
 
 import difflib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +29,6 @@ _INSTEAD = {
     "PersistentVolume": "Use a csi volume with driver volumes.korch.dev: a named volume of the node's engine.",
     "ServiceAccount": "Remove it: pods have no API token.",
 }
-_REFERENCE = re.compile(r"(?<!\$)\$\(([A-Za-z_.-][A-Za-z0-9_.-]*)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +140,6 @@ def _read_object(tree: Tree, kind: Kind, reading: _Reading) -> None:
     name = obj.metadata.name or (f"{obj.metadata.generate_name}x" if obj.metadata.generate_name else "")
     for problem in problems_of(with_defaults(with_meta(obj, name=name))):
         reading.mistake(line_of(tree, problem.path), problem.path, problem.message)
-    _check_references(tree, "", reading)
     reading.objects.append((obj, f"{reading.source}:{tree.line}"))
 
 
@@ -268,31 +265,3 @@ def _scalar(tree: Tree, options: list[inspect.Type], path: str, reading: _Readin
     )
     reading.mistake(tree.line, path, f"must be {wanted}, not {tree.kind}{quoted}")
     return None
-
-
-# --- $(NAME) ---
-
-
-def _check_references(tree: Tree, path: str, reading: _Reading) -> None:
-    """Kubernetes replaces `$(NAME)` by a variable of the container; korch passes values on as they are."""
-    if isinstance(tree.value, list):
-        for index, item in enumerate(tree.value):
-            _check_references(item, f"{path}[{index}]", reading)
-    elif isinstance(tree.value, dict):
-        if "image" in tree.value and "env" in tree.value:
-            _check_container_references(tree, path, reading)
-        for key, item in tree.value.items():
-            _check_references(item, f"{path}.{key}" if path else key, reading)
-
-
-def _check_container_references(tree: Tree, path: str, reading: _Reading) -> None:
-    container = plain(tree)
-    names = {env["name"] for env in container["env"] or ()}
-    texts = [(f"{path}.env[{i}].value", env.get("value") or "") for i, env in enumerate(container["env"] or ())]
-    for part in ("command", "args"):
-        texts += [(f"{path}.{part}[{i}]", word) for i, word in enumerate(container.get(part) or ())]
-    for where, text in texts:
-        for found in _REFERENCE.finditer(text):
-            if found[1] in names:
-                message = f"{found[0]} is not replaced by the variable {found[1]}: write the value itself"
-                reading.mistake(line_of(tree, where.removeprefix(path).lstrip(".")), where, message)

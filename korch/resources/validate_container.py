@@ -184,8 +184,6 @@ def _check_capabilities(container: Container, path: str, problems: Problems) -> 
         return
     check_user(context.run_as_user, f"{path}.runAsUser", problems)
     check_user(context.run_as_group, f"{path}.runAsGroup", problems)
-    if context.run_as_group is not None and context.run_as_user is None:
-        problems.add(f"{path}.runAsGroup", "needs runAsUser beside it: engines take both together")
     capabilities = context.capabilities
     for name in (*capabilities.add, *capabilities.drop) if capabilities else ():
         if not re.fullmatch(r"[A-Z][A-Z_]*", name, re.ASCII):
@@ -219,8 +217,8 @@ def _check_probe(probe: Probe, path: str, ports: tuple[ContainerPort, ...], prob
         problems.check(f"{path}.httpGet.port", _probe_port_problem(get.port, ports))
         if not get.path.startswith("/") or not re.fullmatch(r"[!-~]+", get.path, re.ASCII):
             problems.add(f"{path}.httpGet.path", f'"{get.path}" is not a path such as /healthz')
-        if get.scheme not in ("HTTP", "HTTPS"):
-            problems.add(f"{path}.httpGet.scheme", f'"{get.scheme}" is not HTTP or HTTPS')
+        if get.scheme != "HTTP":
+            problems.add(f"{path}.httpGet.scheme", f'"{get.scheme}" is not checked; use HTTP, tcpSocket or exec')
         for header in get.http_headers:
             if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", header.name, re.ASCII) or "\n" in header.value:
                 problems.add(f"{path}.httpGet.httpHeaders", f'"{header.name}" is not a header')

@@ -10,6 +10,7 @@ from korch.resources.pod import (
     NodeSelectorTerm,
     PodAffinityTerm,
     PodSpec,
+    SecurityContext,
     Toleration,
     Volume,
     WeightedPodAffinityTerm,
@@ -22,7 +23,7 @@ from korch.resources.templates import PUBLISH_ANNOTATION
 from korch.resources.validate_container import check_container, check_unique, check_user
 
 VOLUME_DRIVER = "volumes.korch.dev"
-_HOST_PATH_TYPES = ("", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket")
+_HOST_PATH_TYPES = ("", "Directory", "DirectoryOrCreate", "File", "Socket")
 _EFFECTS = ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
@@ -38,6 +39,7 @@ def check_pod_spec(spec: PodSpec, path: str, problems: Problems, *, template: bo
     check_unique((f'"{name}"' for name in names), f"{path}.volumes", "volume", problems)
     for index, volume in enumerate(spec.volumes):
         _check_volume(volume, f"{path}.volumes[{index}]", problems)
+    _check_scratch(spec, path, problems)
     _check_life(spec, path, problems, template=template)
     _check_placement(spec, path, problems)
 
@@ -71,10 +73,14 @@ def _check_life(spec: PodSpec, path: str, problems: Problems, *, template: bool)
         problems.check(f"{path}.hostname", dns_label_problem(spec.hostname))
     for index, reference in enumerate(spec.image_pull_secrets):
         problems.check(f"{path}.imagePullSecrets[{index}].name", dns_subdomain_problem(reference.name))
-    if spec.security_context is not None:
-        context = spec.security_context
-        check_user(context.run_as_user, f"{path}.securityContext.runAsUser", problems)
-        check_user(context.run_as_group, f"{path}.securityContext.runAsGroup", problems)
+    context = spec.security_context or SecurityContext()
+    check_user(context.run_as_user, f"{path}.securityContext.runAsUser", problems)
+    check_user(context.run_as_group, f"{path}.securityContext.runAsGroup", problems)
+    for container in spec.containers:
+        own = container.security_context or SecurityContext()
+        user, group = (own.run_as_user, context.run_as_user), (own.run_as_group, context.run_as_group)
+        if user == (None, None) and group != (None, None):
+            problems.add(f"{path}.securityContext.runAsGroup", "needs runAsUser: engines take both together")
 
 
 # --- volumes ---
@@ -96,6 +102,13 @@ def _check_volume(volume: Volume, path: str, problems: Problems) -> None:
             _check_size(volume.empty_dir.size_limit, volume.empty_dir.medium, f"{path}.emptyDir.sizeLimit", problems)
     if volume.csi is not None:
         _check_csi(volume.csi, f"{path}.csi", problems)
+
+
+def _check_scratch(spec: PodSpec, path: str, problems: Problems) -> None:
+    scratch = {volume.name for volume in spec.volumes if volume.empty_dir is not None}
+    for index, container in enumerate(spec.containers):
+        mounted = (f'"{mount.name}"' for mount in container.volume_mounts if mount.name in scratch)
+        check_unique(mounted, f"{path}.containers[{index}].volumeMounts", "emptyDir", problems)
 
 
 def _check_size(size: str | int, medium: str, path: str, problems: Problems) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from korch.cli.files import in_namespace, read_text
 from korch.client.base import Client
 from korch.client.declare import new_token
 from korch.errors import InvalidError, NotFoundError
@@ -123,7 +123,7 @@ def read_wish(options: DeployOptions) -> Wish:
     apps: list[tuple[App, str]] = []
     manifests: list[Object] = []
     for file in files:
-        text, source = _read(file)
+        text, source = read_text(file)
         documents = load_trees(text, source)
         if documents and all(is_short_form(found) for found in documents):
             apps.extend((_app_from_flags(options, app), where) for app, where in load_apps(text, source))
@@ -131,7 +131,7 @@ def read_wish(options: DeployOptions) -> Wish:
             loaded = load_manifests(text, source)
             for warning in loaded.warnings:
                 click.echo(f"Warning: {warning}", err=True)
-            manifests.extend(_in_namespace(obj, options.namespace) for obj, _ in loaded.objects)
+            manifests.extend(in_namespace(obj, options.namespace) for obj, _ in loaded.objects)
     _check_flags(options, apps, manifests)
     return Wish(options, tuple(apps), tuple(manifests), values)
 
@@ -153,24 +153,10 @@ def _default_file() -> str:
     )
 
 
-def _read(file: str) -> tuple[str, str]:
-    """(text, name for messages)."""
-    if file == "-":
-        return sys.stdin.read(), "<stdin>"
-    try:
-        return Path(file).read_text(encoding="utf-8"), file
-    except FileNotFoundError as error:
-        raise InvalidError(f"{file} does not exist") from error
-    except UnicodeDecodeError as error:
-        raise InvalidError(f"{file} is not UTF-8 text") from error
-    except OSError as error:
-        raise InvalidError(f"{file} cannot be read: {error.strerror}") from error
-
-
 def _env_file_values(files: tuple[str, ...]) -> dict[str, str]:
     values: dict[str, str] = {}
     for file in files:
-        text, source = _read(file)
+        text, source = read_text(file)
         values |= parse_env_file(text, source)
     return values
 
@@ -229,14 +215,6 @@ def _pair(text: str, flag: str) -> tuple[str, str]:
     if not equals or not name:
         raise InvalidError(f"{flag} {text!r} is not NAME=VALUE")
     return name, value
-
-
-def _in_namespace(obj: Object, namespace: str) -> Object:
-    from korch.resources.kinds import kind_of
-
-    if not kind_of(obj).namespaced or obj.metadata.namespace:
-        return obj
-    return msgspec.structs.replace(obj, metadata=msgspec.structs.replace(obj.metadata, namespace=namespace))
 
 
 def show_dry_run(wish: Wish, options: DeployOptions) -> None:

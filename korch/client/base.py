@@ -62,6 +62,17 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One thing that would happen. `node` "" = no node fits."""
+
+    do: Literal["start", "stop", "wait"]
+    workload: str
+    node: str
+    pod: str  # "" for one that has no name yet
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One precondition on a node, as `korch node check` prints it. `cure` says what to do when it is not ok."""
 
@@ -153,6 +164,14 @@ class Client(Protocol):
 
         `since` gives the generation from which on a rollback is the answer to this wish.
         """
+        ...
+
+    async def preview(self, objects: Sequence[Object]) -> tuple[PlannedStep, ...]:
+        """What declaring these objects would change, per node and in order; nothing is done."""
+        ...
+
+    async def fail_over(self) -> tuple[str, ...]:
+        """Give up the replicas of nodes that nobody reaches, so that others take their place; a line for each."""
         ...
 
     async def check(self, name: str) -> tuple[Check, ...]:

@@ -60,6 +60,11 @@ class Fleet:
         self.errors: dict[str, KorchError] = {}
 
     @property
+    def node_names(self) -> tuple[str, ...]:
+        """The nodes of the inventory, in its order."""
+        return tuple(self._hosts)
+
+    @property
     def placeable(self) -> frozenset[str]:
         """Nodes that were reached and that `--limit` leaves."""
         within = {node_name(name) for name in self._cluster.hosts().placeable}

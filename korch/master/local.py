@@ -11,6 +11,7 @@ from korch.client.base import (
     LogOptions,
     NodeSeen,
     Outcome,
+    PlannedStep,
     Progress,
     Workload,
 )
@@ -19,7 +20,9 @@ from korch.errors import ConflictError, HostUnreachableError, InvalidError, Korc
 from korch.master.cluster import Cluster, open_cluster
 from korch.objects.objects import Change, ObjectList
 from korch.resources.meta import LabelSelector, Object
+from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
+from korch.resources.workload import Deployment, ReplicaSet
 from korch.settings import Settings
 from korch.ssh.base import Stream
 
@@ -169,6 +172,29 @@ class LocalClient:
 
         run = OneShot(self.cluster, self.fleet, workloads, since=since, on_progress=on_progress)
         return await run.run(timeout_s)
+
+    async def preview(self, objects: Sequence[Object]) -> tuple[PlannedStep, ...]:
+        """What declaring these objects would change; nothing is done."""
+        from korch.controllers.preview import preview
+
+        nodes = (await self.list(Node)).items
+        loads = {load.metadata.name: load for load in (await self.list(NodeLoad)).items}
+        pods, sets = (await self.list(Pod)).items, (await self.list(ReplicaSet)).items
+        steps: list[PlannedStep] = []
+        for obj in objects:
+            if not isinstance(obj, Deployment):
+                continue
+            wish = await self.cluster.objects.would_apply(obj)
+            own = [one for one in sets if any(ref.uid == wish.metadata.uid for ref in one.metadata.owner_references)]
+            now = self.cluster.clock.now()
+            steps += preview(wish, own, pods, nodes, loads, now=now, allowed=self.fleet.placeable)
+        return tuple(steps)
+
+    async def fail_over(self) -> tuple[str, ...]:
+        """Give up the replicas of nodes that nobody reaches."""
+        from korch.master.failover import fail_over
+
+        return await fail_over(self.cluster, self.fleet)
 
     # Streams
 

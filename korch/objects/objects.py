@@ -248,6 +248,16 @@ class Objects:
             return after, "unchanged" if same else "configured"
         raise ConflictError(f"{prepare.subject(obj)} comes and goes", hint="Somebody else deletes it: try it again.")
 
+    async def would_apply(self, obj: T) -> T:
+        """What `apply` would leave in the store; nothing is written."""
+        kind = kind_of(obj)
+        namespace = (obj.metadata.namespace or DEFAULT_NAMESPACE) if kind.namespaced else ""
+        stored = await self.find(type(obj), obj.metadata.name, namespace)
+        if stored is not None:
+            return prepare.for_update(applying.merged(obj, stored), stored)
+        new = with_meta(applying.declared(obj), namespace=namespace)
+        return prepare.for_create(new, name=obj.metadata.name, uid="new", now=self._clock.now())
+
     async def bind(self, pod: Pod, node: str, decision_json: str) -> Pod:
         """The pod on its node, with the decision on record; `ConflictError` when it is bound elsewhere, or goes."""
 

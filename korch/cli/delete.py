@@ -1,0 +1,120 @@
+"""`korch delete`: an app, or any other object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from korch.cli.base import cluster_options, examples, namespace_option, run
+
+if TYPE_CHECKING:
+    from korch.client.base import Client, Workload
+
+
+@click.command(epilog=examples("korch delete web", "korch delete deploy/web pod/one-off", "korch delete -f web.yml"))
+@click.argument("names", nargs=-1, metavar="[KIND] NAME...")
+@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="What a manifest or korch.yml names.")
+@click.option("--timeout", "timeout_s", type=click.IntRange(1), default=120, show_default=True, metavar="S")
+@click.option("--no-wait", is_flag=True, help="Record the wish only; containers go with the next `korch sync`.")
+@namespace_option
+@cluster_options()
+def delete(names: tuple[str, ...], files: tuple[str, ...], timeout_s: int, no_wait: bool, namespace: str) -> None:
+    """Remove apps or other objects, with their containers.
+
+    A bare NAME is a deployment. Named volumes stay on their nodes.
+    """
+    if not names and not files:
+        raise click.UsageError("say what to delete: a name, KIND/NAME, or -f FILE")
+
+    async def act(client: Client) -> bool:
+        from korch.cli.rollout_view import converge
+
+        workloads = await _remove(client, names, files, namespace)
+        if not workloads or no_wait:
+            return True
+        done = await converge(client, workloads, {}, timeout_s)
+        await _drop_unused_secrets(client)
+        return done
+
+    if not run(act):
+        raise SystemExit(9)
+
+
+async def _remove(client: Client, names: tuple[str, ...], files: tuple[str, ...], namespace: str) -> list[Workload]:
+    """Deletes; the workloads whose containers are to go."""
+    from korch.client.base import Workload
+    from korch.resources.kinds import kind_of_type
+    from korch.resources.pod import Pod
+    from korch.resources.workload import Deployment, ReplicaSet
+
+    workloads = []
+    targets = _targets(names, namespace) + _from_files(files, namespace)
+    for type_, name, space in targets:
+        await client.get(type_, name, space)
+    for type_, name, space in targets:
+        await client.delete(type_, name, space)
+        click.echo(f"{kind_of_type(type_).name.lower()}/{name} deleted")
+        if type_ in {Deployment, ReplicaSet, Pod}:
+            workloads.append(Workload(space, await _workload_of(client, type_, name, space)))
+    return list(dict.fromkeys(workloads))
+
+
+async def _workload_of(client: Client, type_, name: str, namespace: str) -> str:  # type: ignore[no-untyped-def]
+    """A deleted pod of a deployment is replaced: the wait is for the whole app."""
+    from korch.errors import NotFoundError
+    from korch.resources.podstate import workload_name
+
+    try:
+        return workload_name(await client.get(type_, name, namespace))
+    except NotFoundError:
+        return name
+
+
+def _targets(names: tuple[str, ...], namespace: str):  # type: ignore[no-untyped-def]
+    from korch.cli.refs import parse_refs
+    from korch.errors import InvalidError
+    from korch.resources.kinds import kind_named
+    from korch.resources.workload import Deployment
+
+    if not names:
+        return []
+    if "/" not in "".join(names):
+        try:
+            kind_named(names[0])
+        except InvalidError:
+            return [(Deployment, name, namespace) for name in names]
+        if len(names) == 1:
+            raise click.UsageError(f"say which: korch delete {names[0]} NAME")
+    return [(ref.kind.type, name, namespace) for ref in parse_refs(names) for name in ref.names]
+
+
+def _from_files(files: tuple[str, ...], namespace: str):  # type: ignore[no-untyped-def]
+    from korch.cli.files import manifest_files, read_manifests, read_text
+    from korch.resources.meta import Object
+    from korch.resources.shortform import is_short_form, load_apps
+    from korch.resources.workload import Deployment
+    from korch.resources.yamltree import load_trees
+
+    found: list[tuple[type[Object], str, str]] = []
+    for file in manifest_files(files):
+        text, source = read_text(file)
+        trees = load_trees(text, source)
+        if trees and all(is_short_form(tree) for tree in trees):
+            found += [(Deployment, app.name, app.namespace or namespace) for app, _ in load_apps(text, source)]
+        else:
+            objects = read_manifests((file,), namespace)
+            found += [(type(obj), obj.metadata.name, obj.metadata.namespace) for obj in objects]
+    return found
+
+
+async def _drop_unused_secrets(client: Client) -> None:
+    """Secrets that deploys made and that no revision names any more."""
+    from korch.resources.expand import unused_secrets
+    from korch.resources.misc import Secret
+    from korch.resources.workload import Deployment, ReplicaSet
+
+    workloads: list[Deployment | ReplicaSet] = list((await client.list(Deployment)).items)
+    workloads += (await client.list(ReplicaSet)).items
+    for secret in unused_secrets((await client.list(Secret)).items, workloads):
+        await client.delete(Secret, secret.metadata.name, secret.metadata.namespace)

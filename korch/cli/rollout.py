@@ -1,0 +1,195 @@
+"""`korch rollout`: status, history, undo and restart of an app."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from korch.cli.base import cluster_options, examples, limit_option, namespace_option, run
+
+if TYPE_CHECKING:
+    from korch.client.base import Client
+    from korch.resources.workload import Deployment, ReplicaSet
+
+_timeout = click.option("--timeout", "timeout_s", type=click.IntRange(1), default=120, show_default=True, metavar="S")
+
+
+@click.group(epilog=examples("korch rollout status web", "korch rollout history web", "korch rollout undo web"))
+def rollout() -> None:
+    """Status, history, undo and restart of an app's rollouts."""
+
+
+@rollout.command(epilog=examples("korch rollout status web"))
+@click.argument("app")
+@namespace_option
+@cluster_options()
+def status(app: str, namespace: str) -> None:
+    """Say how far a rollout is; exit 0 when it is done, 9 when it failed or goes on."""
+
+    async def act(client: Client) -> bool:
+        from korch.resources.podstate import condition
+        from korch.resources.workload import Deployment
+
+        found = await client.get(Deployment, _name(app), namespace)
+        current = found.status
+        progressing = condition(current.conditions, "Progressing")
+        rolled = condition(current.conditions, "RolledBack")
+        done = progressing is not None and progressing.reason == "NewReplicaSetAvailable"
+        fresh = current.observed_generation == found.metadata.generation
+        wanted = found.spec.replicas
+        click.echo(
+            f"{found.metadata.name}: {current.updated_replicas} of {wanted} replicas are up to date,"
+            f" {current.available_replicas} are available"
+        )
+        if rolled is not None:
+            click.echo(f"{rolled.reason} ({rolled.last_transition_time}): {rolled.message}")
+        if not (done and fresh):
+            click.echo("The wish is not true yet: `korch sync` goes on with it.")
+        return done and fresh
+
+    if not run(act, need_inventory=False):
+        raise SystemExit(9)
+
+
+@rollout.command(epilog=examples("korch rollout history web"))
+@click.argument("app")
+@namespace_option
+@cluster_options()
+def history(app: str, namespace: str) -> None:
+    """List the revisions that an app can go back to."""
+
+    async def act(client: Client) -> None:
+        from korch.cli.output import age, table
+        from korch.resources.images import PINNED
+        from korch.resources.workload import Deployment
+
+        deployment = await client.get(Deployment, _name(app), namespace)
+        rows = []
+        import time
+
+        for found in await _revisions(client, deployment):
+            notes = found.spec.template.metadata.annotations
+            image = found.spec.template.spec.containers[0].image
+            digest = notes.get(PINNED, "").rpartition("sha256:")[2][:12]
+            rows.append(
+                (
+                    _revision(found),
+                    "yes" if found.spec.replicas else "",
+                    "yes" if found.metadata.annotations.get("korch.dev/completed") == "true" else "never",
+                    f"{image} ({digest})" if digest else image,
+                    age(found.metadata.creation_timestamp, time.time()),
+                )
+            )
+        click.echo(table(rows, ("REVISION", "RUNS NOW", "RAN WELL", "IMAGE", "AGE")))
+
+    run(act, need_inventory=False)
+
+
+@rollout.command(epilog=examples("korch rollout undo web", "korch rollout undo web --to-revision 3"))
+@click.argument("app")
+@click.option("--to-revision", type=click.IntRange(1), metavar="N", help="Default: the last one that ran well.")
+@_timeout
+@namespace_option
+@limit_option
+@cluster_options()
+def undo(app: str, to_revision: int | None, timeout_s: int, namespace: str, limit: str) -> None:
+    """Go back to an earlier revision; no argument is needed for the last one that ran well."""
+
+    async def act(client: Client) -> bool:
+        from msgspec.structs import replace
+
+        from korch.controllers.deployment import template_of
+        from korch.resources.workload import Deployment
+
+        deployment = await client.get(Deployment, _name(app), namespace)
+        target = _target(deployment, await _revisions(client, deployment), to_revision)
+
+        def change(found: Deployment) -> Deployment:
+            return replace(found, spec=replace(found.spec, template=template_of(target)))
+
+        return await _change(client, deployment, change, f"goes back to revision {_revision(target)}", timeout_s)
+
+    if not run(act, limit=limit):
+        raise SystemExit(9)
+
+
+@rollout.command(epilog=examples("korch rollout restart web"))
+@click.argument("app")
+@_timeout
+@namespace_option
+@limit_option
+@cluster_options()
+def restart(app: str, timeout_s: int, namespace: str, limit: str) -> None:
+    """Replace all replicas by new ones, one at a time."""
+
+    async def act(client: Client) -> bool:
+        import time
+
+        from msgspec.structs import replace
+
+        from korch.resources.codec import with_meta
+        from korch.resources.times import rfc3339
+        from korch.resources.workload import Deployment
+
+        stamp = rfc3339(time.time())
+        deployment = await client.get(Deployment, _name(app), namespace)
+
+        def change(found: Deployment) -> Deployment:
+            meta = found.spec.template.metadata
+            notes = {**meta.annotations, "kubectl.kubernetes.io/restartedAt": stamp}
+            template = replace(found.spec.template, metadata=replace(meta, annotations=notes))
+            return with_meta(replace(found, spec=replace(found.spec, template=template)))
+
+        return await _change(client, deployment, change, "restarts", timeout_s)
+
+    if not run(act, limit=limit):
+        raise SystemExit(9)
+
+
+async def _change(client: Client, deployment: Deployment, change, what: str, timeout_s: int) -> bool:  # type: ignore[no-untyped-def]
+    from korch.cli.rollout_view import follow
+    from korch.client.declare import Declared
+    from korch.resources.workload import Deployment
+
+    made = await client.modify(Deployment, deployment.metadata.name, deployment.metadata.namespace, change)
+    click.echo(f"deployment/{deployment.metadata.name} {what}")
+    return await follow(client, [Declared(made, "configured")], timeout_s)
+
+
+def _name(app: str) -> str:
+    return app.removeprefix("deployment/").removeprefix("deploy/")
+
+
+def _revision(found: ReplicaSet) -> int:
+    from korch.controllers.rollout import revision_of
+
+    return revision_of(found)
+
+
+async def _revisions(client: Client, deployment: Deployment) -> list[ReplicaSet]:
+    """The deployment's sets, the oldest revision first."""
+    from korch.resources.workload import ReplicaSet
+
+    sets = (await client.list(ReplicaSet, deployment.metadata.namespace)).items
+    own = [one for one in sets if any(ref.uid == deployment.metadata.uid for ref in one.metadata.owner_references)]
+    return sorted(own, key=_revision)
+
+
+def _target(deployment: Deployment, sets: list[ReplicaSet], wanted: int | None) -> ReplicaSet:
+    from korch.controllers.rollout import current_set
+    from korch.errors import NotFoundError
+
+    current = current_set(deployment, sets)
+    others = [found for found in sets if current is None or found.metadata.uid != current.metadata.uid]
+    if wanted is not None:
+        found = next((one for one in sets if _revision(one) == wanted), None)
+        if found is None:
+            known = ", ".join(str(_revision(one)) for one in sets) or "none"
+            raise NotFoundError(f'"{deployment.metadata.name}" has no revision {wanted}', hint=f"It has: {known}.")
+        return found
+    good = [one for one in others if one.metadata.annotations.get("korch.dev/completed") == "true"]
+    if not good:
+        hint = f"See `korch rollout history {deployment.metadata.name}`."
+        raise NotFoundError(f'"{deployment.metadata.name}" has no earlier revision that ran well', hint=hint)
+    return good[-1]

@@ -1,0 +1,126 @@
+"""Failing over on request: replicas of nodes that are gone are given up, so that others take their place.
+
+Never by itself in one-shot mode, never on one voice: two other nodes are asked to reach the lost one first. When most
+nodes seem lost at once, it is this machine's own network: nothing moves.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from korch.errors import ForbiddenError, KorchError, TransientError
+from korch.master.cluster import Cluster
+from korch.master.fleet import Fleet
+from korch.objects.objects import Objects
+from korch.resources.meta import Condition
+from korch.resources.node import Node
+from korch.resources.pod import Pod
+from korch.resources.podstate import condition, is_counted, with_condition
+from korch.resources.times import parse_time, rfc3339
+from korch.store.lease import Lead
+
+WINDOW_S = 60.0
+OPINIONS = 2  # nodes that are asked whether they reach the lost one
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One node for the mass-loss rule. `lost_for_s` None: it is not lost; `was_ready`: before it was lost."""
+
+    name: str
+    lost_for_s: float | None
+    was_ready: bool
+
+
+def is_mass_loss(sights: Sequence[Sight]) -> bool:
+    """More than half (at least two) of the nodes that were Ready a minute ago were lost within that minute."""
+    before = [
+        found for found in sights if found.was_ready and (found.lost_for_s is None or found.lost_for_s <= WINDOW_S)
+    ]
+    lost = [found for found in before if found.lost_for_s is not None]
+    return len(lost) >= 2 and len(lost) * 2 > len(before)
+
+
+def has_local_volume(pod: Pod) -> bool:
+    """Whether data of the pod lives on its node: such a pod is pinned there."""
+    return any(volume.csi is not None or volume.host_path is not None for volume in pod.spec.volumes)
+
+
+async def fail_over(cluster: Cluster, fleet: Fleet) -> tuple[str, ...]:
+    """Give up the pods of nodes that nobody reaches; a line for each thing done or left."""
+    before = {node.metadata.name: node for node in (await cluster.objects.list(Node)).items}
+    now = cluster.clock.now()
+    await fleet.survey()
+    lost = [name for name, error in fleet.errors.items() if isinstance(error, TransientError)]
+    sights = [_sight(name, before.get(name), name in lost, now) for name in fleet.node_names]
+    if is_mass_loss(sights):
+        raise ForbiddenError(
+            f"{len(lost)} of {len(sights)} nodes cannot be reached all of a sudden: nothing was moved",
+            hint="This looks like this machine's own network. Try again in a minute.",
+        )
+    lines: list[str] = []
+    lead = Lead(cluster.store, lock_file=cluster.settings.cluster_dir / "lead.lock", note={"doing": "failover"})
+    if not await lead.acquire(wait_s=10.0):
+        raise ForbiddenError("another korch leads this cluster now", hint="Wait until it is done, then try again.")
+    try:
+        objects = Objects(cluster.store, clock=cluster.clock, fence=lead.fence)
+        for name in sorted(lost):
+            lines += await _give_up(name, fleet, objects, now)
+    finally:
+        await lead.release()
+    return tuple(lines)
+
+
+def _sight(name: str, node: Node | None, is_lost: bool, now: float) -> Sight:
+    ready = condition(node.status.conditions, "Ready") if node else None
+    if not is_lost:
+        return Sight(name, None, True)
+    if ready is None or ready.status == "True":
+        return Sight(name, 0.0, ready is not None)
+    since = parse_time(ready.last_transition_time or rfc3339(now))
+    return Sight(name, now - since, True)
+
+
+async def _give_up(name: str, fleet: Fleet, objects: Objects, now: float) -> list[str]:
+    pods = [pod for pod in (await objects.list(Pod)).items if pod.spec.node_name == name and is_counted(pod)]
+    if not pods:
+        return []
+    witness = await _still_reached(name, fleet)
+    if witness:
+        return [f"{name}: {witness} still reaches it, so nothing was moved: look at this machine's network"]
+    lines = []
+    for pod in pods:
+        if has_local_volume(pod):
+            lines.append(f"{name}: {pod.metadata.name} stays, because its volume is there")
+            continue
+        message = f"{name} cannot be reached"
+
+        def give_up(found: Pod, text: str = message) -> Pod:
+            not_ready = Condition(type="Ready", status="False", reason="NodeLost", message=text)
+            conditions = with_condition(found.status.conditions, not_ready, rfc3339(now))
+            status = replace(found.status, phase="Failed", reason="NodeLost", message=text, conditions=conditions)
+            return replace(found, status=status)
+
+        await objects.modify(Pod, pod.metadata.name, pod.metadata.namespace, give_up, status=True)
+        await objects.record_event(pod, type="Warning", reason="NodeLost", message=message, component="failover")
+        lines.append(f"{name}: {pod.metadata.name} is replaced elsewhere")
+    return lines
+
+
+async def _still_reached(name: str, fleet: Fleet) -> str:
+    """The name of a node that still gets a connection to the lost one's SSH port, or ""."""
+    options = await fleet.connector.options_for(fleet.host(name))
+    witnesses = [other for other in sorted(fleet.placeable) if other != name][:OPINIONS]
+
+    async def ask(other: str) -> str:
+        try:
+            tunnel = await fleet.transport(other).forward(options.hostname, options.port, timeout_s=5.0)
+            await tunnel.close()
+        except (KorchError, OSError):
+            return ""
+        return other
+
+    answers = await asyncio.gather(*(ask(other) for other in witnesses))
+    return next((found for found in answers if found), "")

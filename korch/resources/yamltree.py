@@ -25,7 +25,9 @@ _WORDS: dict[str, Scalar] = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
 }
-_YAML_TAG = "tag:yaml.org,2002:"
+_STR_TAGS = ("!", "tag:yaml.org,2002:str")
+_TAGS = {None, *_STR_TAGS, *(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "null", "map", "seq"))}
+_ESCAPE = re.compile(r"\\(?:(u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}|.)", re.DOTALL)
 _STEP = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -61,7 +63,7 @@ class Tree:
 def load_trees(text: str, source: str) -> list[Tree]:
     """The documents of a text; `InvalidError` says FILE:LINE. Empty documents are left out."""
     try:
-        trees = list(_Builder(yaml.parse(_without_tabs(text), Loader=_Loader), source).documents())
+        trees = list(_Builder(yaml.parse(_json_as_yaml(text), Loader=_Loader), source).documents())
     except yaml.YAMLError as error:
         raise InvalidError(
             _syntax_message(error, source), hint="Mind the indentation, and quote special text."
@@ -100,15 +102,18 @@ def _steps(path: str) -> Iterator[tuple[int | None, str | None]]:
         yield (int(found[1]), None) if found[1] is not None else (None, found[2])
 
 
-def _without_tabs(text: str) -> str:
-    """YAML has no tabs between tokens and JSON has; JSON's strings have none, so there they can become spaces."""
-    if "\t" in text and text.lstrip()[:1] in ("{", "["):
-        try:
-            json.loads(text)
-        except ValueError:
-            return text
-        return text.replace("\t", " ")
-    return text
+def _json_as_yaml(text: str) -> str:
+    """JSON may have tabs between tokens and may write one character as two escapes (`\\ud83d\\ude00`); YAML may not.
+
+    Line numbers stay as they are. JSON's strings have no raw tabs, so each tab can become a space.
+    """
+    if text.lstrip()[:1] not in ("{", "[") or not ("\t" in text or "\\u" in text):
+        return text
+    try:
+        json.loads(text)
+    except ValueError:
+        return text
+    return _ESCAPE.sub(lambda found: json.loads(f'"{found[0]}"') if found[1] else found[0], text).replace("\t", " ")
 
 
 def _syntax_message(error: yaml.YAMLError, source: str) -> str:
@@ -147,6 +152,8 @@ class _Builder:
         self._grow(1, line, depth)
         if isinstance(event, yaml.AliasEvent):
             return self._aliased(str(event.anchor), line, depth)
+        if event.tag not in _TAGS:
+            raise self._fail(line, f"the tag {event.tag} is not known", "Remove it.")
         match event:
             case yaml.MappingStartEvent():
                 tree = self._mapping(line, depth)
@@ -176,10 +183,8 @@ class _Builder:
 
     def _scalar(self, event: Any, line: int) -> Scalar:
         text, tag = str(event.value), event.tag
-        if event.style or tag in ("!", f"{_YAML_TAG}str"):
+        if event.style or tag in _STR_TAGS:
             return self._whole(text, line)
-        if tag is not None and not tag.startswith(_YAML_TAG):
-            raise self._fail(line, f"the tag {tag} is not known", "Remove it.")
         if text in _WORDS:
             return _WORDS[text]
         if _INT.fullmatch(text):

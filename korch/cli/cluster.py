@@ -137,10 +137,10 @@ def set_inventory() -> None:
 @cluster_options()
 def rm(force: bool, yes: bool) -> None:
     """Forget a cluster: give up its claim on the nodes and remove its folder here."""
-    from korch.master.cluster import remove_cluster
-
     settings = current_settings()
     _need(settings)
+    from korch.master.cluster import remove_cluster
+
     confirm(f'Forget cluster "{settings.cluster}" and remove {settings.cluster_dir}?', yes=yes)
     run_async(lambda: remove_cluster(settings, force=force))
     click.echo(f"cluster/{settings.cluster} removed")

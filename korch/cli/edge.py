@@ -22,6 +22,13 @@ _CRASHES_KEPT = 10
 class EdgeGroup(click.Group):
     """A group that turns every exception into one clear sentence and an exit code."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a closed output is taken here, as click itself would end with 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            sys.exit(_output_closed())
+
     def main(self, args: Any = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Run the program and exit."""
         extra.pop("standalone_mode", None)
@@ -95,13 +102,13 @@ def _say(message: str, hint: str) -> None:
 
 def _output_closed() -> int:
     """Whoever read our output has left (`| head`): be quiet, also when the interpreter flushes at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, sys.stdout.fileno())
+        ours = sys.stdout.fileno()
     except (OSError, ValueError):
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - stays open until the end
-    finally:
-        os.close(nowhere)
+        return 141  # no file of the system: nothing will be flushed
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, ours)
+    os.close(nowhere)
     return 141
 
 

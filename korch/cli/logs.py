@@ -99,7 +99,7 @@ def _prefixes(pods: Sequence[Pod]) -> list[bytes]:
 async def _copy_lines(stream: Stream, prefix: bytes) -> None:
     """Whole lines to stdout; stdout and stderr of the container are kept apart until a line is complete."""
     rest = {1: b"", 2: b""}
-    out = click.get_binary_stream("stdout")
+    out = sys.stdout.buffer
     async for channel, data in stream.chunks():
         *lines, tail = (rest[channel] + data).split(b"\n")
         while len(tail) > _LONGEST_LINE:
@@ -196,7 +196,7 @@ async def _converse(stream: Stream, *, stdin: bool, tty: bool) -> int:
     feeder = asyncio.create_task(_feed(stream, sys.stdin.fileno()), name="exec-stdin") if stdin else None
     restore = _raw_terminal(stream) if tty else None
     try:
-        outputs = {1: click.get_binary_stream("stdout"), 2: click.get_binary_stream("stderr")}
+        outputs = {1: sys.stdout.buffer, 2: sys.stderr.buffer}
         async for channel, data in stream.chunks():
             outputs[channel].write(data)
             outputs[channel].flush()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 COMMANDS_AT_ONCE: Final = 6  # sshd's MaxSessions is 10 a connection; the session and people's own tools need some
 STREAMS_A_LINK: Final = 6
 SILENCE_GRACE_S: Final = 10.0  # after the deadline on the host and its SIGKILL
+REFUSALS_BELIEVED: Final = 5
 OUTPUT_LIMIT_BYTES: Final = 64 << 20
 
 Opener = Callable[[float], Awaitable["Link"]]
@@ -286,6 +287,7 @@ class _Pool:
         """A session channel; waits for a slot."""
         from korch.ssh.link import ChannelRefusedError
 
+        refusals = 0
         while True:
             async with self._changed:
                 await self._changed.wait_for(lambda: self.busy < self.limit)
@@ -293,11 +295,15 @@ class _Pool:
             try:
                 return await self.link.open("session")
             except ChannelRefusedError:
-                if self.busy <= 1:
-                    await self._freed()
-                    raise
-                self.limit = self.busy - 1  # this sshd's MaxSessions is lower than the default
+                refusals += 1
+                alone = self.busy == 1
+                if not alone:
+                    self.limit = self.busy - 1  # this sshd's MaxSessions is lower than the default
                 await self._freed()
+                if alone and refusals > REFUSALS_BELIEVED:
+                    raise
+                if alone:  # sshd counts a session for a moment after it has told its exit status
+                    await asyncio.sleep(0.05 * refusals)
             except BaseException:
                 await asyncio.shield(self._freed())
                 raise

@@ -23,7 +23,6 @@ from korch.ssh.options import SshOptions
 
 Prompt = Callable[[str], str]  # shows a question, returns what was typed without echo
 AGENT_TIMEOUT_S: Final = 20.0  # an agent may wait for a person's confirmation
-_SECURITY_KEYS: Final = ("_sk",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +124,8 @@ class _Agent(AgentSSH):
 
 def _load(path: str, passphrase: str | None) -> paramiko.PKey | LockedError | str:
     """A key with its certificate, when `FILE-cert.pub` is there."""
+    if path.endswith(".pub"):
+        return "its private half is not in the agent"
     try:
         return paramiko.PKey.from_path(path, None if passphrase is None else passphrase.encode())
     except (paramiko.PasswordRequiredException, TypeError):
@@ -159,18 +160,20 @@ def offers(ring: KeyRing, options: SshOptions) -> tuple[list[Offer], list[str], 
                 from_files.append(Offer(path, _with_certificate(key, options.certificate_files)))
             case LockedError():
                 locked.append(path)
-            case str(reason) if not os.path.basename(path).endswith(_SECURITY_KEYS):
-                unusable.append(f"{path}: {reason}")
-            case _:
+            case str(reason):
+                unusable.append(f"{path} ({reason})")
+            case None:
                 pass
     others = [] if options.identities_only else [offer for offer in in_agent if offer not in named]
     return [*named, *others, *from_files], locked, unusable
 
 
 def _public_blob(path: str) -> bytes | None:
-    """The public half from `FILE.pub`: it tells an agent's key without opening the private file."""
+    """The public half from `FILE.pub`, or from FILE if that is it: it tells an agent's key without a private file."""
     try:
-        return base64.b64decode(Path(path + ".pub").read_text("utf-8").split()[1], validate=True)
+        return base64.b64decode(
+            Path(path if path.endswith(".pub") else path + ".pub").read_text("utf-8").split()[1], validate=True
+        )
     except (OSError, ValueError, IndexError):
         return None
 

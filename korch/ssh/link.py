@@ -78,7 +78,8 @@ class Link:
         self._busy = 0
         self._beat_timer: asyncio.TimerHandle | None = None
         self._interval_s = float(options.alive_interval_s or ASK_ALIVE_AFTER_S)
-        self._most_silence_s = self._interval_s * max(1, options.alive_count)
+        self._unanswered = 0
+        self._asked_at = 0.0
 
     @property
     def is_alive(self) -> bool:
@@ -138,12 +139,17 @@ class Link:
         self._beat_timer = asyncio.get_running_loop().call_later(self._interval_s, self._beat)
 
     def _beat(self) -> None:
+        """Ask after each silent interval, and give up when so many questions in a row have had no answer."""
         self._beat_timer = None
-        silence_s = time.monotonic() - self._dialled.pipe.heard_at
-        if silence_s >= self._most_silence_s:
-            self.close(f"the host was silent for {silence_s:.0f} s")
+        now, heard_at = time.monotonic(), self._dialled.pipe.heard_at
+        if heard_at > self._asked_at:
+            self._unanswered = 0
+        elif self._unanswered >= self.options.alive_count:
+            self.close(f"the host was silent for {now - heard_at:.0f} s")
             return
-        if silence_s >= self._interval_s * 0.9:
+        if now - heard_at >= self._interval_s * 0.9:
+            self._unanswered += 1
+            self._asked_at = now
             try:
                 self.transport.ask_alive()
             except BROKEN as error:
@@ -338,7 +344,7 @@ _CURES: Final = {
 
 def auth_failed(name: str, options: SshOptions, refused: LoginRefusedError, *, can_ask: bool) -> AuthFailedError:
     """Who was refused, with what, and how to mend it."""
-    tried = ", ".join(refused.tried) or "nothing: there is no key to try"
+    tried = ", ".join((*options.warnings, *refused.tried)) or "nothing: there is no key to try"
     locked = ", ".join(refused.locked)
     message = f"{name}: {options.login} does not accept korch; tried: {tried}"
     hint = f"Check: ssh {options.user}@{options.asked}; set ansible_user or ansible_ssh_private_key_file if needed."

@@ -12,7 +12,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from korch.errors import InvalidError, SetupError
@@ -66,6 +66,7 @@ class SshOptions:
     alive_interval_s: int = 0
     alive_count: int = 3
     address_family: str = "any"
+    warnings: tuple[str, ...] = ()  # what ssh said about identity files
 
     @property
     def key_name(self) -> str:
@@ -226,12 +227,14 @@ def jump_question(jumps: tuple[str, ...], asked_with: tuple[str, ...]) -> tuple[
 
 
 def _config_file(words: tuple[str, ...]) -> tuple[str, ...]:
+    """`-F FILE`, when it was given; the last one counts."""
+    found: tuple[str, ...] = ()
     for index, word in enumerate(words):
         if word == "-F" and index + 1 < len(words):
-            return ("-F", words[index + 1])
-        if word.startswith("-F") and len(word) > 2:
-            return ("-F", word[2:])
-    return ()
+            found = ("-F", words[index + 1])
+        elif word.startswith("-F") and len(word) > 2:
+            found = ("-F", word[2:])
+    return found
 
 
 class OptionsReader:
@@ -284,4 +287,7 @@ class OptionsReader:
                 f"{name}: ssh cannot read its configuration: {reason[-1] if reason else done.returncode}",
                 hint=f"Try: {shlex.join(argv)}",
             )
-        return parse_options(done.stdout.decode("utf-8", "surrogateescape"), words[-1], self._local)
+        options = parse_options(done.stdout.decode("utf-8", "surrogateescape"), words[-1], self._local)
+        said = done.stderr.decode("utf-8", "replace").splitlines()
+        warnings = tuple(line.strip().removeprefix("Warning: ") for line in said if "Identity file" in line)
+        return replace(options, warnings=warnings)

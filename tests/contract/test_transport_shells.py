@@ -80,9 +80,9 @@ def test_a_slow_startup_file_does_not_use_up_the_deadline(tmp_path: Path) -> Non
 
 def test_a_login_shell_that_refuses_is_named(tmp_path: Path) -> None:
     refusal = 'echo "This account is closed." >&2; exit 1\n'
-    with sshd(tmp_path / "sshd", rc=refusal) as server, bench(tmp_path / "korch", server.host()) as made:
-        with pytest.raises(NoPermissionError, match=r"n1: the login shell .*: This account is closed"):
-            made.runner.run(made.transport.run(Command(("true",))))
+    closed = pytest.raises(NoPermissionError, match=r"n1: the login shell .*: This account is closed")
+    with sshd(tmp_path / "sshd", rc=refusal) as server, bench(tmp_path / "korch", server.host()) as made, closed:
+        made.runner.run(made.transport.run(Command(("true",))))
 
 
 def test_a_host_without_base64_is_no_success(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def down() -> None:
 
 
 def _show(found: LabStatus) -> None:
-    width = max((len(node.name) for node in found.nodes), default=4)
+    width = max(4, *(len(node.name) for node in found.nodes))
     click.echo(f"{'NODE':<{width}}  {'ADDRESS':<15}  {'ENGINE':<6}  STATE")
     for node in found.nodes:
         click.echo(f"{node.name:<{width}}  {node.address:<15}  {node.engine:<6}  {node.state}")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from korch.errors import NotFoundError, SetupError
+from korch.errors import InvalidError, NotFoundError, SetupError
 from korch.lab import boot, faults, machine, network, rootfs
 from korch.lab.cgroups import Groups
 from korch.lab.inventory import inventory_text, known_hosts_text
@@ -107,7 +107,7 @@ class Lab:
         """Make exactly these nodes and wait until they serve. Running ones with an equal spec are kept as they are."""
         wanted = tuple(specs)
         if len({spec.name for spec in wanted}) != len(wanted):
-            raise SetupError(f'lab "{self.name}": two nodes have the same name')
+            raise InvalidError(f'lab "{self.name}": two nodes have the same name', hint="Give each its own.")
         machine.require({spec.engine for spec in wanted})
         refuse_foreign(self.name, self.folder)  # before a folder is made
         with locked_folder(self.folder):

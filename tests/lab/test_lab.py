@@ -1,6 +1,9 @@
 """The lab keeps its promises: separate machines, with load, limits, users and engines of their own."""
 
 import json
+import subprocess
+import sys
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -204,6 +207,29 @@ def test_down_cleans_up_after_crashes(make_lab: Callable[..., Lab]) -> None:
     lab.down()
     assert_no_trace(lab)
     lab.down()  # again, and nothing is there
+    assert_no_trace(lab)
+
+
+@pytest.mark.parametrize("after_s", [0.25, 0.5, 0.8, 1.2])
+def test_up_killed_half_way_goes_on_or_goes_away(make_lab: Callable[..., Lab], after_s: float) -> None:
+    specs = (NodeSpec("n1"), NodeSpec("n2", engine="podman"))
+    lab = make_lab(f"half{int(after_s * 100)}", ())
+    lab.down()
+    program = (
+        "import sys; from pathlib import Path; from korch.lab.lab import Lab; from korch.lab.spec import NodeSpec; "
+        "Lab(sys.argv[1], Path(sys.argv[2])).up((NodeSpec('n1'), NodeSpec('n2', engine='podman')))"
+    )
+    words = (sys.executable, "-c", program, lab.name, str(lab.folder.parents[1]))
+    for _ in range(2):
+        with subprocess.Popen(words, stderr=subprocess.DEVNULL) as half:
+            time.sleep(after_s)
+            half.kill()
+    assert [node.state for node in lab.up(specs).nodes] == ["running", "running"]
+    assert ssh(lab, "n1", f"docker run --rm --entrypoint /bin/true {lab.image('1')}").returncode == 0
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as half:
+        time.sleep(after_s)
+        half.kill()
+    lab.down()
     assert_no_trace(lab)
 
 

@@ -109,7 +109,14 @@ class Book:
         self.matching: dict[tuple[str, str], dict[tuple[str, bool], Counter[str]]] = {}
         for pod in pods:
             if pod.spec.node_name in self.nodes and pod.status.phase not in ("Succeeded", "Failed"):
-                self.add(pod, pod.spec.node_name, measured=pod.status.phase == "Running")
+                self.add(pod, pod.spec.node_name, measured=self._is_measured(pod))
+
+    def _is_measured(self, pod: Pod) -> bool:
+        """Whether the pod had run for 10 s when its node's sample was taken."""
+        load = self.loads.get(pod.spec.node_name)
+        if pod.status.start_time is None or load is None or load.sampled_at is None:
+            return pod.status.phase == "Running"
+        return seconds(load.sampled_at) - seconds(pod.status.start_time) >= 10
 
     def add(self, pod: Pod, node: str, *, measured: bool = False) -> None:
         """The pod runs on the node; `measured`: the node's sample already shows its memory."""

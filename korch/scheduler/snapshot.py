@@ -174,12 +174,13 @@ def _state(node: Node) -> tuple[str, str]:
     ready = next((c for c in node.status.conditions if c.type == "Ready"), None)
     if ready is None:
         return "NotSeen", "never contacted"
-    if ready.status != "True" or ready.reason == "AddressUnknown":
+    unknown_address = ready.reason == "AddressUnknown"  # says no to ports only, so anything worse goes first
+    if ready.status != "True" and not unknown_address:
         return ready.reason or "NotReady", ready.message
     for condition in node.status.conditions:
         if condition.status == "True" and condition.type in ("DiskPressure", "MemoryPressure"):
             return condition.type, condition.message
-    return "Ready", ""
+    return (ready.reason, ready.message) if unknown_address else ("Ready", "")
 
 
 def pod_view(pod: Pod, shapes: Shapes, sampled_at: float | None = None, lag_s: float = 10.0) -> PodView:

@@ -15,6 +15,7 @@ from korch.client.base import Check, ClusterInfo, LogOptions, NodeSeen
 from korch.errors import KorchError, NotFoundError
 from korch.objects.objects import Objects
 from korch.resources.meta import Condition, LabelSelector, Object, ObjectMeta, OwnerReference
+from korch.resources.misc import Namespace
 from korch.resources.node import Node, NodeAddress, NodeLoad, NodeSpec, NodeStatus, NodeSystemInfo
 from korch.resources.pod import (
     Container,
@@ -89,6 +90,10 @@ class World:
 
         async def store() -> None:
             async with self.objects() as found:
+                homes = {obj.metadata.namespace for obj in objects} - {"", "default"}
+                for name in homes:
+                    if await found.find(Namespace, name) is None:
+                        await found.restore(Namespace(metadata=ObjectMeta(name=name)))
                 for obj in objects:
                     await found.restore(obj)
 
@@ -205,7 +210,7 @@ def ago(seconds: float) -> str:
     return rfc3339(time.time() - seconds)
 
 
-def meta(name: str, *, namespace: str = "default", created_s: float = 300, **fields: Any) -> ObjectMeta:
+def meta(name: str, *, namespace: str = "default", created_s: float = 690, **fields: Any) -> ObjectMeta:
     fields.setdefault("uid", f"uid-{namespace}-{name}")
     return ObjectMeta(name=name, namespace=namespace, creation_timestamp=ago(created_s), **fields)
 

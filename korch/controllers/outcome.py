@@ -20,14 +20,23 @@ class Standing:
 
 
 def standing(
-    deployment: Deployment | None, pods: Sequence[Pod], now: float, *, dead_nodes: frozenset[str], since: int = 0
+    deployment: Deployment | None,
+    pods: Sequence[Pod],
+    now: float,
+    *,
+    dead_nodes: frozenset[str],
+    since: int = 0,
+    ownerless: bool = False,
 ) -> Standing:
     """How a workload with all these `pods` stands. A rollback counts from generation `since` on.
 
+    `ownerless`: sets or pods are left over of a deployment that was deleted.
     Pods that are to go from a node that cannot be reached (`dead_nodes`) are not waited for.
     """
     pods = [pod for pod in pods if not (_leaving(pod) and pod.spec.node_name in dead_nodes)]
     if deployment is None:
+        if ownerless:
+            return Standing("going", "what it owned is being removed")
         return _standing_of_pods(pods, now)
     failed = _failure(deployment, pods, since)
     if failed is not None:

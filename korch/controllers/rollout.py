@@ -86,6 +86,10 @@ class _Facts:
         wait = self.deployment.spec.min_ready_seconds
         return sum(is_available(pod, wait, self.now) for pod in self.of(replicaset))
 
+    def staying(self, replicaset: ReplicaSet) -> int:
+        """Available ones that are not about to go: the set was told to shrink, and has not done it yet."""
+        return min(self.available(replicaset), replicaset.spec.replicas or 0)
+
 
 def plan_rollout(
     deployment: Deployment, sets: Sequence[ReplicaSet], pods: Mapping[str, Sequence[Pod]], now: float
@@ -147,7 +151,7 @@ def _roll(facts: _Facts) -> RolloutPlan:
     elif new_now < facts.wanted:
         targets[new_name] = min(facts.wanted, new_now + max(0, facts.wanted + surge - total))
     floor = facts.wanted - gap
-    spare = sum(facts.available(found) for found in facts.sets) - floor
+    spare = sum(facts.staying(found) for found in facts.sets) - floor
     for old in sorted(facts.old, key=lambda found: victim not in {pod.metadata.name for pod in facts.of(found)}):
         size = old.spec.replicas or 0
         useless = size - min(size, facts.available(old))  # replicas that serve nobody may go at any time

@@ -270,9 +270,18 @@ class OneShot:
                 now,
                 dead_nodes=dead,
                 since=self._since.get(workload, 0),
+                ownerless=self._ownerless(view, workload),
             )
             for workload in self._workloads
         )
+
+    def _ownerless(self, view: View, workload: Workload) -> bool:
+        """Whether something is left whose owner is gone; what stands on nodes that cannot be reached does not count."""
+        there: set[str] = {obj.metadata.uid for type_ in (Deployment, ReplicaSet) for obj in view.all(type_)}
+        sets = [found for found in view.all(ReplicaSet, workload.namespace) if workload_name(found) == workload.name]
+        pods = [pod for pod in self._pods(view, workload) if pod.spec.node_name not in self._dead]
+        owners = [ref.uid for obj in (*sets, *pods) for ref in obj.metadata.owner_references if ref.controller]
+        return any(uid not in there for uid in owners)
 
     def _outcomes(
         self, view: View, standings: Sequence[Standing], *, late_s: float | None = None

@@ -79,10 +79,11 @@ class Toy:
     def available(self) -> int:
         return sum(is_available(pod, self.deployment.spec.min_ready_seconds, self.now) for pod in self.pods.values())
 
-    def step(self) -> bool:
-        """One plan of the deployment and of each set, carried out; False when nothing was done."""
-        plan = self.plan()
-        did = self._rollout(plan)
+    def step(self, rollouts: int = 1) -> bool:
+        """Plans of the deployment, then one of each set, carried out; False when nothing was done."""
+        did = False
+        for _ in range(rollouts):
+            did = self._rollout(self.plan()) or did
         for name in sorted(self.sets):
             did = self._replicas(self.sets[name]) or did
         return did

@@ -26,10 +26,11 @@ def test_first_deploy_starts_all_replicas_at_once() -> None:
     surge=st.integers(0, 3),
     gap=st.integers(0, 3),
     wait=st.integers(0, 2),
+    rollouts=st.integers(1, 3),
 )
 @settings(max_examples=60, deadline=None)
 def test_rolling_never_goes_under_its_floor_and_ends_true(
-    before: int, after: int, surge: int, gap: int, wait: int
+    before: int, after: int, surge: int, gap: int, wait: int, rollouts: int
 ) -> None:
     toy = Toy(deployment(replicas=before, surge=surge, gap=gap, min_ready=wait))
     toy.settle()
@@ -37,7 +38,7 @@ def test_rolling_never_goes_under_its_floor_and_ends_true(
     surge, gap = rolling_bounds(toy.deployment.spec.strategy, after)
     for _ in range(300):
         start = toy.available()
-        toy.step()
+        toy.step(rollouts)
         assert toy.available() >= min(start, after - gap)
         assert len(toy.pods) <= max(before, after + surge)
         unready = [name for name, pod in sorted(toy.pods.items()) if not pod.status.conditions]

@@ -73,32 +73,139 @@ def test_several_documents_lists_and_json():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        pytest.param(edited("replicas", "replica"), 'f.yml:6: Deployment "web": spec.replica: is not a field that korch knows; did you mean "replicas"?', id="misspelled"),
-        pytest.param(edited("image", "imgae"), 'f.yml:13: Deployment "web": spec.template.spec.containers[0].imgae: is not a field that korch knows; did you mean "image"?', id="misspelled deep"),
-        pytest.param(in_spec("zzz: 1"), 'f.yml:11: Deployment "web": spec.template.spec.zzz: is not a field that korch knows', id="unknown"),
-        pytest.param(edited("replicas: 3", "replicas: '3'"), 'f.yml:6: Deployment "web": spec.replicas: must be a whole number, not text', id="text for a number"),
-        pytest.param(edited("replicas: 3", "replicas: true"), 'f.yml:6: Deployment "web": spec.replicas: must be a whole number, not a boolean', id="boolean for a number"),
-        pytest.param(edited("replicas: 3", "replicas: -3"), 'f.yml:6: Deployment "web": spec.replicas: -3 is less than 0', id="negative"),
-        pytest.param(edited("{app: web}}\n  template", "{app: db}}\n  template"), 'f.yml:7: Deployment "web": spec.selector: does not match the labels of the template', id="selector"),
-        pytest.param(edited("name: web\nspec", "name: Web\nspec"), 'f.yml:4: Deployment "Web": metadata.name: "Web" is not a DNS label (a-z, 0-9 and "-", not at the ends; at most 63)', id="name"),
-        pytest.param(in_container("env: [{name: A, value: 8080}]"), 'f.yml:15: Deployment "web": spec.template.spec.containers[0].env[0].value: must be text, not a number; write it in quotes: "8080"', id="number for a value"),
-        pytest.param(in_container("env: [{name: A, value: true}]"), 'f.yml:15: Deployment "web": spec.template.spec.containers[0].env[0].value: must be text, not a boolean; write it in quotes: "true"', id="boolean for a value"),
-        pytest.param(in_container("env: {A: b}"), 'f.yml:15: Deployment "web": spec.template.spec.containers[0].env: must be a list, not a mapping', id="mapping for a list"),
-        pytest.param(in_container("env: [{value: b}]"), 'f.yml:15: Deployment "web": spec.template.spec.containers[0].env[0].name: is missing', id="missing"),
-        pytest.param(in_container("ports: [{containerPort: 0}]"), 'f.yml:15: Deployment "web": spec.template.spec.containers[0].ports[0].containerPort: 0 is not a port (1-65535)', id="port"),
-        pytest.param(in_spec("hostNetwork: true"), 'f.yml:11: Deployment "web": spec.template.spec.hostNetwork: is refused: publish the ports with containers[].ports[].hostPort', id="refused"),
-        pytest.param(in_spec("hostUsers: false"), 'f.yml:11: Deployment "web": spec.template.spec.hostUsers: is refused: set up user namespaces in the node\'s engine', id="refused false"),
-        pytest.param(in_spec("securityContext: {fsGroup: 5}"), 'f.yml:11: Deployment "web": spec.template.spec.securityContext.fsGroup: is refused: korch does not change the owner of files; use runAsUser and runAsGroup', id="refused in the pod's security context"),
-        pytest.param(in_container("securityContext: {fsGroup: 5}"), 'f.yml:15: Deployment "web": spec.template.spec.containers[0].securityContext.fsGroup: is not a field that korch knows; did you mean "runAsGroup"?', id="no field of the container's"),
-        pytest.param(in_spec("volumes: [{name: a, configMap: {name: x}}]"), 'f.yml:11: Deployment "web": spec.template.spec.volumes[0].configMap: is refused: put the file on the node and use hostPath, or pass the values in env', id="volume"),
-        pytest.param("a: b", "f.yml: 2 mistakes\n  f.yml:1: apiVersion: is missing\n  f.yml:1: kind: is missing", id="no kind"),
-        pytest.param("- a", "f.yml:1: a manifest is a mapping with apiVersion and kind, not a list", id="list"),
-        pytest.param("apiVersion: v1\nkind: Service\n", 'f.yml:2: kind "Service" (apiVersion "v1") is not supported. Publish ports with containers[].ports[].hostPort.', id="Service"),
-        pytest.param("apiVersion: v1\nkind: Deployment\n", 'f.yml:2: kind Deployment has apiVersion "apps/v1", not "v1".', id="apiVersion"),
-        pytest.param("apiVersion: v1\nkind: Node\nmetadata: {name: a}", "f.yml:2: a Node is not given in a manifest: nodes come from the inventory", id="Node"),
-        pytest.param(DEPLOYMENT + "---\n" + DEPLOYMENT, 'f.yml:16: Deployment "web" stands in f.yml:1 already', id="twice"),
+        pytest.param(
+            edited("replicas", "replica"),
+            'f.yml:6: Deployment "web": spec.replica: is not a field that korch knows; did you mean "replicas"?',
+            id="misspelled",
+        ),
+        pytest.param(
+            edited("image", "imgae"),
+            'f.yml:13: Deployment "web": spec.template.spec.containers[0].imgae: is not a field that '
+            'korch knows; did you mean "image"?',
+            id="misspelled deep",
+        ),
+        pytest.param(
+            in_spec("zzz: 1"),
+            'f.yml:11: Deployment "web": spec.template.spec.zzz: is not a field that korch knows',
+            id="unknown",
+        ),
+        pytest.param(
+            edited("replicas: 3", "replicas: '3'"),
+            'f.yml:6: Deployment "web": spec.replicas: must be a whole number, not text',
+            id="text for a number",
+        ),
+        pytest.param(
+            edited("replicas: 3", "replicas: true"),
+            'f.yml:6: Deployment "web": spec.replicas: must be a whole number, not a boolean',
+            id="boolean for a number",
+        ),
+        pytest.param(
+            edited("replicas: 3", "replicas: -3"),
+            'f.yml:6: Deployment "web": spec.replicas: -3 is less than 0',
+            id="negative",
+        ),
+        pytest.param(
+            edited("{app: web}}\n  template", "{app: db}}\n  template"),
+            'f.yml:7: Deployment "web": spec.selector: does not match the labels of the template',
+            id="selector",
+        ),
+        pytest.param(
+            edited("name: web\nspec", "name: Web\nspec"),
+            'f.yml:4: Deployment "Web": metadata.name: "Web" is not a DNS label (a-z, 0-9 and "-", '
+            "not at the ends; at most 63)",
+            id="name",
+        ),
+        pytest.param(
+            in_container("env: [{name: A, value: 8080}]"),
+            'f.yml:15: Deployment "web": spec.template.spec.containers[0].env[0].value: must be text, '
+            'not a number; write it in quotes: "8080"',
+            id="number for a value",
+        ),
+        pytest.param(
+            in_container("env: [{name: A, value: true}]"),
+            'f.yml:15: Deployment "web": spec.template.spec.containers[0].env[0].value: must be text, '
+            'not a boolean; write it in quotes: "true"',
+            id="boolean for a value",
+        ),
+        pytest.param(
+            in_container("env: {A: b}"),
+            'f.yml:15: Deployment "web": spec.template.spec.containers[0].env: must be a list, not a mapping',
+            id="mapping for a list",
+        ),
+        pytest.param(
+            in_container("env: [{value: b}]"),
+            'f.yml:15: Deployment "web": spec.template.spec.containers[0].env[0].name: is missing',
+            id="missing",
+        ),
+        pytest.param(
+            in_container("ports: [{containerPort: 0}]"),
+            'f.yml:15: Deployment "web": spec.template.spec.containers[0].ports[0].containerPort: 0 '
+            "is not a port (1-65535)",
+            id="port",
+        ),
+        pytest.param(
+            in_spec("hostNetwork: true"),
+            'f.yml:11: Deployment "web": spec.template.spec.hostNetwork: is refused: publish the '
+            "ports with containers[].ports[].hostPort",
+            id="refused",
+        ),
+        pytest.param(
+            in_spec("hostUsers: false"),
+            'f.yml:11: Deployment "web": spec.template.spec.hostUsers: is refused: set up user '
+            "namespaces in the node's engine",
+            id="refused false",
+        ),
+        pytest.param(
+            in_spec("securityContext: {fsGroup: 5}"),
+            'f.yml:11: Deployment "web": spec.template.spec.securityContext.fsGroup: is refused: '
+            "korch does not change the owner of files; use runAsUser and runAsGroup",
+            id="refused in the pod's security context",
+        ),
+        pytest.param(
+            in_container("securityContext: {fsGroup: 5}"),
+            'f.yml:15: Deployment "web": spec.template.spec.containers[0].securityContext.fsGroup: is '
+            'not a field that korch knows; did you mean "runAsGroup"?',
+            id="no field of the container's",
+        ),
+        pytest.param(
+            in_spec("volumes: [{name: a, configMap: {name: x}}]"),
+            'f.yml:11: Deployment "web": spec.template.spec.volumes[0].configMap: is refused: put the '
+            "file on the node and use hostPath, or pass the values in env",
+            id="volume",
+        ),
+        pytest.param(
+            "a: b",
+            "f.yml: 2 mistakes\n  f.yml:1: apiVersion: is missing\n  f.yml:1: kind: is missing",
+            id="no kind",
+        ),
+        pytest.param(
+            "- a",
+            "f.yml:1: a manifest is a mapping with apiVersion and kind, not a list",
+            id="list",
+        ),
+        pytest.param(
+            "apiVersion: v1\nkind: Service\n",
+            'f.yml:2: kind "Service" (apiVersion "v1") is not supported. Publish ports with '
+            "containers[].ports[].hostPort.",
+            id="Service",
+        ),
+        pytest.param(
+            "apiVersion: v1\nkind: Deployment\n",
+            'f.yml:2: kind Deployment has apiVersion "apps/v1", not "v1".',
+            id="apiVersion",
+        ),
+        pytest.param(
+            "apiVersion: v1\nkind: Node\nmetadata: {name: a}",
+            "f.yml:2: a Node is not given in a manifest: nodes come from the inventory",
+            id="Node",
+        ),
+        pytest.param(
+            DEPLOYMENT + "---\n" + DEPLOYMENT,
+            'f.yml:16: Deployment "web" stands in f.yml:1 already',
+            id="twice",
+        ),
     ],
-)  # fmt: skip
+)
 def test_mistakes(text, message):
     with pytest.raises(InvalidError) as caught:
         load_manifests(text, "f.yml")
@@ -120,13 +227,35 @@ def test_all_mistakes_are_told_at_once():
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
-        pytest.param(in_spec("dnsPolicy: None"), 'f.yml:11: Deployment "web": spec.template.spec.dnsPolicy: containers use the DNS that the node\'s engine gives them', id="dnsPolicy"),
-        pytest.param(in_spec("serviceAccountName: robot"), 'f.yml:11: Deployment "web": spec.template.spec.serviceAccountName: pods of korch have no API token', id="serviceAccountName"),
-        pytest.param(in_container("livenessProbe: {tcpSocket: {port: 80}}"), 'f.yml:15: Deployment "web": spec.template.spec.containers[0].livenessProbe: kept on record; a container that fails it is not restarted in this version', id="livenessProbe"),
-        pytest.param(edited("name: web\nspec", "name: web\n  uid: x\nspec"), 'f.yml:5: Deployment "web": metadata.uid: the cluster sets it; what a manifest says is ignored', id="uid"),
-        pytest.param(DEPLOYMENT + "status: {replicas: 4}\n", 'f.yml:15: Deployment "web": status: korch reports the status; what a manifest says is ignored', id="status"),
+        pytest.param(
+            in_spec("dnsPolicy: None"),
+            'f.yml:11: Deployment "web": spec.template.spec.dnsPolicy: containers use the DNS that '
+            "the node's engine gives them",
+            id="dnsPolicy",
+        ),
+        pytest.param(
+            in_spec("serviceAccountName: robot"),
+            'f.yml:11: Deployment "web": spec.template.spec.serviceAccountName: pods of korch have no API token',
+            id="serviceAccountName",
+        ),
+        pytest.param(
+            in_container("livenessProbe: {tcpSocket: {port: 80}}"),
+            'f.yml:15: Deployment "web": spec.template.spec.containers[0].livenessProbe: kept on '
+            "record; a container that fails it is not restarted in this version",
+            id="livenessProbe",
+        ),
+        pytest.param(
+            edited("name: web\nspec", "name: web\n  uid: x\nspec"),
+            'f.yml:5: Deployment "web": metadata.uid: the cluster sets it; what a manifest says is ignored',
+            id="uid",
+        ),
+        pytest.param(
+            DEPLOYMENT + "status: {replicas: 4}\n",
+            'f.yml:15: Deployment "web": status: korch reports the status; what a manifest says is ignored',
+            id="status",
+        ),
     ],
-)  # fmt: skip
+)
 def test_warnings(text, warning):
     loaded = load_manifests(text, "f.yml")
     assert loaded.warnings == (warning,)

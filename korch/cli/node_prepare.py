@@ -125,8 +125,8 @@ def prepare_nodes(sources: Sequence[str], names: Sequence[str], settings: Settin
             written.write_text(ansible_hosts(chosen))
             paths.append(written)
         argv = prepare_argv(program, playbook, paths, full, settings.known_hosts)
-        quiet = {"ANSIBLE_PYTHON_INTERPRETER": "auto_silent", **os.environ}
-        status = subprocess.run(argv, env=quiet, check=False).returncode
+        environ = {"ANSIBLE_PYTHON_INTERPRETER": "auto_silent", "ANSIBLE_PIPELINING": "true", **os.environ}
+        status = subprocess.run(argv, env=environ, check=False).returncode
     if status:
         raise CommandFailedError(
             f"preparing {', '.join(full.hosts)} failed: ansible-playbook ended with {status}",

@@ -85,7 +85,12 @@ all:
 
 def call(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "KORCH_"))}
-    environ |= {"KORCH_HOME": str(home / "korch"), "ANSIBLE_HOME": str(home / "ansible"), "ANSIBLE_NOCOLOR": "1"}
+    environ |= {
+        "KORCH_HOME": str(home / "korch"),
+        "ANSIBLE_HOME": str(home / "ansible"),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_PIPELINING": "true",
+    }
     program = Path(sys.executable).parent / words[0]
     return subprocess.run(
         [str(program), *words[1:]], cwd=home, env=environ, capture_output=True, text=True, timeout=300, check=False

@@ -101,11 +101,15 @@ def tally(verdicts: Iterable[Verdict]) -> tuple[Refused, ...]:
 
 def refusal_sentence(nodes_total: int, refused: Iterable[Refused]) -> str:
     """`0/3 nodes: 2 lack memory (512Mi asked), 1 cordoned`."""
+    return f"0/{nodes_total} nodes: {reasons(refused) or 'the cluster has no nodes'}"
+
+
+def reasons(refused: Iterable[Refused]) -> str:
+    """`2 lack memory (512Mi asked), 1 cordoned`; the most frequent ones in words, the rest as a number."""
     counted = tuple(refused)
-    reasons = ", ".join(f"{r.count} {r.phrase}" for r in counted[:REASONS_TOLD])
-    if len(counted) > REASONS_TOLD:
-        reasons += f", {sum(r.count for r in counted[REASONS_TOLD:])} for other reasons"
-    return f"0/{nodes_total} nodes: {reasons}" if reasons else f"0/{nodes_total} nodes: the cluster has no nodes"
+    told = ", ".join(f"{r.count} {r.phrase}" for r in counted[:REASONS_TOLD])
+    rest = sum(r.count for r in counted[REASONS_TOLD:])
+    return f"{told}, {rest} for other reasons" if rest else told
 
 
 def explain(decision: Decision) -> tuple[Row, ...]:

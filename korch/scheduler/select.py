@@ -10,9 +10,10 @@ Pods that demand more than resources, and larger ones, go first: they have the l
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush, nsmallest
 
+from korch.errors import InvalidError
 from korch.resources.pod import Pod
 from korch.scheduler.board import Board
-from korch.scheduler.decision import Decision, Verdict, refusal_sentence, tally
+from korch.scheduler.decision import Decision, Refused, Verdict, reasons, refusal_sentence, tally
 from korch.scheduler.demand import Demand
 from korch.scheduler.scores import Scorer
 from korch.scheduler.shape import Shape
@@ -34,11 +35,10 @@ def schedule(
     `record` is how many scored nodes each decision names, with more than one also the refused ones; by default
     `FULL_RECORD`, or the winner alone when the call is large. Pods that fit nowhere are always fully explained.
     """
-    views = [pod if isinstance(pod, PodView) else pod_view(pod, snap.shapes) for pod in pods]
+    views, decisions = _digest(snap, pods)
     if record is None:
         record = FULL_RECORD if len(views) * len(snap.nodes) <= FULL_RECORD_UP_TO else 1
     board = Board(snap, allowed_nodes)
-    decisions: list[Decision] = []
     for shape, members in _in_order(board, views):
         done = 0
         while done < len(members):
@@ -46,6 +46,25 @@ def schedule(
             decisions += made
             done += len(made)
     return decisions
+
+
+def _digest(snap: Snapshot, pods: Sequence[Pod | PodView]) -> tuple[list[PodView], list[Decision]]:
+    """The pods' views, and decisions for malformed ones, which must not hold up their neighbours."""
+    views: list[PodView] = []
+    malformed: list[Decision] = []
+    for pod in pods:
+        if isinstance(pod, PodView):
+            views.append(pod)
+            continue
+        try:
+            views.append(pod_view(pod, snap.shapes))
+        except InvalidError as error:
+            meta, total = pod.metadata, len(snap.nodes)
+            text = f"cannot be placed: {error}"
+            malformed.append(
+                Decision(meta.namespace, meta.name, meta.uid, None, text, decided_at=snap.now, nodes_total=total)
+            )
+    return views, sorted(malformed, key=lambda d: (d.namespace, d.name, d.uid))
 
 
 def _in_order(board: Board, views: Sequence[PodView]) -> list[tuple[Shape, list[PodView]]]:
@@ -123,16 +142,11 @@ class _Round:
 
     def run(self, pods: Sequence[PodView]) -> Iterator[Decision]:
         """Decisions for the pods in order; stops early when the demand is outdated."""
-        message = ""
-        refusals: tuple[Verdict, ...] = ()
-        for pod in pods:
-            found = None if message else self._best()
+        for number, pod in enumerate(pods):
+            found = self._best()
             if found is None:
-                if not message:
-                    refusals = self._refusals()
-                    message = refusal_sentence(self.board.size, tally(refusals))
-                yield self._pending(pod, message, refusals)
-                continue
+                yield from self._pending(pods[number:])
+                return
             i, score = found
             yield self._placement(pod, i, score)
             self._place(i)
@@ -200,14 +214,13 @@ class _Round:
         node = self.board.snapshot.nodes[i].name
         if self.record <= 1:
             verdicts = (Verdict(node, None, score, self.scorer.parts(i)),) if self.record else ()
-            return self._decision(pod, node, f"placed on {node} (score {score:.0f})", score, verdicts)
+            return self._decision(pod, f"placed on {node} (score {score:.0f})", verdicts, (), node, score)
         refusals = self._refusals()
-        total = self.board.size
+        refused, total = tally(refusals), self.board.size
         message = f"placed on {node} (score {score:.0f}): {total - len(refusals)}/{total} nodes fit"
-        refused = tally(refusals)
         if refused:
-            message += ", " + ", ".join(f"{r.count} {r.phrase}" for r in refused)
-        return self._decision(pod, node, message, score, (*self._scored(self.record), *refusals))
+            message += f", {reasons(refused)}"
+        return self._decision(pod, message, (*self._scored(self.record), *refusals), refused, node, score)
 
     def _scored(self, count: int) -> tuple[Verdict, ...]:
         """The best nodes that can take the pod now."""
@@ -229,11 +242,22 @@ class _Round:
                 found.append(Verdict(node.name, why))
         return tuple(found)
 
-    def _pending(self, pod: PodView, message: str, refusals: tuple[Verdict, ...]) -> Decision:
-        return self._decision(pod, None, message, 0.0, refusals)
+    def _pending(self, pods: Sequence[PodView]) -> Iterator[Decision]:
+        """The same answer for all of them: what one cannot have, its like cannot have either."""
+        refusals = self._refusals()
+        refused = tally(refusals)
+        message = refusal_sentence(self.board.size, refused)
+        for pod in pods:
+            yield self._decision(pod, message, refusals, refused)
 
     def _decision(
-        self, pod: PodView, node: str | None, message: str, score: float, verdicts: tuple[Verdict, ...]
+        self,
+        pod: PodView,
+        message: str,
+        verdicts: tuple[Verdict, ...],
+        refused: tuple[Refused, ...],
+        node: str | None = None,
+        score: float = 0.0,
     ) -> Decision:
         return Decision(
             namespace=pod.namespace,
@@ -245,5 +269,5 @@ class _Round:
             decided_at=self.board.snapshot.now,
             nodes_total=self.board.size,
             verdicts=verdicts,
-            refused=tally(verdicts) if len(verdicts) > 1 or node is None else (),
+            refused=refused,
         )

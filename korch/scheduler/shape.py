@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from korch.errors import InvalidError
 from korch.resources.meta import LabelSelector, ObjectMeta
 from korch.resources.pod import (
     Affinity,
@@ -21,7 +22,7 @@ from korch.resources.pod import (
 )
 from korch.resources.publish import PUBLISH_ANNOTATION
 from korch.resources.quantity import cpu_millis, memory_bytes
-from korch.resources.selectors import Selector, matches, selector_of
+from korch.resources.selectors import Selector, matches, requirement_problem, selector_of
 
 ARCH_ANNOTATION = "korch.dev/arch"  # on a pod: architectures its images exist for, as "amd64,arm64"
 VOLUME_DRIVER = "volumes.korch.dev"
@@ -153,7 +154,7 @@ def workload_of(meta: ObjectMeta) -> str:
 
 
 def shape_of(pod: Pod) -> Shape:
-    """A new shape; raises `InvalidError` for a malformed quantity."""
+    """A new shape; raises `InvalidError` for what cannot be understood: a malformed quantity, an unknown operator."""
     spec, namespace = pod.spec, pod.metadata.namespace
     affinity = spec.affinity or Affinity()
     cpu = requested(spec.containers, spec.init_containers, "cpu")
@@ -180,7 +181,7 @@ def shape_of(pod: Pod) -> Shape:
         spreads=tuple(
             Spread(
                 _term(c.topology_key, c.label_selector, (namespace,)),
-                c.max_skew,
+                max(1, c.max_skew),
                 c.when_unsatisfiable != "ScheduleAnyway",
             )
             for c in spec.topology_spread_constraints
@@ -248,11 +249,16 @@ def _named_volumes(pod: Pod) -> tuple[str, ...]:
 
 def _rules(pod: Pod, affinity: Affinity) -> Rules:
     node = affinity.node_affinity
+    required = node.required_during_scheduling_ignored_during_execution if node else None
+    preferred = node.preferred_during_scheduling_ignored_during_execution if node else ()
+    terms = (*(required.node_selector_terms if required else ()), *(p.preference for p in preferred))
+    for requirement in (r for term in terms for r in (*term.match_expressions, *term.match_fields)):
+        _check(requirement.key, requirement.operator, requirement.values)
     arches = pod.metadata.annotations.get(ARCH_ANNOTATION, "")
     return Rules(
         node_selector=tuple(sorted(pod.spec.node_selector.items())),
-        required=node.required_during_scheduling_ignored_during_execution if node else None,
-        preferred=node.preferred_during_scheduling_ignored_during_execution if node else (),
+        required=required,
+        preferred=preferred,
         tolerations=pod.spec.tolerations,
         arches=tuple(sorted(word.strip() for word in arches.split(",") if word.strip())),
         has_ports=PUBLISH_ANNOTATION in pod.metadata.annotations
@@ -261,7 +267,17 @@ def _rules(pod: Pod, affinity: Affinity) -> Rules:
 
 
 def _term(topology_key: str, selector: LabelSelector | None, namespaces: tuple[str, ...]) -> Term:
-    return Term(topology_key, None if selector is None else selector_of(selector), namespaces)
+    if selector is None:
+        return Term(topology_key, None, namespaces)
+    found = selector_of(selector)
+    for requirement in found.requirements:
+        _check(requirement.key, requirement.operator, requirement.values)
+    return Term(topology_key, found, namespaces)
+
+
+def _check(key: str, operator: str, values: tuple[str, ...]) -> None:
+    if problem := requirement_problem(key, operator, values):
+        raise InvalidError(problem)
 
 
 def _terms(terms: Sequence[PodAffinityTerm], namespace: str) -> tuple[Term, ...]:

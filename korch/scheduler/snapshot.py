@@ -7,10 +7,12 @@ the time; nothing here looks at a clock.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from korch.errors import InvalidError
 from korch.resources.node import Node, NodeLoad, Taint
-from korch.resources.pod import Pod
-from korch.resources.quantity import cpu_millis, memory_bytes
+from korch.resources.pod import Pod, PodSpec
+from korch.resources.quantity import cpu_millis, memory_bytes, parse_quantity
 from korch.resources.times import parse_time
 from korch.scheduler.shape import Shape, Shapes, image_name
 
@@ -112,14 +114,32 @@ def snapshot(
     sample younger than `max_sample_age_s` takes no pods. A pod's load counts as visible `lag_s` after its start.
     """
     shapes = Shapes()
-    views = tuple(sorted((node_view(node, loads.get(node.metadata.name), now) for node in nodes), key=lambda v: v.name))
-    sampled = {name: parse_time(load.sampled_at) for name, load in loads.items() if load.sampled_at}
+    views = tuple(sorted((_node(node, loads.get(node.metadata.name), now) for node in nodes), key=lambda v: v.name))
+    sampled = {view.name: now - view.sample_age_s for view in views if view.sample_age_s is not None}
     placed = tuple(
-        pod_view(pod, shapes, sampled.get(pod.spec.node_name), lag_s)
+        _placed(pod, shapes, sampled.get(pod.spec.node_name), lag_s)
         for pod in pods
         if pod.spec.node_name and pod.status.phase not in ("Succeeded", "Failed")
     )
     return assemble(views, placed, shapes, now=now, failures=failures or {}, max_sample_age_s=max_sample_age_s)
+
+
+def _node(node: Node, load: NodeLoad | None, now: float) -> NodeView:
+    """The node digested; one that holds nonsense takes no pods, and does not stop the others from taking some."""
+    try:
+        return node_view(node, load, now)
+    except InvalidError as error:
+        return NodeView(node.metadata.name, node.metadata.labels, "NotReady", str(error))
+
+
+def _placed(pod: Pod, shapes: Shapes, sampled_at: float | None, lag_s: float) -> PodView:
+    """The pod digested; one that holds nonsense (a newer korch's, perhaps) counts as a pod that asks for nothing."""
+    try:
+        return pod_view(pod, shapes, sampled_at, lag_s)
+    except InvalidError:
+        return pod_view(
+            msgspec.structs.replace(pod, spec=PodSpec(node_name=pod.spec.node_name)), shapes, sampled_at, lag_s
+        )
 
 
 def node_view(node: Node, load: NodeLoad | None, now: float) -> NodeView:
@@ -147,7 +167,7 @@ def node_view(node: Node, load: NodeLoad | None, now: float) -> NodeView:
         view,
         cpu_millis=cpu_millis(allocatable["cpu"]),
         memory_bytes=memory_bytes(allocatable["memory"]),
-        max_pods=int(allocatable.get("pods", DEFAULT_MAX_PODS)),
+        max_pods=int(parse_quantity(allocatable.get("pods", DEFAULT_MAX_PODS))),
         capacity_cpu_millis=(sample.cpu_count * 1000 if load else cpu_millis(totals["cpu"])) or 1000,
     )
     return _with_sample(view, load, now) if load and load.sampled_at else view

@@ -55,7 +55,7 @@ _NODE_RULES = (
         "`sudo usermod -aG docker USER` and log in again.",
     ),
     _node(
-        r"sudo: (a password is required|a terminal is required|.* is not in the sudoers file|.*no tty present)"
+        r"sudo: (a password is required|a terminal is required|.*no tty present)|is not in the sudoers file"
         r"|is not allowed to (run|execute)|sudo: command not found|sudo: not found",
         "NoPermission",
         "sudo asks for a password or refuses",

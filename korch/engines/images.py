@@ -139,7 +139,7 @@ def parse_image_list(text: str) -> tuple[ListedImage, ...]:
 
 def _size(text: str) -> int:
     match = re.fullmatch(r"([0-9.]+)\s*([kKMGT]?B)", text.strip())
-    return int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    return round(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
 
 
 def prunable(

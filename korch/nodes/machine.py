@@ -91,7 +91,7 @@ class Machine:
         self.transport, self.cluster = transport, cluster
         self._wanted = engine
         self._may_become = become is None
-        self._known = False  # whether a look has settled the user and the engine
+        self._known = engine is not None and become is not None  # else a look settles the user and the engine
         self._settling = asyncio.Lock()
         self._courier = Courier(transport, cluster, shared=shared, become=become, engine=engine, state_root=state_root)
 

@@ -5,8 +5,9 @@ Which parts a script is made of stands here; values never become part of a text 
 
 from functools import cache
 from importlib.resources import files
+from typing import Final
 
-_PARTS = {
+PARTS: Final = {
     "report": ("look", "report"),
     "containers": ("look", "containers"),
     "claim": ("lock", "fence", "claim"),
@@ -21,17 +22,18 @@ _PARTS = {
     "wishes": ("wishes",),
     "logs": ("logs",),
 }
-NAMES = tuple(_PARTS)
+NAMES: Final = tuple(PARTS)
 
 
 @cache
 def script_text(name: str) -> str:
     """The whole text of a script: `base.sh`, the parts it uses, itself."""
-    return "".join(_part(part) for part in ("base", *_PARTS[name]))
+    return "".join(script_part(part) for part in ("base", *PARTS[name]))
 
 
 @cache
-def _part(name: str) -> str:
+def script_part(name: str) -> str:
+    """One file of `scripts/`, without comments and indentation."""
     lines = (files("korch.nodes") / "scripts" / f"{name}.sh").read_text(encoding="utf-8").splitlines()
     stripped = (line.strip() for line in lines)
     return "".join(f"{line}\n" for line in stripped if line and not line.startswith("#"))

@@ -5,17 +5,17 @@ korch_image_ids() {
 
 # korch_record_new BEFORE: adds the ids that were not there before.
 korch_record_new() {
-    korch_after=$(korch_image_ids)
+    korch_brought_after=$(korch_image_ids)
     korch_open_lock
     korch_lock -s
-    for korch_id in $korch_after; do
+    for korch_brought_id in $korch_brought_after; do
         case "
 $1
 " in
         *"
-$korch_id
+$korch_brought_id
 "*) ;;
-        *) echo "${korch_id#sha256:}" >>"$korch_dir/images" ;;
+        *) echo "${korch_brought_id#sha256:}" >>"$korch_dir/images" ;;
         esac
     done
     korch_unlock

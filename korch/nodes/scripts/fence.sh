@@ -33,15 +33,15 @@ korch_enter() {
 # korch_claim SHARED CLAIM: with the exclusive lock held.
 korch_claim() {
     if ! [ -f "$korch_root/claims/$korch_cluster" ]; then
-        for korch_file in "$korch_root"/claims/* /var/lib/korch/claims/*; do
-            [ -f "$korch_file" ] && [ "${korch_file##*/}" != "$korch_cluster" ] && [ "$1" != 1 ] || continue
-            read -r korch_other <"$korch_file"
-            korch_refuse 73 claimed "$korch_other"
+        for korch_claim_file in "$korch_root"/claims/* /var/lib/korch/claims/*; do
+            [ -f "$korch_claim_file" ] && [ "${korch_claim_file##*/}" != "$korch_cluster" ] && [ "$1" != 1 ] || continue
+            read -r korch_claim_other <"$korch_claim_file"
+            korch_refuse 73 claimed "$korch_claim_other"
         done
         { mkdir -p "$korch_root/claims" && chmod 755 "$korch_root/claims"; } || korch_refuse 78 state "cannot write to $korch_root"
         [ -f "$korch_root/machine" ] || {
-            read -r korch_token </proc/sys/kernel/random/uuid
-            korch_replace "$korch_root/machine" "$korch_token"
+            read -r korch_claim_token </proc/sys/kernel/random/uuid
+            korch_replace "$korch_root/machine" "$korch_claim_token"
             chmod 644 "$korch_root/machine"
         }
         mkdir -p "$korch_dir" || korch_refuse 78 state "cannot write to $korch_root"

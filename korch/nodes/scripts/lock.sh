@@ -1,5 +1,6 @@
 # One lock a machine, on file descriptor 9: shared while acting under the standing epoch, exclusive to change claim or
-# epoch. The kernel lets go of it when this shell ends, however it ends; programs are started with 9>&- and never hold it.
+# epoch. The kernel lets go of it when this shell ends, however it ends: programs are started with 9>&-, and in a $(...)
+# the first word is `exec 9>&-`, as that shell outlives this one when this one is killed.
 # A busybox without flock takes tickets instead (Lamport's bakery): files named by number and by process, so that a
 # ticket of a process that is gone can be taken away by anyone without harm.
 korch_open_lock() {
@@ -28,28 +29,28 @@ korch_unlock() {
 
 # korch_started PID: when the process started, in ticks since boot; with its number that names it for good.
 korch_started() {
-    korch_stat=
-    read -r korch_stat 2>/dev/null <"/proc/$1/stat" || return 1
-    set -- ${korch_stat##*) }
+    korch_lock_stat=
+    read -r korch_lock_stat 2>/dev/null <"/proc/$1/stat" || return 1
+    set -- ${korch_lock_stat##*) }
     echo "${20}"
 }
 
 korch_take_ticket() {
-    korch_queue=$korch_root/tickets
-    mkdir -p "$korch_queue" || korch_refuse 78 state "cannot write to $korch_root"
-    korch_me=$$-$(korch_started $$)
-    korch_number=0
-    : >"$korch_queue/c.$korch_me" || korch_refuse 78 state "cannot write to $korch_queue"
-    for korch_file in "$korch_queue"/t.*; do
-        korch_other=${korch_file##*/t.}
-        korch_other=${korch_other%%.*}
-        case $korch_other in *[!0-9]* | '') continue ;; esac
-        [ "$korch_other" -gt "$korch_number" ] && korch_number=$korch_other
+    korch_lock_queue=$korch_root/tickets
+    mkdir -p "$korch_lock_queue" || korch_refuse 78 state "cannot write to $korch_root"
+    korch_lock_me=$$-$(korch_started $$)
+    korch_lock_number=0
+    : >"$korch_lock_queue/c.$korch_lock_me" || korch_refuse 78 state "cannot write to $korch_lock_queue"
+    for korch_lock_file in "$korch_lock_queue"/t.*; do
+        korch_lock_other=${korch_lock_file##*/t.}
+        korch_lock_other=${korch_lock_other%%.*}
+        case $korch_lock_other in *[!0-9]* | '') continue ;; esac
+        [ "$korch_lock_other" -gt "$korch_lock_number" ] && korch_lock_number=$korch_lock_other
     done
-    korch_number=$((korch_number + 1))
-    korch_ticket=$korch_queue/t.$korch_number.$korch_me
-    : >"$korch_ticket" || korch_refuse 78 state "cannot write to $korch_queue"
-    rm -f "$korch_queue/c.$korch_me"
+    korch_lock_number=$((korch_lock_number + 1))
+    korch_ticket=$korch_lock_queue/t.$korch_lock_number.$korch_lock_me
+    : >"$korch_ticket" || korch_refuse 78 state "cannot write to $korch_lock_queue"
+    rm -f "$korch_lock_queue/c.$korch_lock_me"
     while korch_must_wait; do
         sleep 0.05 2>/dev/null || sleep 1
     done
@@ -57,24 +58,24 @@ korch_take_ticket() {
 
 # True while a living process draws its number or holds a smaller one.
 korch_must_wait() {
-    for korch_file in "$korch_queue"/c.* "$korch_queue"/t.*; do
-        korch_name=${korch_file##*/}
-        case $korch_name in
-        'c.*' | 't.*' | "t.$korch_number.$korch_me") continue ;;
-        c.*) korch_who=${korch_name#c.} korch_other=0 ;;
+    for korch_lock_file in "$korch_lock_queue"/c.* "$korch_lock_queue"/t.*; do
+        korch_lock_name=${korch_lock_file##*/}
+        case $korch_lock_name in
+        'c.*' | 't.*' | "t.$korch_lock_number.$korch_lock_me") continue ;;
+        c.*) korch_lock_who=${korch_lock_name#c.} korch_lock_other=0 ;;
         *)
-            korch_other=${korch_name#t.}
-            korch_who=${korch_other#*.}
-            korch_other=${korch_other%%.*}
+            korch_lock_other=${korch_lock_name#t.}
+            korch_lock_who=${korch_lock_other#*.}
+            korch_lock_other=${korch_lock_other%%.*}
             ;;
         esac
-        if [ "$(korch_started "${korch_who%-*}")" != "${korch_who##*-}" ]; then
-            rm -f "$korch_file"
+        if [ "$(korch_started "${korch_lock_who%-*}")" != "${korch_lock_who##*-}" ]; then
+            rm -f "$korch_lock_file"
             continue
         fi
-        [ "$korch_other" -lt "$korch_number" ] && return 0
+        [ "$korch_lock_other" -lt "$korch_lock_number" ] && return 0
         # Equal numbers: the smaller process goes first.
-        [ "$korch_other" -eq "$korch_number" ] && [ "${korch_who%-*}" -lt $$ ] && return 0
+        [ "$korch_lock_other" -eq "$korch_lock_number" ] && [ "${korch_lock_who%-*}" -lt $$ ] && return 0
     done
     return 1
 }

@@ -6,7 +6,7 @@ korch_gone=
 echo '@korch pruned'
 for korch_id in "$@"; do
     grep -q -x -e "${korch_id#sha256:}" "$korch_dir/images" 2>/dev/null || continue
-    if korch_out=$("$korch_engine" rmi "${korch_id#sha256:}" 2>&1 </dev/null 9>&-); then
+    if korch_out=$(exec 9>&-; "$korch_engine" rmi "${korch_id#sha256:}" 2>&1 </dev/null); then
         echo "$korch_id"
     else
         case $korch_out in

@@ -9,9 +9,9 @@ korch_fail() {
     exit 0
 }
 korch_find() {
-    korch_ids=$("$korch_engine" ps -a -q --no-trunc --filter "label=korch.dev/cluster=$korch_cluster" \
+    korch_ids=$(exec 9>&-; "$korch_engine" ps -a -q --no-trunc --filter "label=korch.dev/cluster=$korch_cluster" \
         --filter "label=korch.dev/uid=$korch_uid" --filter "label=korch.dev/container=$korch_container" \
-        2>&1 </dev/null 9>&-) || korch_fail "$korch_ids"
+        2>&1 </dev/null) || korch_fail "$korch_ids"
     [ -n "$korch_ids" ] || {
         echo '@korch done'
         exit 0
@@ -29,7 +29,7 @@ fi
 if [ "$korch_remove" = 1 ]; then
     korch_enter "$korch_epoch" "$korch_shared" "$korch_claim_text"
     korch_find
-    korch_out=$("$korch_engine" rm -f -v $korch_ids 2>&1 </dev/null 9>&-) || {
+    korch_out=$(exec 9>&-; "$korch_engine" rm -f -v $korch_ids 2>&1 </dev/null) || {
         korch_find
         korch_fail "$korch_out"
     }

@@ -20,9 +20,8 @@ while read -r korch_kind korch_key korch_length korch_word; do
 done
 [ "$korch_kind" = end ] || korch_refuse 79 input "the values did not arrive whole"
 
-# The engine's program alone sees the values: in a shell of its own, without the lock.
-korch_run() (
-    exec 9>&-
+# The engine's program alone sees the values. Runs in a shell of its own, which has let go of the lock's descriptor.
+korch_run() {
     while read -r korch_key korch_word; do
         [ -n "$korch_key" ] || continue
         korch_value=$(korch_decode "$korch_word")
@@ -35,12 +34,12 @@ EOF
     else
         "$korch_engine" run "$@" 2>&1 </dev/null
     fi
-)
+}
 
 korch_labels() {
     "$korch_engine" inspect --type container --format \
         '{{index .Config.Labels "korch.dev/cluster"}} {{index .Config.Labels "korch.dev/uid"}} {{index .Config.Labels "korch.dev/hash"}} {{.State.Status}}' \
-        "$korch_name" 2>/dev/null </dev/null 9>&-
+        "$korch_name" 2>/dev/null </dev/null
 }
 
 korch_fail() {
@@ -62,7 +61,7 @@ korch_take_existing() {
     case $1 in
     "$korch_cluster $korch_uid $korch_hash running") ;;
     "$korch_cluster $korch_uid $korch_hash "*)
-        korch_out=$("$korch_engine" start "$korch_name" 2>&1 </dev/null 9>&-) || korch_fail $? "$korch_out"
+        korch_out=$(exec 9>&-; "$korch_engine" start "$korch_name" 2>&1 </dev/null) || korch_fail $? "$korch_out"
         ;;
     *) korch_refuse 76 clash "$korch_name exists and is another one" ;;
     esac
@@ -84,9 +83,9 @@ for korch_word in $korch_folders; do
 done
 korch_word=started
 for korch_try in 1 2; do
-    korch_out=$(korch_run "$@") && break
+    korch_out=$(exec 9>&-; korch_run "$@") && break
     korch_code=$?
-    korch_found=$(korch_labels)
+    korch_found=$(exec 9>&-; korch_labels)
     case $korch_out in
     *'container name "'*'already in use'*)
         if [ -n "$korch_found" ]; then

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from korch.errors import InvalidError, KorchError
+from korch.errors import HostKeyUnknownError, HostRefusedError, HostUnreachableError, InvalidError, KorchError
 from korch.inventory.model import Host
 from korch.settings import Settings
 from korch.ssh.base import Transport
@@ -15,6 +15,7 @@ from korch.ssh.fabric import FabricTransport
 from korch.ssh.hostkeys import HostKey, KnownHosts
 from korch.ssh.local import LocalTransport
 from korch.ssh.options import OptionsReader, SshOptions, jump_question, question
+from korch.ssh.slots import SingleFlight
 
 if TYPE_CHECKING:
     from korch.ssh.link import Link, Shared
@@ -38,7 +39,7 @@ class ShownKey:
 class _Bastion:
     """A jump host's one connection, shared by everything behind it."""
 
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    connecting: "SingleFlight[Link]"
     link: "Link | None" = None
 
 
@@ -90,6 +91,7 @@ class Connector:
     async def close(self) -> None:
         """Hang up on the jump hosts and end the threads. Transports are closed by those who use them."""
         for bastion in self._bastions.values():
+            bastion.connecting.cancel()
             if bastion.link is not None:
                 bastion.link.close()
         self._bastions.clear()
@@ -101,8 +103,12 @@ class Connector:
     async def _open(self, host: Host, timeout_s: float) -> "Link":
         from korch.ssh.link import open_link
 
-        options, via, shared = await self._way_to(host, timeout_s)
-        return await open_link(host.name, options, shared, via=via, timeout_s=timeout_s)
+        try:
+            options, via, shared = await self._way_to(host, timeout_s)
+            return await open_link(host.name, options, shared, via=via, timeout_s=timeout_s)
+        except KorchError:
+            self._options.forget(question(host))
+            raise
 
     async def _way_to(self, host: Host, timeout_s: float) -> "tuple[SshOptions, Link | None, Shared]":
         words = question(host)
@@ -111,7 +117,17 @@ class Connector:
             shared = await self._load()  # Fabric's import and `ssh -G` at the same time
         finally:
             options = await reading
-        return options, await self._via(host.name, options.jumps, words, timeout_s, ()), shared
+        route = await self._route(host.name, options.jumps, words)
+        via: Link | None = None
+        try:
+            for asked, jump_options in route:
+                via = await self._bastion_link(asked, jump_options, via, timeout_s)
+            return options, via, shared
+        except HostKeyUnknownError as error:
+            hint = f"Connect to the jump host by hand once and accept its key: ssh {options.jumps[-1]}"
+            raise HostKeyUnknownError(f"{host.name}: {error}", host=host.name, hint=hint) from error
+        except (HostRefusedError, HostUnreachableError) as error:
+            raise type(error)(f"{host.name}: {error}", host=host.name, hint=error.hint) from error
 
     async def _load(self) -> "Shared":
         """What Fabric is needed for; importing it takes 0.1 s, so it is done once and off the loop."""
@@ -124,30 +140,46 @@ class Connector:
                 self._shared = Shared(self._known_hosts, accept_new=accept_new, prompt=self._prompt)
         return self._shared
 
-    async def _via(
-        self, name: str, jumps: tuple[str, ...], words: tuple[str, ...], timeout_s: float, seen: tuple[str, ...]
-    ) -> "Link | None":
-        """The connection of the last jump host, None when there is none on the way."""
-        if not jumps:
-            return None
-        asked = jump_question(jumps, words)
-        label = f"{name} (through {jumps[-1]})"
-        bastion = self._bastions.setdefault(asked, _Bastion())
-        if asked[-1] in seen or len(seen) >= MOST_JUMPS:
-            raise InvalidError(
-                f"{name}: the jump hosts form a circle: {' -> '.join((*seen, asked[-1]))}",
-                hint="Give the jump host `ProxyJump none` in ~/.ssh/config.",
-            )
-        async with bastion.lock:
-            if bastion.link is None or not bastion.link.is_alive:
-                from korch.ssh.link import open_link
+    async def _route(
+        self, host: str, jumps: tuple[str, ...], words: tuple[str, ...]
+    ) -> list[tuple[tuple[str, ...], SshOptions]]:
+        """The jump hosts on the way, nearest to here first, each with the question that told its options."""
+        route: list[tuple[tuple[str, ...], SshOptions]] = []
+        while jumps:
+            asked = jump_question(jumps, words)
+            names = [question[-1] for question, _ in route]
+            if asked[-1] in names or len(route) >= MOST_JUMPS:
+                raise InvalidError(
+                    f"{host}: the jump hosts form a circle: {' -> '.join((*names, asked[-1]))}",
+                    hint="Give the jump host `ProxyJump none` in ~/.ssh/config.",
+                )
+            options = await self._options.read(asked, f"{host}: jump host {jumps[-1]}")
+            route.append((asked, options))
+            jumps, words = options.jumps, asked
+        return route[::-1]
 
-                options = await self._options.read(asked, label)
-                shared = await self._load()
-                via = await self._via(name, options.jumps, asked, timeout_s, (*seen, asked[-1]))
-                bastion.link = await open_link(label, options, shared, via=via, timeout_s=timeout_s)
-                bastion.link.busy()  # watched all the time, so that a dead one is replaced
+    async def _bastion_link(
+        self, asked: tuple[str, ...], options: SshOptions, via: "Link | None", timeout_s: float
+    ) -> "Link":
+        """The one connection to a jump host."""
+        name = f"jump host {options.asked}"
+        bastion = self._bastions.setdefault(asked, _Bastion(SingleFlight(name)))
+        if bastion.link is not None and bastion.link.is_alive:
             return bastion.link
+
+        async def connect() -> "Link":
+            from korch.ssh.link import open_link
+
+            try:
+                link = await open_link(name, options, await self._load(), via=via, timeout_s=timeout_s)
+            except KorchError:
+                self._options.forget(asked)
+                raise
+            link.busy()  # watched all the time, so that a dead one is replaced
+            bastion.link = link
+            return link
+
+        return await bastion.connecting(connect, f"connect {name}")
 
 
 def _import_link() -> None:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from paramiko.agent import AgentKey, AgentSSH
 from korch.ssh.options import SshOptions
 
 Prompt = Callable[[str], str]  # shows a question, returns what was typed without echo
+REFRESH_S: Final = 10.0
 AGENT_TIMEOUT_S: Final = 20.0  # an agent may wait for a person's confirmation
 
 
@@ -53,6 +55,7 @@ class KeyRing:
         self._files: dict[str, paramiko.PKey | LockedError | str] = {}
         self._agents: dict[str, tuple[Offer, ...]] = {}
         self._open_agents: list[_Agent] = []
+        self._refreshed_at = 0.0
 
     def from_file(self, path: str) -> paramiko.PKey | LockedError | str | None:
         """The key; `LockedError`; a sentence that says why it is unusable; or None when there is no such file."""
@@ -85,6 +88,14 @@ class KeyRing:
                     self._agents[path] = agent.offers()
             return self._agents[path]
 
+    def refresh(self) -> None:
+        """Look at agents and unusable files again: after a refusal, when a person may have mended something."""
+        with self._lock:
+            self._files = {path: key for path, key in self._files.items() if isinstance(key, paramiko.PKey)}
+            if time.monotonic() - self._refreshed_at > REFRESH_S:
+                self._refreshed_at = time.monotonic()
+                self.close()
+
     def close(self) -> None:
         """Hang up on the agents."""
         for agent in self._open_agents:
@@ -114,11 +125,14 @@ class _Agent(AgentSSH):
         return tuple(Offer(f"agent key {key.comment or key.get_name()}", key) for key in keys)
 
     def hang_up(self) -> None:
-        """Close the socket."""
-        self._close()  # type: ignore[attr-defined]
+        """Close the socket when nobody is using it."""
+        with self._one_at_a_time:
+            self._close()  # type: ignore[attr-defined]
 
     def _send_message(self, msg: Any) -> Any:
         with self._one_at_a_time:
+            if self._conn is None:  # type: ignore[attr-defined]
+                raise paramiko.SSHException("the agent's socket is closed")
             return super()._send_message(msg)  # type: ignore[misc]
 
 

@@ -55,7 +55,6 @@ class Shared:
     )
     names: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(32, thread_name_prefix="ssh-name"))
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
-    config: Any = field(default_factory=lambda: fabric.Config(ssh_config=paramiko.SSHConfig(), lazy=True))
 
     def close(self) -> None:
         """End the threads and hang up on the agents."""
@@ -170,6 +169,7 @@ async def open_link(name: str, options: SshOptions, shared: Shared, *, via: Link
         try:
             return await _with_retries(name, options, shared, via, timeout_s, password)
         except LoginRefusedError as refused:
+            shared.keys.refresh()
             if shared.prompt is None:
                 raise auth_failed(name, options, refused, can_ask=False) from None
             locked = [path for path in refused.locked if path not in asked]
@@ -283,7 +283,7 @@ async def _log_in(
         options.hostname,
         user=options.user,
         port=options.port,
-        config=shared.config,
+        config=fabric.Config(ssh_config=paramiko.SSHConfig(), lazy=True),  # of its own: threads must not share one
         connect_kwargs={
             "sock": pipe,
             "timeout": timeout_s,
@@ -305,7 +305,10 @@ async def _log_in(
             raise _no_answer(name, options, timeout_s, "login") from None
         if isinstance(error, KorchError | LoginRefusedError | _KeySeenError) or not isinstance(error, Exception):
             raise
-        raise explain(name, options, error) from error
+        meaning = explain(name, options, error)
+        if meaning is error:
+            raise
+        raise meaning from error
     return connection
 
 
@@ -331,7 +334,9 @@ def explain(name: str, options: SshOptions, error: Exception) -> Exception:
         )
     if isinstance(error, EOFError | ConnectionError) or "banner" in text or "No existing session" in text:
         return DroppedError(text or "the connection was closed during the handshake")
-    return HostUnreachableError(f"{name}: the SSH handshake with {options.hostname} failed: {text}", host=name)
+    if isinstance(error, paramiko.SSHException | OSError):
+        return HostUnreachableError(f"{name}: the SSH handshake with {options.hostname} failed: {text}", host=name)
+    return error
 
 
 _CURES: Final = {

@@ -255,12 +255,12 @@ class OptionsReader:
         try:
             return await asyncio.shield(answer)
         except (InvalidError, SetupError):
-            self._answers.pop(words, None)  # the configuration may be mended meanwhile
+            self.forget(words)
             raise
 
-    def forget(self) -> None:
-        """Read the configuration again next time."""
-        self._answers.clear()
+    def forget(self, words: tuple[str, ...]) -> None:
+        """Ask again next time: the configuration may be mended meanwhile."""
+        self._answers.pop(words, None)
 
     def close(self) -> None:
         """End the threads."""

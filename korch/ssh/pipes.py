@@ -53,6 +53,7 @@ class SocketPipe:
         self._unsent = bytearray()
         self._unread = b""
         self._closed = False
+        self._watching = False
         self.heard_at = time.monotonic()
 
     def send(self, data: bytes) -> int:
@@ -92,11 +93,17 @@ class SocketPipe:
             if self._closed:
                 return
             self._closed = True
-            if self._unsent:
-                fd = self._sock.fileno()
-                self._on_loop(lambda: self._loop.remove_writer(fd))
+            watching = self._watching
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes a reader in another thread; closing alone does not
+        if not (watching and self._on_loop(self._finish)):
+            self._sock.close()
+
+    def _finish(self) -> None:
+        """Close a descriptor that the loop watches: it must let go of the number before that is used again."""
+        if self._watching:
+            self._loop.remove_writer(self._sock.fileno())
+            self._watching = False
         self._sock.close()
 
     def _write(self, data: bytes | bytearray) -> int:
@@ -107,8 +114,10 @@ class SocketPipe:
             return 0
 
     def _watch_writable(self) -> None:
-        if not self._closed:
-            self._loop.add_writer(self._sock.fileno(), self._flush)
+        with self._lock:
+            if not self._closed and not self._watching:
+                self._watching = True
+                self._loop.add_writer(self._sock.fileno(), self._flush)
 
     def _flush(self) -> None:
         with self._lock:
@@ -120,10 +129,15 @@ class SocketPipe:
                 self._unsent.clear()  # the reader sees the same and ends the connection
             if not self._unsent:
                 self._loop.remove_writer(self._sock.fileno())
+                self._watching = False
 
-    def _on_loop(self, call: Callable[[], object]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
+    def _on_loop(self, call: Callable[[], object]) -> bool:
+        """Have the loop call it; False when the loop is closed."""
+        try:
             self._loop.call_soon_threadsafe(call)
+        except RuntimeError:
+            return False
+        return True
 
 
 class ChannelPipe:

@@ -162,7 +162,7 @@ class Program:
             return self._lost()
         said = (self._err.noise.strip() or self._out.noise.strip()).decode("utf-8", "replace").splitlines()
         last = said[-1].strip() if said else f"exit status {status}"
-        if become:
+        if become and "sudo" in last:
             return NoPermissionError(
                 f"{self.host}: sudo does not run commands without a password: {last}",
                 host=self.host,

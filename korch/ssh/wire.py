@@ -34,7 +34,7 @@ from paramiko.common import (
 )
 from paramiko.kex_curve25519 import KexCurve25519
 
-from korch.ssh.pipes import Pipe
+from korch.ssh.pipes import BROKEN, Pipe
 
 
 class WireChannel(paramiko.Channel):
@@ -58,6 +58,11 @@ class WireChannel(paramiko.Channel):
     def has_ended(self) -> bool:
         """Nothing runs at the other end any more: it told an exit status, or the channel is gone."""
         return self.exit_seen or bool(self.closed)
+
+    def hang_up(self) -> None:
+        """Close, however the connection does."""
+        with contextlib.suppress(*BROKEN):
+            self.close()
 
     def watch(self, watcher: Callable[[], None]) -> None:
         """Call `watcher` after every change, in paramiko's thread."""

@@ -89,7 +89,7 @@ def _sentence(pod: Pod, decision: Decision | None, now: float) -> str:
 
 
 def decision_table(decision: Decision, *, details: bool = False) -> list[str]:
-    """Indented lines: a node each, the winner marked, refused nodes with their reason."""
+    """A line a node: the winner marked with `*`, refused nodes with their reason."""
     from korch.cli.output import clean, table
     from korch.scheduler.decision import explain
 
@@ -98,14 +98,10 @@ def decision_table(decision: Decision, *, details: bool = False) -> list[str]:
     parts = list(dict.fromkeys(part.name for row in scored for part in row.parts))
     lines: list[str] = []
     if scored:
-        text = table([_cells(row, parts) for row in scored], ("", "NODE", "SCORE", *(name.upper() for name in parts)))
-        lines += [f"  {line}" for line in text.splitlines()]
-    refused = [row for row in rows if row.score is None]
-    if refused:
-        lines += [
-            f"  {line}"
-            for line in table([("", row.node, row.refusal) for row in refused], ("", "REFUSED", "WHY")).splitlines()
-        ]
+        text = table([_cells(row, parts) for row in scored], ("  NODE", "SCORE", *(name.upper() for name in parts)))
+        lines += text.splitlines()
+    refused = [(f"  {row.node}", row.refusal) for row in rows if row.score is None]
+    lines += table(refused, ("  REFUSED", "WHY")).splitlines()
     if details:
         for row in scored:
             lines += [
@@ -119,8 +115,7 @@ def decision_table(decision: Decision, *, details: bool = False) -> list[str]:
 def _cells(row: Row, parts: Sequence[str]) -> list[str]:
     points = {part.name: part.points for part in row.parts}
     return [
-        "*" if row.chosen else "",
-        row.node,
+        f"{'*' if row.chosen else ' '} {row.node}",
         f"{row.score:.1f}",
         *(f"{points[name]:.1f}" if name in points else "" for name in parts),
     ]

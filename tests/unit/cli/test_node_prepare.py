@@ -66,7 +66,7 @@ def test_playbook_that_is_not_installed() -> None:
 
 @pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An ansible-playbook that writes down its words and copies of its inventories; ends with the status in `status`."""
+    """An ansible-playbook that writes down its words and its first inventory, and ends with the status in `status`."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "status").write_text("0")
     program = tmp_path / "bin" / "ansible-playbook"

@@ -18,7 +18,8 @@ from korch.ssh.options import OptionsReader, SshOptions, jump_question, question
 from korch.ssh.slots import SingleFlight
 
 if TYPE_CHECKING:
-    from korch.ssh.link import Link, Shared
+    from korch.ssh.link import Link
+    from korch.ssh.login import Shared
 
 MOST_JUMPS: Final = 8
 T = TypeVar("T")
@@ -73,7 +74,7 @@ class Connector:
 
     async def shown_key(self, host: Host, *, timeout_s: float = 10.0) -> ShownKey:
         """The key that the host shows now, through its jump hosts if it has some; nobody is logged in there."""
-        from korch.ssh.link import fetch_host_key
+        from korch.ssh.login import fetch_host_key
 
         options, via, shared = await self._way_to(host, timeout_s)
         key = await fetch_host_key(host.name, options, shared, via=via, timeout_s=timeout_s)
@@ -101,7 +102,7 @@ class Connector:
             self._shared = None
 
     async def _open(self, host: Host, timeout_s: float) -> "Link":
-        from korch.ssh.link import open_link
+        from korch.ssh.login import open_link
 
         try:
             options, via, shared = await self._way_to(host, timeout_s)
@@ -133,8 +134,8 @@ class Connector:
         """What Fabric is needed for; importing it takes 0.1 s, so it is done once and off the loop."""
         async with self._loading:
             if self._shared is None:
-                await asyncio.get_running_loop().run_in_executor(None, _import_link)
-                from korch.ssh.link import Shared
+                await asyncio.get_running_loop().run_in_executor(None, _import_login)
+                from korch.ssh.login import Shared
 
                 accept_new = self._settings.host_key == "accept-new"
                 self._shared = Shared(self._known_hosts, accept_new=accept_new, prompt=self._prompt)
@@ -168,7 +169,7 @@ class Connector:
             return bastion.link
 
         async def connect() -> "Link":
-            from korch.ssh.link import open_link
+            from korch.ssh.login import open_link
 
             try:
                 link = await open_link(name, options, await self._load(), via=via, timeout_s=timeout_s)
@@ -182,8 +183,8 @@ class Connector:
         return await bastion.connecting(connect, f"connect {name}")
 
 
-def _import_link() -> None:
-    import korch.ssh.link  # noqa: F401
+def _import_login() -> None:
+    import korch.ssh.login  # noqa: F401
 
 
 async def fan_out(

@@ -51,6 +51,7 @@ class Sshd:
     user_key: Path
     process: subprocess.Popen[bytes] | None = None
     host_keys: list[Path] = field(default_factory=list)
+    wrapper: list[str] = field(default_factory=list)  # words before sshd's own
 
     @property
     def name(self) -> str:
@@ -80,7 +81,7 @@ class Sshd:
         if os.getuid() == 0:
             os.makedirs("/run/sshd", exist_ok=True)
         with open(self.folder / "log", "ab") as log:
-            argv = [SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")]
+            argv = [*self.wrapper, SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")]
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         for _ in range(500):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as sock:
@@ -111,10 +112,12 @@ def children(pid: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def sshd(folder: Path, *lines: str, host_keys: tuple[str, ...] = ("ed25519",), rc: str = "") -> Iterator[Sshd]:
+def sshd(
+    folder: Path, *lines: str, host_keys: tuple[str, ...] = ("ed25519",), rc: str = "", kind: type[Sshd] = Sshd
+) -> Iterator[Sshd]:
     """A running server. `lines` go first in its configuration; `rc` is the login shell's start-up file."""
     folder.mkdir(parents=True, exist_ok=True)
-    server = Sshd(folder, free_port(), folder / "id")
+    server = kind(folder, free_port(), folder / "id")
     if not server.user_key.exists():
         make_key(server.user_key)
     (folder / "authorized_keys").write_text(public(server.user_key) + "\n")

@@ -187,7 +187,8 @@ async def _check_all(client: Client, names: Sequence[str]) -> dict[str, tuple[Ch
         except KorchError as error:
             return (Check(error.reason, "fail", str(error), error.hint),)
 
-    wanted = names or [seen.node.metadata.name for seen in await client.survey(measure_cpu=False)]
+    seen = () if names else await client.survey(measure_cpu=False)
+    wanted = names or [one.node.metadata.name for one in seen if not _left_inventory(one.node)]
     return dict(zip(wanted, await asyncio.gather(*(one(name) for name in wanted)), strict=True))
 
 

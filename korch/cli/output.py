@@ -13,6 +13,7 @@ OutputFormat = Literal["", "wide", "json", "yaml", "name"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_BREAKS_ELSEWHERE = re.compile("[\r\x85\u2028\u2029\ufeff]")  # YAML 1.1 takes these for ends of lines
 _NUMBER_ELSEWHERE = re.compile(r"[-+]?(\.\d+|\d[\d_]*(\.\d*)?)([eE][-+]?\d+)?|0o[0-7]+|[yYnN]")
 
 
@@ -80,7 +81,8 @@ def dump(data: Any, output: Literal["json", "yaml"]) -> str:
     if output == "json":
         import json
 
-        return json.dumps(data, indent=4, ensure_ascii=False)
+        text = json.dumps(data, indent=4, ensure_ascii=False)
+        return _CONTROL_BUT_LINES.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
     return to_yaml(data).rstrip("\n")
 
 
@@ -97,7 +99,9 @@ def to_yaml(data: Any) -> str:
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
         style = None
-        if "\n" in value:
+        if _BREAKS_ELSEWHERE.search(value):
+            style = '"'
+        elif "\n" in value:
             style = "|"
         elif _NUMBER_ELSEWHERE.fullmatch(value):
             style = "'"

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from korch.cli.output import clean, dump, format_age, render_objects, table, to_yaml
@@ -98,6 +98,7 @@ _plain = st.recursive(
 
 
 @given(_plain)
+@example({"\x85": "a\u2028b\nc", "\ufeff": "a\rb"})
 def test_yaml_reads_back(data: object) -> None:
     assert yaml.safe_load(to_yaml(data)) == data
 
@@ -139,3 +140,11 @@ def test_a_sheet_aligns_its_values_and_indents_its_parts() -> None:
         "  X",
         "  y",
     ]
+
+
+def test_json_holds_no_control_character_and_reads_back() -> None:
+    data = {"k": "\x1b[2J\x9b31m\u202e\x7fä"}
+    text = dump(data, "json")
+    assert json.loads(text) == data
+    assert "ä" in text
+    assert not any(char in text for char in "\x1b\x9b\u202e\x7f")

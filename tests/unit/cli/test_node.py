@@ -122,6 +122,12 @@ def test_warnings_are_no_failure(checked: World) -> None:
     assert checked.run("node", "check", "n1").exit_code == 0
 
 
+def test_hosts_that_left_the_inventory_are_not_looked_at(checked: World) -> None:
+    checked.seen = [NodeSeen(a_node("n1"), a_load()), NodeSeen(a_node("n9", state="NotInInventory"), None)]
+    result = checked.run("node", "check")
+    assert (result.exit_code, "n9" in result.stdout) == (0, False)
+
+
 def test_only_problems(checked: World) -> None:
     assert "10.0.0.1" not in checked.run("node", "check", "n1", "--problems").stdout
 

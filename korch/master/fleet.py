@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,13 +18,14 @@ from korch.nodes.register import (
     CLAIM_TOKEN,
     declared_node,
     failed_status,
+    known_engine,
     load_of,
     new_node,
+    noted,
     seen_status,
     without_inventory,
 )
 from korch.nodes.report import NodeReport, choose_address
-from korch.resources.codec import with_meta
 from korch.resources.node import Node, NodeLoad
 from korch.ssh.base import Transport
 from korch.ssh.connect import Connector
@@ -43,6 +44,7 @@ class Contact:
     machine: Machine
     report: NodeReport
     address: str
+    images: frozenset[str]  # names of images that it holds, as far as is known
 
 
 class Fleet:
@@ -55,7 +57,7 @@ class Fleet:
         self._transports: dict[str, Transport] = {}
         self._machines: dict[str, Machine] = {}
         self._contacts: dict[str, Contact] = {}
-        self._tokens: dict[str, str] = {}
+        self._arrivals: list[asyncio.Queue[str]] = []
         self._history = LoadHistory(cluster.settings.cluster_dir / "load.db")
         self.errors: dict[str, KorchError] = {}
 
@@ -111,7 +113,7 @@ class Fleet:
     async def contacts(self, *, claim: bool) -> dict[str, Contact]:
         """Every host that can be worked with, looked at at least once; `claim` marks them as this cluster's."""
         if not self._contacts and not self.errors:
-            await self.survey()
+            await self.survey(quick=True)
         usable = {name: found for name, found in self._contacts.items() if found.report.state in _USABLE}
         if claim:
             fresh = {name: found for name, found in usable.items() if found.report.claim is None}
@@ -122,8 +124,35 @@ class Fleet:
                     usable.pop(name)
         return usable
 
-    async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = False) -> tuple[NodeSeen, ...]:
-        """Look at nodes now and record it, in the inventory's order. No names: all, and those that left it."""
+    async def usable(self) -> AsyncGenerator[Machine, None]:
+        """Machines that can be worked with, each as soon as it has answered: the first need not wait for the last."""
+        if self._contacts or self.errors:
+            for contact in list(self._contacts.values()):
+                if contact.report.state in _USABLE:
+                    yield contact.machine
+            return
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        self._arrivals.append(queue)
+        looking = asyncio.create_task(self.contacts(claim=False))
+        try:
+            while not (looking.done() and queue.empty()):
+                arrival = asyncio.create_task(queue.get())
+                await asyncio.wait({arrival, looking}, return_when=asyncio.FIRST_COMPLETED)
+                if arrival.done():
+                    yield self.machine(arrival.result())
+                else:
+                    arrival.cancel()
+        finally:
+            self._arrivals.remove(queue)
+            await looking
+
+    async def survey(
+        self, names: Sequence[str] = (), *, measure_cpu: bool = False, quick: bool = False
+    ) -> tuple[NodeSeen, ...]:
+        """Look at nodes now and record it, in the inventory's order. No names: all, and those that left it.
+
+        A `quick` look leaves images and volumes as they were seen some minutes ago.
+        """
         wanted = {node_name(self.host(name).name): self.host(name) for name in names} or self._hosts
         loads = {load.metadata.name: load for load in (await self._cluster.objects.list(NodeLoad)).items}
         nodes = {node.metadata.name: node for node in (await self._cluster.objects.list(Node)).items}
@@ -131,9 +160,17 @@ class Fleet:
         async def look(name: str) -> NodeReport:
             await self.transport(name).connect(timeout_s=CONNECT_S)
             old = loads.get(name)
-            return await self.machine(name).report(
-                previous_ticks=old.cpu_ticks if old else None, measure_cpu=measure_cpu
+            known = known_engine(nodes.get(name), self._cluster.clock.now()) if quick else None
+            report = await self.machine(name).report(
+                previous_ticks=old.cpu_ticks if old else None,
+                measure_cpu=measure_cpu,
+                inventory=known is None,
+                known=known,
             )
+            for queue in self._arrivals:
+                if report.state in _USABLE:
+                    queue.put_nowait(name)
+            return report
 
         looked = await _each({name: name for name in wanted}, look)
         self._refuse_twins(looked, nodes)
@@ -175,10 +212,11 @@ class Fleet:
             return NodeSeen(node, load, found)
         self.errors.pop(name, None)
         address = choose_address(found, host, ssh_address=await self._ssh_address(host))
-        self._contacts[name] = Contact(host, self.machine(name), found, address or "")
-        if found.machine_token and node.metadata.annotations.get(CLAIM_TOKEN) != found.machine_token:
-            node = await objects.modify(Node, name, "", lambda old: _with_token(old, found.machine_token))
+        if noted(node, found, now) != node:
+            node = await objects.modify(Node, name, "", lambda old: noted(old, found, now))
         node = await self._set_status(node, seen_status(node, host, found, address, now))
+        images = frozenset(image for held in node.status.images for image in held.names)
+        self._contacts[name] = Contact(host, self.machine(name), found, address or "", images | found.image_names)
         sample = load_of(name, found, load, now)
         sample = await (
             objects.create(sample) if load is None else objects.modify(NodeLoad, name, "", lambda _: _newer(_, sample))
@@ -242,10 +280,6 @@ def _measured(load: NodeLoad) -> dict[str, float]:
     used = load.memory_total_bytes - load.memory_available_bytes
     figures = {"load1": load.load1, "memory": used / load.memory_total_bytes if load.memory_total_bytes else 0.0}
     return figures | ({"cpu": load.cpu_busy} if load.cpu_busy is not None else {})
-
-
-def _with_token(node: Node, token: str) -> Node:
-    return with_meta(node, annotations={**node.metadata.annotations, CLAIM_TOKEN: token})
 
 
 def _newer(old: NodeLoad, sample: NodeLoad) -> NodeLoad:

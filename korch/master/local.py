@@ -1,8 +1,9 @@
 """The in-process client: a cluster opened on this machine, without a master in between."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from korch.client.base import (
@@ -16,7 +17,7 @@ from korch.client.base import (
     Workload,
 )
 from korch.engines.names import container_name
-from korch.errors import ConflictError, HostUnreachableError, InvalidError, KorchError
+from korch.errors import CommandFailedError, ConflictError, HostUnreachableError, InvalidError, KorchError
 from korch.master.cluster import Cluster, open_cluster
 from korch.objects.objects import Change, ObjectList
 from korch.resources.meta import LabelSelector, Object
@@ -28,8 +29,10 @@ from korch.ssh.base import Stream
 
 if TYPE_CHECKING:
     from korch.master.fleet import Fleet
+    from korch.nodes.machine import Machine
 
 T = TypeVar("T", bound=Object)
+_ASKED_ABOUT_IMAGES = 3  # nodes, before the first one's answer is taken for true
 
 
 async def open_client(settings: Settings, *, limit: str = "", need_inventory: bool = True) -> "LocalClient":
@@ -132,27 +135,28 @@ class LocalClient:
     # Workloads
 
     async def resolve_image(self, image: str, *, auth: bytes | None = None) -> str:
-        """The exact image that a reference stands for, as the first node that can tell sees it."""
-        contacts = await self.fleet.contacts(claim=True)
-        if not contacts:
-            raise self._nobody()
+        """The exact image that a reference stands for, as the first node that can tell sees it.
+
+        The registry is asked, so that a tag that moved is noticed; an image that only the nodes have is found there.
+        """
+        import importlib
+
+        loading = asyncio.get_running_loop().run_in_executor(None, importlib.import_module, "korch.master.oneshot")
         problems: list[KorchError] = []
-        for name in sorted(contacts, key=lambda node: (node not in self.fleet.placeable, node)):
-            try:
-                info = await contacts[name].machine.resolve_image(image, auth=auth)
-            except HostUnreachableError as error:
-                self.fleet.mark_lost(name, error)
-                problems.append(error)
-                continue
-            except InvalidError:
-                raise
-            except KorchError as error:
-                problems.append(error)
-                if len(problems) >= 3:
-                    break
-                continue
-            return info.pinned
-        raise problems[0]
+        try:
+            async with aclosing(self.fleet.usable()) as machines:
+                async for machine in machines:
+                    try:
+                        return await _exact(machine, image, auth)
+                    except InvalidError:
+                        raise
+                    except KorchError as error:
+                        problems.append(error)
+                    if len(problems) == _ASKED_ABOUT_IMAGES:
+                        break
+        finally:
+            await loading  # needed next, and importable while the nodes work
+        raise problems[0] if problems else self._nobody()
 
     def _nobody(self) -> KorchError:
         reasons = "; ".join(str(error) for _, error in sorted(self.fleet.errors.items())[:3])
@@ -233,6 +237,18 @@ class LocalClient:
         if self._fleet is not None:
             await self._fleet.close()
         await self._stack.aclose()
+
+
+async def _exact(machine: "Machine", image: str, auth: bytes | None) -> str:
+    """What a reference stands for on one machine: its registry's word, else what the machine holds."""
+    if "@sha256:" in image or image.startswith("sha256:"):
+        return (await machine.resolve_image(image, auth=auth)).pinned
+    try:
+        return (await machine.resolve_image(image, auth=auth, pull="Always")).pinned
+    except CommandFailedError:
+        with suppress(CommandFailedError):
+            return (await machine.resolve_image(image, auth=auth, pull="Never")).pinned
+        raise
 
 
 def _node_of(pod: Pod) -> str:

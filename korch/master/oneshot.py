@@ -143,7 +143,7 @@ class OneShot:
                 mine=self._scope.has,
                 on_lost=self._node_lost,
             )
-            keeper.adopt(contact.report.containers, contact.report.image_names)
+            keeper.adopt(contact.report.containers, contact.images)
             found[name] = keeper
         return found
 

@@ -115,8 +115,8 @@ class Keeper:
     async def _look_on(self, every_s: float) -> None:
         while True:
             await asyncio.sleep(every_s)
-            if not self._pods():
-                continue
+            if not self._queue.idle or not self._pods():
+                continue  # an act is under way, and its answer says more than a look now
             try:
                 await self.look()
             except TransientError as error:
@@ -150,7 +150,9 @@ class Keeper:
         if pod.spec.containers[0].readiness_probe is None:
             return Readiness(passing=True)
         memory = self._memory.get(pod.metadata.uid)
-        if memory is None:  # met for the first time: what was true of this very container still is until a check says no
+        if (
+            memory is None
+        ):  # met for the first time: what was true of this very container still is until a check says no
             memory = self._memory[pod.metadata.uid] = _Memory(readiness=Readiness(passing=_was_ready(pod, seen)))
         if seen.state != "running":
             memory.readiness, memory.passes, memory.failures = Readiness(), 0, 0
@@ -196,6 +198,7 @@ class Keeper:
             await self._no_contact(error)
             raise
         except (CommandFailedError, HostRefusedError, InvalidError) as error:
+            self._images.discard(image_reference(pod))  # it may have been removed there: look again before the next try
             await self._could_not(pod, error)
             raise
         self._failing_since = None

@@ -114,13 +114,21 @@ class Machine:
         measure_cpu: bool = False,
         inventory: bool = True,
         doctor: bool = False,
+        known: tuple[EngineName, str] | None = None,
     ) -> NodeReport:
         """Everything about the node in one round trip; a second one only if the engine turns out to need sudo.
 
         `measure_cpu` samples for 0.6 s there; `inventory` adds images and volumes; `doctor` asks sudo too. Trouble with
-        the engine or a foreign claim is a state of the report, not an error.
+        the engine or a foreign claim is a state of the report, not an error. `known`: the engine and what it `said`
+        about itself lately, which is then not asked again.
         """
-        found = await self._look(previous_ticks, measure_cpu=measure_cpu, inventory=inventory, doctor=doctor)
+        found = await self._look(
+            previous_ticks, measure_cpu=measure_cpu, inventory=inventory, doctor=doctor, known=known
+        )
+        if known is not None and found.engine.state != "Ready":
+            return await self.report(
+                previous_ticks=previous_ticks, measure_cpu=measure_cpu, inventory=inventory, doctor=doctor
+            )
         if found.engine.state == "NoPermission" and self._may_become and self._courier.become is None and found.uid:
             found = await self._look_with_sudo(found, previous_ticks, measure_cpu, inventory, doctor)
         self._known = found.engine.state == "Ready"
@@ -150,13 +158,21 @@ class Machine:
         return replace(better, user=found.user, uid=found.uid, sudo=True)
 
     async def _look(
-        self, previous_ticks: tuple[int, int] | None, *, measure_cpu: bool, inventory: bool, doctor: bool
+        self,
+        previous_ticks: tuple[int, int] | None,
+        *,
+        measure_cpu: bool,
+        inventory: bool,
+        doctor: bool,
+        known: tuple[EngineName, str] | None = None,
     ) -> NodeReport:
         asked: tuple[EngineName, ...] = (self._wanted,) if self._wanted else ("docker", "podman")
+        if known is not None:
+            asked = (known[0],)
         flags = ("1" if flag else "0" for flag in (inventory, measure_cpu, doctor))
         templates = (inspect_template("docker"), inspect_template("podman"), LIST_TEMPLATE)
         answer, received_at, took_s = await self._courier.timed(
-            "report", *templates, *flags, " ".join(asked), timeout_s=_REPORT_TIMEOUT_S
+            "report", *templates, *flags, " ".join(asked), known[1] if known else "", timeout_s=_REPORT_TIMEOUT_S
         )
         return parse_report(
             answer,

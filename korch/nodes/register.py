@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from korch import __version__
+from korch.engines.wish import EngineName
 from korch.errors import KorchError
 from korch.inventory.hostnames import node_name
 from korch.inventory.model import Host
@@ -26,6 +27,8 @@ HOSTNAME = "kubernetes.io/hostname"
 OWN_LABELS = "korch.dev/inventory-labels"  # annotation: label keys that came from the inventory
 OWN_TAINTS = "korch.dev/inventory-taints"  # annotation: taints that did
 HOST = "korch.dev/host"  # annotation: the name in the inventory
+ENGINE_SAID = "korch.dev/engine"  # annotation: NAME WHEN LINE, from the last full look
+KNOWN_FOR_S = 600.0
 CLAIM_TOKEN = "korch.dev/machine"  # noqa: S105  annotation: the machine's token; two nodes never share one
 NOT_IN_INVENTORY = "NotInInventory"
 SMOOTHING = 0.4  # weight of a new CPU sample
@@ -37,6 +40,27 @@ def parse_taint(text: str) -> Taint:
     left, _, effect = text.rpartition(":")
     key, _, value = left.partition("=")
     return Taint(key=key, value=value, effect=effect)
+
+
+def noted(node: Node, report: NodeReport, now: float) -> Node:
+    """The Node with what is kept for later looks: the machine's token, and what its engine said about itself."""
+    notes = dict(node.metadata.annotations)
+    if report.machine_token:
+        notes[CLAIM_TOKEN] = report.machine_token
+    if report.full and report.engine.said:
+        since = now // (KNOWN_FOR_S / 2) * (KNOWN_FOR_S / 2)  # rounded, so that looks in a row write nothing
+        notes[ENGINE_SAID] = f"{report.engine.name} {since:.0f} {report.engine.said}"
+    elif report.engine.state != "Ready":
+        notes.pop(ENGINE_SAID, None)
+    return replace(node, metadata=replace(node.metadata, annotations=notes))
+
+
+def known_engine(node: Node | None, now: float) -> tuple[EngineName, str] | None:
+    """The engine and its words of at most some minutes ago; None when it should be asked again."""
+    words = node.metadata.annotations.get(ENGINE_SAID, "").split(" ", 2) if node else []
+    if len(words) != 3 or not words[1].isdigit() or not 0 <= now - int(words[1]) < KNOWN_FOR_S:
+        return None
+    return ("podman" if words[0] == "podman" else "docker"), words[2]
 
 
 def new_node(host: Host) -> Node:
@@ -111,11 +135,12 @@ def seen_status(node: Node, host: Host, report: NodeReport, address: str | None,
             operating_system="linux",
             architecture=report.arch,
         ),
-        images=tuple(
-            ContainerImage(names=image.names, size_bytes=image.size_bytes) for image in report.images[:MAX_IMAGES]
-        ),
-        volumes_in_use=report.volumes,
     )
+    if report.full:  # a quick look leaves them as they were
+        images = (
+            ContainerImage(names=image.names, size_bytes=image.size_bytes) for image in report.images[:MAX_IMAGES]
+        )
+        status = replace(status, images=tuple(images), volumes_in_use=report.volumes)
     conditions = status.conditions
     for condition in _conditions(report, address):
         conditions = with_condition(conditions, condition, rfc3339(now))

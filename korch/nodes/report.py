@@ -51,6 +51,7 @@ class EngineState:
     state: Literal["Ready", "NoPermission", "EngineMissing", "EngineDown"] = "Ready"
     message: str = ""
     hint: str = ""
+    said: str = ""  # its own line about itself: a quick look within minutes need not ask again
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class NodeReport:
     clock_offset_s: float | None = None  # node minus master
     round_trip_s: float = 0.0  # without the time that the node worked
     shared: bool = field(default=False)
+    full: bool = True  # images and volumes were looked at
 
     @property
     def addresses(self) -> tuple[NodeIP, ...]:
@@ -214,6 +216,7 @@ def parse_report(
         clock_offset_s=node_time - (received_at - round_trip_s / 2) if node_time else None,
         round_trip_s=round_trip_s,
         shared=shared,
+        full=answer.first("images") is not None,
     )
 
 
@@ -282,13 +285,14 @@ def _engine(answer: Answer, asked: tuple[EngineName, ...]) -> EngineState:
 def _answering(name: EngineName, info: str) -> EngineState:
     line = info.split("\n", 1)[0]
     if name == "podman":
-        return EngineState("podman", version=line.rpartition(" ")[2], data_folder="/var/lib/containers/storage")
+        version, folder = line.rpartition(" ")[2], "/var/lib/containers/storage"
+        return EngineState("podman", version=version, data_folder=folder, said=line)
     words = line.split("|", 3)
     if len(words) == 4 and "rootless" in words[3]:
         return EngineState(
             "docker", words[0], words[1], "NoPermission", "rootless Docker is not supported", _ROOTLESS_HINT
         )
-    return EngineState("docker", words[0], words[1] if len(words) > 1 else "")
+    return EngineState("docker", words[0], words[1] if len(words) > 1 else "", said=line)
 
 
 _ROOTLESS_HINT = (

@@ -1,6 +1,8 @@
-# Words: DOCKER-TEMPLATE PODMAN-TEMPLATE LIST-TEMPLATE INVENTORY(1|0) MEASURE(1|0) DOCTOR(1|0) ENGINES("docker podman").
+# Words: DOCKER-TEMPLATE PODMAN-TEMPLATE LIST-TEMPLATE INVENTORY(1|0) MEASURE(1|0) DOCTOR(1|0) ENGINES("docker podman")
+# KNOWN("" = ask; what the one engine named answered lately about itself).
 # One round trip, few programs.
 korch_template=$1 korch_podman=$2 korch_list=$3 korch_inventory=$4 korch_measure=$5 korch_doctor=$6 korch_engines=$7
+korch_known=$8
 read -r korch_up _ </proc/uptime
 echo "@korch began $korch_up"
 echo '@korch facts'
@@ -34,6 +36,11 @@ for korch_engine in $korch_engines; do
             continue
         }
         korch_template=$korch_podman
+    fi
+    if [ -n "$korch_known" ]; then
+        printf '%s\n' "$korch_known" >"$korch_tmp/info"
+        : >"$korch_tmp/errors"
+    elif [ "$korch_engine" = podman ]; then
         timeout -k 2 20 podman --version >"$korch_tmp/info" 2>"$korch_tmp/errors"
     else
         timeout -k 2 20 docker info --format '{{.ServerVersion}}|{{.DockerRootDir}}|{{.Architecture}}|{{json .SecurityOptions}}' \

@@ -1,5 +1,6 @@
 """Choosing: groups, heaps with zones and skew, order, ties, large calls."""
 
+import msgspec
 import pytest
 
 from benchmarks.checker import problems
@@ -17,6 +18,7 @@ from tests.unit.scheduler.world import (
     on_nodes,
     pod,
     pods,
+    prefer,
     shot,
     spread,
     where,
@@ -28,6 +30,24 @@ def test_one_replica_per_node_by_anti_affinity() -> None:
     decisions = schedule(shot(nodes), pods(5, affinity=apart()))
     assert counts(decisions) == {"n0": 1, "n1": 1, "n2": 1, None: 2}
     assert decisions[-1].message == "0/3 nodes: 3 already have a pod app=web it must keep away from"
+
+
+def test_anti_affinity_leaves_the_best_node_for_the_others() -> None:
+    nodes = [node(f"n{n}", cpu="64") for n in range(4)]
+    loads = {"n0": load(0.0, cpus=64)} | {f"n{n}": load(0.99, cpus=64) for n in (1, 2, 3)}
+    decisions = schedule(shot(nodes, loads=loads), pods(4, affinity=apart()))
+    assert [d.node for d in decisions] == ["n0", "n1", "n2", "n3"]
+
+
+def test_a_wish_to_be_near_spans_cells() -> None:
+    """Zones draw pods in, racks keep them apart: after the first pod other racks of its zone are worth more."""
+    nodes = [node(f"n{n}", zone=f"z{n // 4}", labels={"rack": f"r{n // 2}"}) for n in range(8)]
+    both = msgspec.structs.replace(
+        prefer("web", ZONE, close=True), pod_anti_affinity=apart("web", "rack").pod_anti_affinity
+    )
+    loads = {f"n{n}": load(0.5 if n in (2, 3) else 0.1) for n in range(8)}
+    decisions = schedule(shot(nodes, loads=loads), pods(2, affinity=both))
+    assert [d.node for d in decisions] == ["n0", "n2"]
 
 
 def test_one_replica_per_zone() -> None:
@@ -42,6 +62,21 @@ def test_skew_one_over_nodes_fills_them_evenly_even_when_one_is_much_better() ->
     loads = {"n0": load(0.0), "n1": load(0.9), "n2": load(0.95), "n3": load(0.99)}
     decisions = schedule(shot(nodes, loads=loads), pods(10, topology_spread_constraints=spread(1, HOST)))
     assert sorted(counts(decisions).values()) == [2, 2, 3, 3]
+
+
+def test_skew_one_over_zones_too() -> None:
+    nodes = [node(f"n{n}", cpu="64", zone=f"z{n % 2}") for n in range(4)]
+    loads = {f"n{n}": load(0.99 if n % 2 else 0.0, cpus=64) for n in range(4)}
+    decisions = schedule(shot(nodes, loads=loads), pods(6, topology_spread_constraints=spread(1, ZONE)))
+    assert [f"z{int(str(d.node)[1:]) % 2}" for d in decisions] == ["z0", "z1"] * 3
+
+
+def test_zone_and_rack_together() -> None:
+    """Racks of two nodes in two zones; one pod a rack. Each placement makes the other racks of its zone worth less."""
+    nodes = [node(f"n{n}", zone=f"z{n // 4}", labels={"rack": f"r{n // 2}"}) for n in range(8)]
+    loads = {f"n{n}": load(0.1 if n < 4 else 0.12) for n in range(8)}
+    decisions = schedule(shot(nodes, loads=loads), pods(4, affinity=apart("web", "rack")))
+    assert [d.node for d in decisions] == ["n0", "n4", "n2", "n6"]
 
 
 def test_skew_over_nodes_and_zones_at_once() -> None:

@@ -311,7 +311,7 @@ def _random_node(rng: random.Random, n: int) -> Node:
         cordoned=rng.random() < 0.1,
         taints=rng.choice(((), (), (), ("dedicated=db:NoSchedule",), ("slow=:PreferNoSchedule",))),
         zone=rng.choice(("a", "b", "c", "")),
-        labels=rng.choice(({}, {"disk": "ssd"}, {"disk": "hdd", "rank": "3"})),
+        labels={"rack": f"r{n % 3}", **rng.choice(({}, {"disk": "ssd"}, {"disk": "hdd", "rank": "3"}))},
         images=rng.choice(((), ("registry.lab/web:1",))),
         volumes=rng.choice(((), (), (), ("data",))),
         arch=rng.choice(("amd64", "amd64", "arm64")),
@@ -321,7 +321,7 @@ def _random_node(rng: random.Random, n: int) -> Node:
 
 def _random_pod(rng: random.Random, number: int, *, simple: bool) -> Pod:
     app = rng.choice(APPS)
-    key = rng.choice((HOST, ZONE))
+    key = rng.choice((HOST, ZONE, "rack"))
     affinities = [None, None, None, apart(rng.choice(APPS), key), prefer(rng.choice(APPS), key, close=True)]
     affinities += [
         prefer(rng.choice(APPS), key, close=False),
@@ -333,7 +333,15 @@ def _random_pod(rng: random.Random, number: int, *, simple: bool) -> Pod:
     constraint = msgspec.structs.replace(
         spread(1, key)[0], label_selector=rng.choice((app_is(app), app_is("web"), odd))
     )
-    spreads = rng.choice(((), (), (constraint,), spread(2, rng.choice((HOST, ZONE)), app, hard=False)))
+    spreads = rng.choice(
+        (
+            (),
+            (),
+            (constraint,),
+            spread(2, rng.choice((HOST, ZONE)), app, hard=False),
+            (constraint, *spread(2, "rack", app)),
+        )
+    )
     return pod(
         "template",
         app=app,

@@ -74,7 +74,14 @@ class SocketPipe:
     def recv(self, limit: int) -> bytes:
         """Wait for bytes as `settimeout` says; b"" at the end."""
         if not self._unread:
-            self._unread = self._sock.recv(_READ_BYTES)
+            try:
+                self._unread = self._sock.recv(_READ_BYTES)
+            except TimeoutError:
+                raise
+            except OSError:
+                if self._closed:
+                    return b""
+                raise
             self.heard_at = time.monotonic()
         data, self._unread = self._unread[:limit], self._unread[limit:]
         return data

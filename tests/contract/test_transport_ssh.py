@@ -319,6 +319,14 @@ def test_fifty_nodes_behind_one_bastion(tmp_path: Path) -> None:
         assert bastion.log().count("Accepted publickey") == 1
 
 
+def test_much_data_goes_through_a_bastion_both_ways(tmp_path: Path) -> None:
+    with sshd(tmp_path / "bastion") as bastion, sshd(tmp_path / "node") as node:
+        config = bastion_config(bastion, tmp_path)
+        with bench(tmp_path / "korch", node.host("n1", "-F", str(config), "-J", "bastion")) as made:
+            data = os.urandom(20_000_000)
+            assert made.runner.run(made.transport.run(Command(("cat",), stdin=data))).stdout == data
+
+
 def test_jumping_twice(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         first, second, last = (stack.enter_context(sshd(tmp_path / name)) for name in ("first", "second", "last"))
@@ -545,6 +553,24 @@ def test_silence_in_the_middle_of_a_command_is_noticed(tmp_path: Path) -> None:
     keepalive = ("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=2")
     silent = pytest.raises(HostUnreachableError, match=r"n1: .*silent")
     with sshd(tmp_path / "sshd") as server, bench(tmp_path, server.host("n1", *keepalive)) as made, silent:
+        made.runner.run(freeze())
+
+
+def test_a_host_that_freezes_while_it_is_sent_data_does_not_stop_the_others(server: Sshd, tmp_path: Path) -> None:
+    async def freeze() -> None:
+        task = asyncio.create_task(made.transport.run(Script("sleep 1; cat", stdin=bytes(30_000_000), timeout_s=60)))
+        await asyncio.sleep(0.3)
+        assert other.process is not None
+        for pid in children(other.process.pid):
+            os.kill(pid, signal.SIGSTOP)
+        fine = made.connector.transport_for(server.host("fine"))
+        assert (await fine.run(HELLO)).stdout == b"hello\n"
+        await fine.close()
+        await asyncio.wait_for(task, 30)
+
+    keepalive = ("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=2")
+    silent = pytest.raises(HostUnreachableError, match=r"n1: .*silent")
+    with sshd(tmp_path / "sshd") as other, bench(tmp_path, other.host("n1", *keepalive)) as made, silent:
         made.runner.run(freeze())
 
 

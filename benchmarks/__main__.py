@@ -1,0 +1,43 @@
+"""`make bench`: every figure in one run on this machine, as ratios. `python -m benchmarks [FIGURE...] [--rounds N]`."""
+
+import argparse
+import json
+
+from benchmarks import peers, placement_quality, scheduler
+
+ALL = ("startup", "deploy", "nodes", "scheduler", "quality")
+
+
+def main() -> None:
+    """Run what is asked for, everything by default."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("figures", nargs="*", default=[], metavar="|".join(ALL))
+    parser.add_argument("--rounds", type=int, default=7)
+    chosen = parser.parse_args()
+    wanted = chosen.figures or ALL
+    unknown = set(wanted) - set(ALL)
+    if unknown:
+        parser.error(f"there is no figure {', '.join(sorted(unknown))}")
+    print(f"# korch and its peers, side by side: medians of {chosen.rounds} rounds in turn; {peers.cores()}\n")
+    if "startup" in wanted:
+        for figure in peers.startup(chosen.rounds):
+            _print(figure)
+    if "deploy" in wanted:
+        _print(peers.deploy(chosen.rounds))
+    if "nodes" in wanted:
+        _print(peers.nodes(chosen.rounds))
+    if "scheduler" in wanted:
+        print("## scheduling 10,000 pods on 1,000 nodes; target >= 10,000 pods/s   $ python -m benchmarks.scheduler")
+        print(json.dumps(scheduler.run(), indent=2), "\n")
+    if "quality" in wanted:
+        print("## evenness of real load; target <= 0.7 x requests only   $ python -m benchmarks.placement_quality")
+        print(json.dumps(placement_quality.run(), indent=2))
+
+
+def _print(figure: peers.Figure) -> None:
+    print("\n".join(figure.lines()), flush=True)
+    print()
+
+
+if __name__ == "__main__":
+    main()

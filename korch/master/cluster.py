@@ -9,16 +9,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from korch.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
-from korch.inventory.model import Inventory
 from korch.objects.objects import Clock, Objects, SystemClock
 from korch.resources.times import rfc3339
 from korch.settings import Settings
 from korch.store.base import Store
 from korch.store.sqlite import open_sqlite
+
+if TYPE_CHECKING:
+    from korch.inventory.model import Inventory
 
 RECORD_KEY = "/korch.dev/cluster"
 
@@ -41,10 +44,10 @@ class Cluster:
     store: Store
     objects: Objects
     record: ClusterRecord
-    inventory: Inventory | None
+    inventory: "Inventory | None"
     clock: Clock
 
-    def hosts(self) -> Inventory:
+    def hosts(self) -> "Inventory":
         """The inventory; raises `InvalidError` when this command has none."""
         if self.inventory is None:
             raise InvalidError(f'cluster "{self.record.name}" has no inventory', hint="Give one with -i.")
@@ -88,7 +91,7 @@ async def open_cluster(settings: Settings, *, limit: str = "", need_inventory: b
         await store.close()
 
 
-def _load(sources: tuple[str, ...], limit: str, settings: Settings) -> Inventory:
+def _load(sources: tuple[str, ...], limit: str, settings: Settings) -> "Inventory":
     from korch.inventory.load import load_inventory
 
     return load_inventory(sources, limit=limit, home=settings.home)

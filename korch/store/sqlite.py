@@ -20,7 +20,7 @@ from korch.store.feed import Feed, Watcher
 from korch.store.ops import check_ops, key_size
 from korch.store.upkeep import Limits, used_bytes
 from korch.store.worker import Worker, call_in, settle
-from korch.store.writer import Compact, Settled, Write, Writer
+from korch.store.writer import Compact, Leap, Settled, Write, Writer
 
 Answer = TypeVar("Answer")
 _READERS = 2
@@ -76,7 +76,7 @@ class SqliteStore:
         self._closing: asyncio.Task[None] | None = None
         self._feed = Feed(path, poll_s=poll_s, busy_s=busy_s, read=self._history)
         self._writer = Writer(path, busy_s=busy_s, limits=limits, settle=self._settle_writes)
-        self._write_worker: Worker[Write | Compact] = Worker(
+        self._write_worker: Worker[Write | Compact | Leap] = Worker(
             "korch-store-writer", self._writer.handle, batch=256, finish=self._writer.close
         )
         self._readers = [_Reader(self, number).worker for number in range(_READERS)]
@@ -121,6 +121,16 @@ class SqliteStore:
         future: asyncio.Future[int] = self._loop.create_future()
         self._write_worker.submit(Compact(revision, future))
         await future
+
+    async def leap(self, at_least: int) -> int:
+        """The newest revision, made `at_least` that; the history before it is forgotten, so every watch lists again.
+
+        For a state that takes the place of a lost one: no revision that was handed out before may come again.
+        """
+        self._check_usable()
+        future: asyncio.Future[int] = self._loop.create_future()
+        self._write_worker.submit(Leap(at_least, future))
+        return await future
 
     async def size(self) -> Size:
         """How big the state is."""

@@ -33,6 +33,14 @@ class Compact:
     future: asyncio.Future[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Leap:
+    """A revision to be beyond, and the future that waits for the new one."""
+
+    at_least: int
+    future: asyncio.Future[int]
+
+
 Settled = list[tuple[asyncio.Future[int], Result]]
 
 
@@ -45,7 +53,7 @@ class Writer:
         self._inode = 0
         self._upkeep = Upkeep(path, limits)
 
-    def handle(self, jobs: list[Write | Compact]) -> None:
+    def handle(self, jobs: list[Write | Compact | Leap]) -> None:
         """Do `jobs`, writes first and in order, and settle them all."""
         writes = [job for job in jobs if isinstance(job, Write) and not job.future.cancelled()]
         results = self._commit_all([write.ops for write in writes])
@@ -53,6 +61,8 @@ class Writer:
         for job in jobs:
             if isinstance(job, Compact):
                 self._settle([(job.future, self._compact(job.revision))])
+            elif isinstance(job, Leap):
+                self._settle([(job.future, self._leap(job.at_least))])
 
     def close(self) -> None:
         """Release the connection."""
@@ -103,6 +113,20 @@ class Writer:
             self._roll_back()
             return failures.explain(error, self._path)
         return 0
+
+    def _leap(self, at_least: int) -> Result:
+        try:
+            conn = self._begin()
+            revision = max(at_least, sql.head(conn).revision)
+            sql.set_revision(conn, revision)
+            sql.forget(conn, revision)  # whoever watches must list again
+            conn.execute("COMMIT")
+        except StoreError as error:
+            return error
+        except (sqlite3.Error, OSError) as error:
+            self._roll_back()
+            return failures.explain(error, self._path)
+        return revision
 
     def _begin(self) -> sqlite3.Connection:
         """The connection inside a write transaction. Waits for other processes' writers up to `busy_s`.

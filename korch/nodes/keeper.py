@@ -27,16 +27,15 @@ from korch.nodes.machine import Machine, WorkloadRecord
 from korch.nodes.plan import plan_pod, plan_strays, restart_delay_s
 from korch.nodes.podstatus import Readiness, observed_status, waiting_status
 from korch.nodes.readiness import run_probe
+from korch.nodes.records import workload_record
 from korch.nodes.wish import container_wish
 from korch.objects.objects import Clock
 from korch.objects.view import View
-from korch.resources.codec import encode
 from korch.resources.images import image_reference
 from korch.resources.misc import Secret
 from korch.resources.pod import Pod, PodStatus
 from korch.resources.podstate import is_ready, main_status, workload_name
 from korch.resources.templates import secret_names
-from korch.resources.workload import Deployment, DeploymentStatus
 from korch.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -77,6 +76,7 @@ class Keeper:
         self._seen: dict[str, ObservedContainer] = {}  # by pod uid
         self._images: set[str] = set()
         self._memory: dict[str, _Memory] = {}
+        self.recorded: dict[str, WorkloadRecord] = {}  # wishes that the node got from here, by file
         self._queue: WorkQueue[Key] = WorkQueue(f"keeper-{node}", self._reconcile)
         self._failing_since: float | None = None
 
@@ -219,21 +219,15 @@ class Keeper:
             node_name=self.node,
             secrets=secrets,
         )
-        started = await self._machine.start(wish, epoch=self._epoch(), records=self._records(pod))
+        record = workload_record(self._view, pod)
+        started = await self._machine.start(wish, epoch=self._epoch(), records=(record,))
+        self.recorded[record.file] = record
         self._seen[pod.metadata.uid] = started
         fresh = self._view.find(Pod, pod.metadata.name, pod.metadata.namespace)
         if fresh is not None and fresh.metadata.uid == pod.metadata.uid:
             await self._take_note(fresh)
         await self._event(pod, "Normal", "Started", f"started on {self.node}")
         self._queue.add((pod.metadata.namespace, pod.metadata.name))
-
-    def _records(self, pod: Pod) -> tuple[WorkloadRecord, ...]:
-        """The pod's workload as wished for, to be kept on the node: what is lost here is rebuilt from there."""
-        deployment = self._view.find(Deployment, workload_name(pod), pod.metadata.namespace)
-        if deployment is None:
-            return ()
-        bare = replace(deployment, status=DeploymentStatus())
-        return (WorkloadRecord(pod.metadata.namespace, f"Deployment/{deployment.metadata.name}", encode(bare)),)
 
     async def _start_again(self, pod: Pod, seen: ObservedContainer | None) -> float | None:
         """Restarts that the engine does not make, with back-off."""

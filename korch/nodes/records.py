@@ -1,0 +1,30 @@
+"""What a node keeps of the workloads that it runs: their last full wish, from which a lost store is rebuilt. Pure."""
+
+from msgspec.structs import replace
+
+from korch.nodes.machine import WorkloadRecord
+from korch.objects.prepare import DECISION_ANNOTATION
+from korch.objects.view import View
+from korch.resources.codec import encode, with_meta
+from korch.resources.kinds import kind_of
+from korch.resources.pod import Pod
+from korch.resources.podstate import workload_name
+from korch.resources.workload import Deployment, ReplicaSet
+
+
+def workload_record(view: View, pod: Pod) -> WorkloadRecord:
+    """The wish that a pod is part of: its deployment's, else its set's, else its own."""
+    owner = next((ref.name for ref in pod.metadata.owner_references if ref.controller), "")
+    if not owner:
+        return record_of(pod)
+    namespace = pod.metadata.namespace
+    found = view.find(Deployment, workload_name(pod), namespace) or view.find(ReplicaSet, owner, namespace)
+    return record_of(found or pod)
+
+
+def record_of(workload: Deployment | ReplicaSet | Pod) -> WorkloadRecord:
+    """A workload's record, without what it came to: only the wish is kept."""
+    kept = {key: text for key, text in workload.metadata.annotations.items() if key != DECISION_ANNOTATION}
+    bare = with_meta(replace(workload, status=type(workload)().status), annotations=kept)
+    meta = bare.metadata
+    return WorkloadRecord(meta.namespace, f"{kind_of(bare).name}/{meta.name}", encode(bare))

@@ -143,6 +143,8 @@ def run(
         from korch.master.local import open_client
 
         client = await open_client(chosen, limit=limit, need_inventory=need_inventory)
+        for warning in client.warnings:
+            click.echo(f"Warning: {warning}", err=True)
         try:
             return await action(client)
         finally:

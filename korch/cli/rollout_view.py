@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import click
 
 from korch.cli.edge import show_error
-from korch.client.base import Client, Outcome, Progress, Workload
+from korch.cli.live import rollout_view
+from korch.client.base import Client, Outcome, Workload
 from korch.client.declare import Declared, check_ports, declare, pin_images, title
 from korch.resources.meta import Object
 from korch.resources.pod import Pod
 from korch.resources.podstate import is_ready, main_status
-
-_MARKS = {"ready": "✓", "failed": "✗", "waiting": "…", "gone": "-", "stopping": "-"}
 
 
 async def carry_out(
@@ -43,7 +41,8 @@ async def follow(client: Client, declared: Sequence[Declared], timeout_s: int) -
 
 async def converge(client: Client, workloads: Sequence[Workload], since: dict[Workload, int], timeout_s: float) -> bool:
     """Make workloads true and show it."""
-    outcomes = await client.converge(workloads, since=since, timeout_s=timeout_s, on_progress=show_progress)
+    with rollout_view() as view:
+        outcomes = await client.converge(workloads, since=since, timeout_s=timeout_s, on_progress=view.show)
     for outcome in outcomes:
         show_outcome(outcome)
     for note in dict.fromkeys(note for outcome in outcomes for note in outcome.notes):
@@ -54,29 +53,6 @@ async def converge(client: Client, workloads: Sequence[Workload], since: dict[Wo
     return all(outcome.error is None for outcome in outcomes)
 
 
-def show_progress(step: Progress) -> None:
-    """One line a step."""
-    if step.phase == "note":
-        click.echo(step.message, err=True)
-        return
-    if step.phase == "created":
-        return
-    mark = _mark(step.phase)
-    where = f" on {step.node}" if step.node else ""
-    more = f": {step.message}" if step.message else ""
-    click.echo(f"  {mark} {step.pod}{where} {step.phase}{more}")
-
-
-def _mark(phase: str) -> str:
-    mark = _MARKS.get(phase, "·")
-    try:
-        mark.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return {"✓": "+", "✗": "x", "…": "."}.get(mark, "-")
-    colour = {"ready": "green", "failed": "red"}.get(phase)
-    return click.style(mark, fg=colour) if colour else mark
-
-
 def show_outcome(outcome: Outcome) -> None:
     """Where the replicas run and how to reach them."""
     from korch.cli.output import table
@@ -84,6 +60,8 @@ def show_outcome(outcome: Outcome) -> None:
     ready = sum(is_ready(pod) for pod in outcome.pods)
     if outcome.error is None and not outcome.changed:
         click.echo(f"{outcome.workload}: nothing to change, {ready} of {len(outcome.pods)} replicas run")
+    elif outcome.error is None and not outcome.pods:
+        click.echo(f"{outcome.workload}: no replicas are left")
     elif outcome.error is None:
         click.echo(f"{outcome.workload}: {ready} of {len(outcome.pods)} replicas run")
     if outcome.pods:

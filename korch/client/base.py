@@ -108,6 +108,11 @@ class ClusterInfo:
 class Client(Protocol):
     """A cluster. Object calls are those of `korch.objects.Objects` and raise the same errors."""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences for the person at the keyboard, such as what an inventory leaves out."""
+        ...
+
     async def info(self) -> ClusterInfo:
         """The cluster's record."""
         ...

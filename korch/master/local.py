@@ -62,6 +62,11 @@ class LocalClient:
             self._fleet = Fleet(self.cluster, prompt=_prompt if sys.stdin.isatty() and sys.stderr.isatty() else None)
         return self._fleet
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the inventory leaves out."""
+        return self.cluster.inventory.warnings if self.cluster.inventory is not None else ()
+
     async def info(self) -> ClusterInfo:
         """The cluster's record, and who leads."""
         from korch.store.lease import Lead

@@ -133,6 +133,8 @@ class World:
 class FakeClient:
     """`korch.client.base.Client` on the world."""
 
+    warnings: tuple[str, ...] = ()
+
     def __init__(self, world: World, store: Any) -> None:
         self.world, self.store, self.objects = world, store, Objects(store)
 

@@ -1,25 +1,28 @@
-# make demo | test | check | bench | chaos | lab | clean     (see README.md)
+# make demo | test | check | bench | chaos | clean     (see README.md)
 SHELL := /bin/bash
 PY := .venv/bin/python
 
 include setup.mk
 
-.PHONY: demo test check unit bench chaos vagrant-test vm-test clean
+.PHONY: demo test check lint unit bench chaos vagrant-test vm-test clean
 
 demo: setup lab-packages
 	$(PY) -m korch.lab.demo
 
-check: setup
+check: lint unit
+
+lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
-	$(PY) -m pytest tests/unit tests/contract
 
 unit: setup
-	$(PY) -m pytest tests/unit tests/contract
+	$(PY) -m pytest tests/unit tests/contract -m 'not lab'
 
-test: setup lab-packages
+# Without root, Linux or an engine the lab's tests are skipped, each with the reason; in CI that is a failure.
+test: setup
+	@$(PY) -m korch.lab.packages lab || [ "$$CI" != true ]
 	$(PY) -m pytest
 
 bench: setup bench-packages

@@ -85,6 +85,16 @@ class Connector:
         """Accept the key from now on, in place of what korch knew of that host."""
         self._known_hosts.replace(shown.name, shown.key)
 
+    async def greets(self, host: Host, *, timeout_s: float = 1.0) -> bool:
+        """Whether the host's sshd speaks on a new connection: a sign of life that needs no login."""
+        from korch.ssh.login import greets
+
+        try:
+            options, via, shared = await self._way_to(host, timeout_s)
+        except HostUnreachableError:
+            return False
+        return await greets(host.name, options, shared, via=via, timeout_s=timeout_s)
+
     async def options_for(self, host: Host) -> SshOptions:
         """How OpenSSH would reach the host."""
         return await self._options.read(question(host), host.name)

@@ -12,13 +12,13 @@ import socket
 import subprocess
 import tempfile
 import threading
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
 from korch.errors import HostUnreachableError
 from korch.ssh.options import SshOptions
 from korch.ssh.pipes import ChannelPipe, Pipe, SocketPipe
+from korch.ssh.threads import detached
 from korch.ssh.wire import WireChannel, WireTransport
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
@@ -26,6 +26,10 @@ _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 class DroppedError(Exception):
     """The server hung up before it greeted: what sshd does with too many unauthenticated connections."""
+
+
+class TurnedAwayError(DroppedError):
+    """An sshd said that it does not take this connection: the machine is alive."""
 
 
 class Proxy:
@@ -74,11 +78,10 @@ class Dialled:
             self.proxy = None
 
 
-async def dial(name: str, options: SshOptions, via: WireTransport | None, names: Executor, timeout_s: float) -> Dialled:
+async def dial(name: str, options: SshOptions, via: WireTransport | None, timeout_s: float) -> Dialled:
     """A pipe whose server has sent its first bytes. Raises `HostUnreachableError` or `DroppedError`.
 
-    `name` is for messages; `names` runs look-ups of host names. The caller enforces `timeout_s`; here it only says how
-    long one of several addresses may take.
+    `name` is for messages. The caller enforces `timeout_s`; here it only bounds each of several addresses.
     """
     if via is not None:
         return Dialled(await _through(name, options, via))
@@ -87,25 +90,25 @@ async def dial(name: str, options: SshOptions, via: WireTransport | None, names:
     if options.proxy_command is not None:
         sock, proxy = _proxied(options.proxy_command)
     else:
-        sock = await _tcp(name, options, names, timeout_s)
+        sock = await _tcp(name, options, timeout_s)
     dialled = Dialled(SocketPipe(sock, loop), proxy)
     try:
-        await _greeted(name, options, sock)
+        await _greeted(sock)
     except DroppedError as error:
         words = proxy.last_words() if proxy is not None else ""
         dialled.close()
-        raise DroppedError(f"{error}: {words}" if words else str(error)) from error
+        raise type(error)(f"{error}: {words}" if words else str(error)) from error
     except BaseException:
         dialled.close()
         raise
     return dialled
 
 
-async def _tcp(name: str, options: SshOptions, names: Executor, timeout_s: float) -> socket.socket:
+async def _tcp(name: str, options: SshOptions, timeout_s: float) -> socket.socket:
     """A connected socket; the addresses are tried in order, each with its share of the time."""
     loop = asyncio.get_running_loop()
     reason = "no address"
-    addresses = await _addresses(name, options, names)
+    addresses = await _addresses(name, options)
     for index, (family, address) in enumerate(addresses):
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -137,7 +140,7 @@ def _tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-async def _addresses(name: str, options: SshOptions, names: Executor) -> list[tuple[int, Any]]:
+async def _addresses(name: str, options: SshOptions) -> list[tuple[int, Any]]:
     """(family, address) to try. Numbers need no look-up and no thread."""
     with contextlib.suppress(ValueError):
         number = ipaddress.ip_address(options.hostname)
@@ -151,7 +154,7 @@ async def _addresses(name: str, options: SshOptions, names: Executor) -> list[tu
         return list(socket.getaddrinfo(options.hostname, options.port, family, socket.SOCK_STREAM))
 
     try:
-        found = await asyncio.get_running_loop().run_in_executor(names, look_up)
+        found = await detached(look_up, "ssh-name")
     except (socket.gaierror, UnicodeError) as error:
         raise HostUnreachableError(
             f'{name}: the name "{options.hostname}" has no address: {getattr(error, "strerror", None) or error}',
@@ -175,7 +178,7 @@ def _proxied(command: str) -> tuple[socket.socket, Proxy]:
     return ours, proxy
 
 
-async def _greeted(name: str, options: SshOptions, sock: socket.socket) -> None:
+async def _greeted(sock: socket.socket) -> None:
     """Wait for the server's first bytes, and understand those that mean no."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
@@ -188,14 +191,10 @@ async def _greeted(name: str, options: SshOptions, sock: socket.socket) -> None:
         first = sock.recv(256, socket.MSG_PEEK)
     except OSError as error:
         raise DroppedError(os.strerror(error.errno or errno.EIO)) from error
-    if not first or first.startswith(b"Exceeded MaxStartups"):
+    if first.startswith((b"Exceeded MaxStartups", b"Not allowed at this time")):
+        raise TurnedAwayError(f'sshd says "{first.decode("ascii", "replace").strip()}"')
+    if not first:
         raise DroppedError("the connection was closed before the SSH banner")
-    if first.startswith(b"Not allowed at this time"):
-        raise HostUnreachableError(
-            f"{name}: sshd on {options.hostname} refuses this machine for a while (PerSourcePenalties)",
-            host=name,
-            hint="Wait a minute; look in the log of sshd there for what it punishes.",
-        )
 
 
 async def _through(name: str, options: SshOptions, via: WireTransport) -> ChannelPipe:

@@ -12,13 +12,14 @@ import fabric
 import paramiko
 
 from korch.errors import AuthFailedError, HostRefusedError, HostUnreachableError, KorchError
-from korch.ssh.dial import DroppedError, dial
+from korch.ssh.dial import DroppedError, TurnedAwayError, dial
 from korch.ssh.governor import HANDSHAKES_AT_ONCE, Governor
 from korch.ssh.hostkeys import HostKey, KnownHosts, algorithms
 from korch.ssh.keys import KeyRing, Login, LoginRefusedError, Prompt
 from korch.ssh.link import Link
 from korch.ssh.options import SshOptions
 from korch.ssh.pipes import Pipe
+from korch.ssh.threads import detached
 from korch.ssh.wire import WireTransport
 
 MOST_TRIES: Final = 6
@@ -40,14 +41,12 @@ class Shared:
     logins: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(HANDSHAKES_AT_ONCE, thread_name_prefix="ssh-login")
     )
-    names: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(32, thread_name_prefix="ssh-name"))
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def close(self) -> None:
         """End the threads and hang up on the agents."""
         self.keys.close()
-        for pool in (self.logins, self.names):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self.logins.shutdown(wait=False, cancel_futures=True)
 
 
 async def open_link(name: str, options: SshOptions, shared: Shared, *, via: Link | None, timeout_s: float) -> Link:
@@ -97,6 +96,19 @@ async def fetch_host_key(
     raise HostUnreachableError(f"{name}: the host showed no key", host=name)
 
 
+async def greets(name: str, options: SshOptions, shared: Shared, *, via: Link | None, timeout_s: float) -> bool:
+    """Whether an sshd speaks there now, on a new connection; nothing is negotiated."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            dialled = await dial(name, options, via.transport if via else None, timeout_s)
+    except TurnedAwayError:
+        return True
+    except (DroppedError, HostUnreachableError, TimeoutError):
+        return False
+    dialled.close()
+    return True
+
+
 class _KeySeenError(Exception):
     """Ends a handshake after the host key."""
 
@@ -122,7 +134,7 @@ async def _with_retries(
                 raise HostUnreachableError(
                     f"{name}: {options.hostname} port {options.port}: {error} ({attempt} tries)",
                     host=name,
-                    hint="sshd's MaxStartups, fail2ban or a firewall may drop connections; look in the log of sshd.",
+                    hint="sshd's MaxStartups or PerSourcePenalties, fail2ban or a firewall may do that; see its log.",
                 ) from error
         await shared.governor.pause(attempt)
     raise AssertionError("unreachable")
@@ -142,7 +154,7 @@ async def _try(
     timeout_s = min(timeout_s, options.connect_timeout_s or timeout_s)
     try:
         async with asyncio.timeout(timeout_s):
-            dialled = await dial(name, options, via.transport if via else None, shared.names, timeout_s)
+            dialled = await dial(name, options, via.transport if via else None, timeout_s)
     except TimeoutError:
         raise _no_answer(name, options, timeout_s, "connection") from None
     try:
@@ -270,16 +282,16 @@ async def _ask(shared: Shared, question: str) -> str:
 
 
 async def _typed(shared: Shared, question: str) -> str:
-    assert shared.prompt is not None
+    prompt = shared.prompt
+    assert prompt is not None
     try:
-        return await asyncio.get_running_loop().run_in_executor(shared.names, shared.prompt, question)
+        return await detached(lambda: prompt(question), "ssh-prompt")
     except EOFError:
         return ""
 
 
 async def _unlock(shared: Shared, name: str, paths: list[str]) -> None:
     """Ask for passphrases of key files that are still locked."""
-    loop = asyncio.get_running_loop()
     async with shared.asking:
         for path in paths:
             for _ in range(MOST_PASSWORDS):
@@ -288,4 +300,4 @@ async def _unlock(shared: Shared, name: str, paths: list[str]) -> None:
                 passphrase = await _typed(shared, f"Passphrase of {path} ({name}): ")
                 if not passphrase:
                     break
-                await loop.run_in_executor(shared.names, shared.keys.unlock, path, passphrase)
+                await asyncio.to_thread(shared.keys.unlock, path, passphrase)

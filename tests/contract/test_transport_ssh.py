@@ -515,6 +515,55 @@ def test_a_frozen_sshd_is_unreachable_in_time_and_delays_nobody(server: Sshd, tm
     assert lead_s > 1
 
 
+SAYINGS = {
+    "nothing": (b"", False, "no answer"),
+    "goodbye": (b"", True, "closed before the SSH banner"),
+    "something else": (b"HTTP/1.1 400 Bad Request\r\n\r\n", True, "handshake|closed|banner|HTTP"),
+    "banner, then nothing": (b"SSH-2.0-OpenSSH_9.2\r\n", False, r"no answer.*login"),
+    "banner, then goodbye": (b"SSH-2.0-OpenSSH_9.2\r\n", True, "127.0.0.1"),
+    "crowded": (b"Exceeded MaxStartups\r\n", True, "Exceeded MaxStartups"),
+    "punished": (b"Not allowed at this time\r\n", True, "Not allowed at this time"),
+}
+
+
+@pytest.mark.parametrize("saying", SAYINGS)
+def test_strange_servers_are_told_apart_in_time(tmp_path: Path, saying: str) -> None:
+    words, ends, message = SAYINGS[saying]
+    visits = asyncio.Semaphore(0)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(words)
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+            while not ends and await reader.read(65536):
+                pass
+            writer.close()
+            await writer.wait_closed()
+        visits.release()
+
+    async def meet() -> bool:
+        fake = await asyncio.start_server(answer, "127.0.0.1", 0)
+        host = Host("n1", "127.0.0.1", fake.sockets[0].getsockname()[1], "root")
+        async with Connector(Settings(tmp_path, "test")) as connector:
+            transport = connector.transport_for(host)
+            with pytest.raises(HostUnreachableError, match=f"n1: .*({message})"):
+                await asyncio.wait_for(transport.connect(timeout_s=1.0), 30)
+            greets = await connector.greets(host)
+            await transport.close()
+        fake.close()
+        while any(task.get_coro().__name__ == "answer" for task in asyncio.all_tasks()):
+            await visits.acquire()
+        return greets
+
+    assert asyncio.run(meet()) is (saying not in {"nothing", "goodbye"})
+
+
+def test_a_living_sshd_greets_and_a_dead_one_does_not(server: Sshd, tmp_path: Path) -> None:
+    with bench(tmp_path, server.host()) as made:
+        assert made.runner.run(made.connector.greets(server.host())) is True
+        assert made.runner.run(made.connector.greets(Host("n2", "127.0.0.1", free_port()))) is False
+
+
 def test_nobody_listening_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(HostUnreachableError, match=r"n1: .*Connection refused"):
         hello(tmp_path, Host("n1", "127.0.0.1", free_port()))

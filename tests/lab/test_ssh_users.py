@@ -3,9 +3,11 @@
 The users exist only in a mount namespace of that sshd, where /etc/passwd, /etc/group and /etc/sudoers are other files.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ pytestmark = [
     pytest.mark.skipif(SSHD is None or shutil.which("unshare") is None, reason="needs sshd and unshare"),
 ]
 
+PASSWORD = "correct horse"
 SHELLS = {"ann": "/bin/bash", "bob": "/bin/dash", "eve": "/usr/sbin/nologin"}
 
 
@@ -42,7 +45,10 @@ class UsersSshd(Sshd):
         (etc / "group").write_text(Path("/etc/group").read_text() + "korchtest:x:4000:\n")
         (etc / "sudoers").write_text("root ALL=(ALL) ALL\nann ALL=(ALL) NOPASSWD: ALL\nbob ALL=(ALL) ALL\n")
         (etc / "sudoers").chmod(0o440)
-        (etc / "shadow").write_text("".join(f"{name}:*:19000:0:99999:7:::\n" for name in ("root", "sshd", *SHELLS)))
+        openssl = ["openssl", "passwd", "-6", PASSWORD]
+        secret = subprocess.run(openssl, check=True, capture_output=True, text=True).stdout.strip()
+        secrets = {"root": "*", "sshd": "*", **dict.fromkeys(SHELLS, secret)}
+        (etc / "shadow").write_text("".join(f"{name}:{word}:19000:0:99999:7:::\n" for name, word in secrets.items()))
         (etc / "shadow").chmod(0o600)
         files = ("passwd", "group", "shadow", "sudoers")
         mounts = "; ".join(f"mount --bind {etc}/{name} /etc/{name}" for name in files)
@@ -51,17 +57,37 @@ class UsersSshd(Sshd):
         super().start()
 
 
+@contextlib.contextmanager
+def users_sshd(*lines: str) -> Iterator[Sshd]:
+    """A server in a folder that its users may enter; pytest's own are private."""
+    with tempfile.TemporaryDirectory(prefix="korch-users-") as folder:
+        Path(folder).chmod(0o755)
+        with sshd(Path(folder) / "sshd", *lines, kind=UsersSshd) as made:
+            yield made
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    folder = tmp_path_factory.mktemp("users")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)
-    with sshd(folder / "sshd", kind=UsersSshd) as made:
+def server() -> Iterator[Sshd]:
+    with users_sshd() as made:
         yield made
 
 
 def user(server: Sshd, name: str, *, become: bool | None = None) -> Host:
     return replace(server.host(), user=name, become=become)
+
+
+def test_a_password_is_asked_for_where_there_is_a_terminal(tmp_path: Path) -> None:
+    questions: list[str] = []
+
+    def prompt(question: str) -> str:
+        questions.append(question)
+        return PASSWORD if len(questions) == 2 else "wrong"
+
+    config = ("PasswordAuthentication yes", "PubkeyAuthentication no")
+    with users_sshd(*config) as server:
+        with bench(tmp_path, user(server, "ann"), prompt=prompt) as made:
+            assert made.runner.run(made.transport.run(Command(("id", "-un")))).text == "ann\n"
+        assert len(questions) == 2
 
 
 @pytest.mark.parametrize("name", ["ann", "bob"])

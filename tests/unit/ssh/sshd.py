@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -157,9 +157,11 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(home: Path, host: Host, *, host_key: str = "strict") -> Iterator[Bench]:
+def bench(
+    home: Path, host: Host, *, host_key: str = "strict", prompt: Callable[[str], str] | None = None
+) -> Iterator[Bench]:
     """A transport to `host`."""
-    connector = Connector(Settings(home, "test", host_key=host_key))
+    connector = Connector(Settings(home, "test", host_key=host_key), prompt=prompt)
     with asyncio.Runner() as runner:
         made = Bench(runner, connector, connector.transport_for(host))
         try:

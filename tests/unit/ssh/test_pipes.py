@@ -10,6 +10,7 @@ import pytest
 from korch.errors import HostUnreachableError
 from korch.ssh.pipes import SocketPipe
 from korch.ssh.slots import SingleFlight, Slots
+from korch.ssh.threads import detached
 
 
 def pipe_pair() -> tuple[SocketPipe, socket.socket]:
@@ -217,3 +218,27 @@ def test_an_attempt_that_is_ended_from_outside_is_an_error_not_a_cancellation() 
             await caller
 
     asyncio.run(go())
+
+
+def test_a_detached_call_gives_its_result_or_its_error() -> None:
+    async def go() -> None:
+        assert await detached(lambda: 7, "x") == 7
+        with pytest.raises(ZeroDivisionError):
+            await detached(lambda: 1 // 0, "x")
+
+    asyncio.run(go())
+
+
+def test_a_detached_call_that_hangs_keeps_nobody() -> None:
+    release = threading.Event()
+
+    async def go() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await detached(release.wait, "hanging")
+
+    asyncio.run(go())
+    (hanging,) = [thread for thread in threading.enumerate() if thread.name == "hanging"]
+    assert hanging.daemon
+    release.set()
+    hanging.join()

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import paramiko
-from cryptography.exceptions import UnsupportedAlgorithm
 from paramiko.agent import AgentKey, AgentSSH
 
 from korch.ssh.options import SshOptions
@@ -144,8 +143,6 @@ def _load(path: str, passphrase: str | None) -> paramiko.PKey | LockedError | st
         return paramiko.PKey.from_path(path, None if passphrase is None else passphrase.encode())
     except (paramiko.PasswordRequiredException, TypeError):
         return LockedError(path)
-    except UnsupportedAlgorithm:
-        return "its encryption or type is not supported"
     except OSError as error:
         return str(error.strerror or error)
     except Exception as error:  # the loaders raise half a dozen unrelated classes for a file that is no key

@@ -116,7 +116,7 @@ def _container(data: dict[str, Any], node_now: float | None) -> ObservedContaine
         exit_code=int(status.get("ExitCode") or 0) if state in {"exited", "dead", "restarting"} else None,
         error=str(status.get("Error") or ""),
         started_at=started,
-        finished_at=None if running else finished,
+        finished_at=None if running or finished is None else max(finished, started or 0.0),  # Podman's clock is coarse
         running_s=max(0.0, node_now - started) if running and started is not None and node_now is not None else None,
         restart_count=int(data.get("Restarts") or 0),
         restart_policy=str(data.get("Policy") or ""),

@@ -258,7 +258,9 @@ class Machine:
         line = next((line for line in (found.lines if found else ()) if line.startswith("{")), None)
         if line is None:
             raise CommandFailedError(f'{self.host}: {engine} does not describe image "{image}"', host=self.host)
-        return parse_image(line, image)
+        info = parse_image(line, image)
+        loaded = {image_id(name.removeprefix("sha256:")) for name in self._lines(answer, "loaded")}
+        return replace(info, digest_ref=None) if info.id in loaded else info
 
     async def load_image(self, source: AsyncIterable[bytes], *, timeout_s: float = 3600.0) -> tuple[ImageInfo, ...]:
         """Load an archive (`docker save`) that comes in pieces; the images in it. Ids it brings are recorded."""

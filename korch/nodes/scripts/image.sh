@@ -13,6 +13,8 @@ korch_fail() {
 korch_found() {
     echo "@korch image $1"
     printf '%s\n' "$korch_out"
+    echo '@korch loaded'
+    [ "$1" = pulled ] || [ ! -f "$korch_dir/loaded" ] || cat "$korch_dir/loaded"
     echo '@korch end'
     exit 0
 }

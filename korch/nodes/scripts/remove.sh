@@ -20,12 +20,11 @@ korch_find() {
 korch_enter "$korch_epoch" "$korch_shared" "$korch_claim_text"
 korch_find
 korch_unlock
-if [ "$korch_grace" != 0 ] || [ "$korch_remove" = 0 ]; then
-    korch_out=$("$korch_engine" stop -t "$korch_grace" $korch_ids 2>&1 </dev/null) || [ "$korch_remove" = 1 ] || {
-        korch_find
-        korch_fail "$korch_out"
-    }
-fi
+# Also with no grace: Podman's `rm -f` of a running container would wait for the grace that it was made with.
+korch_out=$("$korch_engine" stop -t "$korch_grace" $korch_ids 2>&1 </dev/null) || [ "$korch_remove" = 1 ] || {
+    korch_find
+    korch_fail "$korch_out"
+}
 if [ "$korch_remove" = 1 ]; then
     korch_enter "$korch_epoch" "$korch_shared" "$korch_claim_text"
     korch_find

@@ -11,7 +11,6 @@ import msgspec
 
 from korch.errors import InvalidError
 from korch.resources.kinds import kind_of
-from korch.resources.manifests import load_manifests
 from korch.resources.meta import Object
 
 MANIFESTS = (".yml", ".yaml", ".json")
@@ -46,6 +45,8 @@ def manifest_files(names: tuple[str, ...]) -> Iterator[str]:
 
 def read_manifests(names: tuple[str, ...], namespace: str) -> tuple[Object, ...]:
     """All objects of all files; warnings go to stderr."""
+    from korch.resources.manifests import load_manifests
+
     objects: list[Object] = []
     for name in manifest_files(names):
         text, source = read_text(name)

@@ -18,13 +18,10 @@ from korch.errors import InvalidError, NotFoundError
 from korch.resources.app import App, Health, parse_mount, parse_port
 from korch.resources.env_file import parse_env_file
 from korch.resources.expand import AUTO_ROLLBACK_ANNOTATION, expand
-from korch.resources.manifests import load_manifests
 from korch.resources.meta import Object
 from korch.resources.misc import Secret
 from korch.resources.names import dns_label_problem
-from korch.resources.shortform import is_short_form, load_apps
 from korch.resources.workload import Deployment
-from korch.resources.yamltree import load_trees
 
 DEFAULT_FILES = ("korch.yml", "korch.yaml")
 
@@ -119,6 +116,14 @@ def read_wish(options: DeployOptions) -> Wish:
             raise click.UsageError("give an image or -f, not both")
         app = _app_from_flags(options, App(name=_name_for(options), image=options.image))
         return Wish(options, apps=((app, ""),), values=values, keep_replicas=options.replicas is None)
+    return _wish_of_files(options, values)
+
+
+def _wish_of_files(options: DeployOptions, values: Mapping[str, str]) -> Wish:
+    from korch.resources.manifests import load_manifests
+    from korch.resources.shortform import is_short_form, load_apps
+    from korch.resources.yamltree import load_trees
+
     files = options.files or (_default_file(),)
     apps: list[tuple[App, str]] = []
     manifests: list[Object] = []

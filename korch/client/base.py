@@ -105,6 +105,30 @@ class ClusterInfo:
     notes: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterFound:
+    """A cluster that nodes tell of by claims, containers and kept wishes."""
+
+    id: str
+    name: str
+    master_host: str
+    nodes: tuple[str, ...]
+    containers: int
+    workloads: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What an adoption did, or would do. `taken` is empty when everything is on record already."""
+
+    clusters: tuple[ClusterFound, ...]
+    id: str  # of the cluster that is adopted
+    name: str
+    taken: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    takes_over: bool = False  # the store becomes another cluster's
+
+
 class Client(Protocol):
     """A cluster. Object calls are those of `korch.objects.Objects` and raise the same errors."""
 
@@ -177,6 +201,10 @@ class Client(Protocol):
 
     async def fail_over(self) -> tuple[str, ...]:
         """Give up the replicas of nodes that nobody reaches, so that others take their place; a line for each."""
+        ...
+
+    async def adopt(self, cluster_id: str = "", *, dry_run: bool) -> Adoption:
+        """Rebuild what the store lacks from what runs on the nodes. `cluster_id` "" = the only one that fits."""
         ...
 
     async def check(self, name: str) -> tuple[Check, ...]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from korch.client.base import NodeSeen
-from korch.errors import InvalidError, KorchError, NotFoundError
+from korch.errors import AlreadyExistsError, HostRefusedError, InvalidError, KorchError, NotFoundError
 from korch.inventory.hostnames import node_name
 from korch.inventory.model import Host
 from korch.master.cluster import Cluster
@@ -26,6 +26,7 @@ from korch.nodes.register import (
     without_inventory,
 )
 from korch.nodes.report import NodeReport, choose_address
+from korch.resources.meta import Object
 from korch.resources.node import Node, NodeLoad
 from korch.ssh.base import Transport
 from korch.ssh.connect import Connector
@@ -34,6 +35,7 @@ from korch.store.history import LoadHistory, Sample
 CONNECT_S = 10.0
 T = TypeVar("T")
 A = TypeVar("A")
+AnObject = TypeVar("AnObject", bound=Object)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,21 @@ class Fleet:
         within = {node_name(name) for name in self._cluster.hosts().placeable}
         return frozenset(within & self._contacts.keys())
 
+    @property
+    def reached(self) -> frozenset[str]:
+        """Nodes that were reached."""
+        return frozenset(self._contacts)
+
+    @property
+    def problems(self) -> dict[str, KorchError]:
+        """Why each node that cannot be worked with cannot: not reached, or no engine to work with."""
+        refused = {
+            name: HostRefusedError(f"{name}: {found.report.message}", host=name, hint=found.report.hint)
+            for name, found in self._contacts.items()
+            if found.report.state not in _USABLE
+        }
+        return {**refused, **self.errors}
+
     def host(self, node: str) -> Host:
         """The inventory's entry of a node (or of a host by its own name)."""
         found = self._hosts.get(node) or next((host for host in self._hosts.values() if host.name == node), None)
@@ -104,6 +121,18 @@ class Fleet:
     def connector(self) -> Connector:
         """Host keys and SSH options."""
         return self._connector
+
+    @property
+    def answering(self) -> Mapping[str, Contact]:
+        """Every node that answered the last look, whatever its state."""
+        return self._contacts
+
+    def act_for(self, cluster: Cluster) -> None:
+        """Go on as another cluster (after an adoption), over the same connections. The next step is a look."""
+        self._cluster = cluster
+        self._machines.clear()
+        self._contacts.clear()
+        self.errors.clear()
 
     def mark_lost(self, node: str, error: KorchError) -> None:
         """A node that was reached in this run went away."""
@@ -202,7 +231,7 @@ class Fleet:
     ) -> NodeSeen:
         objects, now = self._cluster.objects, self._cluster.clock.now()
         if node is None:
-            node = await objects.create(new_node(host))
+            node = await self._created(new_node(host))
         elif declared_node(host, node) != node:
             node = await objects.modify(Node, name, "", lambda old: declared_node(host, old))
         if isinstance(found, KorchError):
@@ -219,7 +248,7 @@ class Fleet:
         self._contacts[name] = Contact(host, self.machine(name), found, address or "", images | found.image_names)
         sample = load_of(name, found, load, now)
         sample = await (
-            objects.create(sample) if load is None else objects.modify(NodeLoad, name, "", lambda _: _newer(_, sample))
+            self._created(sample) if load is None else objects.modify(NodeLoad, name, "", lambda _: _newer(_, sample))
         )
         return NodeSeen(node, sample)
 
@@ -227,6 +256,13 @@ class Fleet:
         return await self._cluster.objects.modify(
             Node, node.metadata.name, "", lambda old: replace(old, status=status), status=True
         )
+
+    async def _created(self, obj: AnObject) -> AnObject:
+        """The new object, or the one that another korch has made at the same time."""
+        try:
+            return await self._cluster.objects.create(obj)
+        except AlreadyExistsError:
+            return await self._cluster.objects.get(type(obj), obj.metadata.name, "")
 
     async def _ssh_address(self, host: Host) -> str:
         if host.connection == "local":

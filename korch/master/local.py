@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, as
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from korch.client.base import (
+    Adoption,
     Check,
     ClusterInfo,
     LogOptions,
@@ -116,6 +117,13 @@ class LocalClient:
         """Look at nodes now."""
         return await self.fleet.survey(names, measure_cpu=measure_cpu)
 
+    async def adopt(self, cluster_id: str = "", *, dry_run: bool) -> Adoption:
+        """Rebuild what the store does not know from what runs on the nodes."""
+        from korch.master.adopt import adopt
+
+        self.cluster, done = await adopt(self.cluster, self.fleet, cluster_id, dry_run=dry_run)
+        return done
+
     async def check(self, name: str) -> tuple[Check, ...]:
         """The doctor."""
         from korch.master.doctor import examine
@@ -164,7 +172,7 @@ class LocalClient:
         raise problems[0] if problems else self._nobody()
 
     def _nobody(self) -> KorchError:
-        reasons = "; ".join(str(error) for _, error in sorted(self.fleet.errors.items())[:3])
+        reasons = "; ".join(str(error) for _, error in sorted(self.fleet.problems.items())[:3])
         hint = "Look at them with `korch nodes` and `korch node check`."
         return HostUnreachableError(f"no node can be worked with: {reasons or 'none is Ready'}", host="", hint=hint)
 

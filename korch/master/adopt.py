@@ -1,0 +1,386 @@
+"""`korch adopt`: the store rebuilt from the nodes, and orphans taken in. The plan is in `adoption.py`.
+
+Under the lead, with an epoch above that of any node and a revision above any that was handed out, so that whoever led
+before is refused everywhere, and whoever watched before lists again.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as with_fields
+from typing import TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from korch.client.base import Adoption, ClusterFound
+from korch.controllers.replicaset import plan_replicas
+from korch.controllers.rollout import plan_rollout
+from korch.engines.names import Identity
+from korch.engines.observed import ObservedContainer
+from korch.errors import ForbiddenError, InvalidError, KorchError, NotFoundError
+from korch.master.adoption import AdoptionPlan, Known, NodeFind, TakenPod, Wish, plan_adoption
+from korch.master.cluster import RECORD_KEY, Cluster, ClusterRecord
+from korch.master.fleet import Contact, Fleet
+from korch.master.gathering import each, failures
+from korch.nodes.machine import ClusterIdentity, Machine, StoredWish
+from korch.nodes.podstatus import Readiness, observed_status
+from korch.nodes.readiness import run_probe
+from korch.nodes.records import record_of
+from korch.objects.objects import Objects
+from korch.resources.codec import decode, with_meta
+from korch.resources.kinds import kind_for
+from korch.resources.meta import Condition, Object, ObjectMeta
+from korch.resources.misc import Namespace, Secret
+from korch.resources.pod import Pod, PodStatus
+from korch.resources.podstate import with_condition, workload_name
+from korch.resources.times import rfc3339
+from korch.resources.validation import validate
+from korch.resources.workload import Deployment, ReplicaSet
+from korch.store.backup import REVISION_GAP
+from korch.store.base import Put
+from korch.store.lease import Lead
+from korch.store.sqlite import SqliteStore
+
+LEAD_WAIT_S = 10.0
+T = TypeVar("T", bound=Object)
+
+
+async def adopt(cluster: Cluster, fleet: Fleet, cluster_id: str, *, dry_run: bool) -> tuple[Cluster, Adoption]:
+    """(the cluster as it is then, what was or would be taken in). A dry run leaves the cluster's record alone."""
+    await fleet.survey()
+    found = await _clusters(cluster, fleet)
+    holds_work = any([(await cluster.objects.list(type_)).items for type_ in (Deployment, ReplicaSet, Pod)])
+    chosen = choose(found, cluster.record, cluster_id, holds_work=holds_work)
+    adopted = with_fields(cluster, record=_record_for(chosen, cluster.record))
+    if chosen.id != cluster.record.id:
+        fleet.act_for(adopted)
+        await fleet.survey()
+    finds, notes = await _look(fleet, chosen.id)
+    plan = plan_adoption(finds, await _known(cluster.objects, finds))
+    notes += [f"{name}: {error}; what it holds is not taken in" for name, error in sorted(fleet.errors.items())]
+    taken = _told(plan)
+    if not dry_run and (taken or chosen.id != cluster.record.id):
+        notes += await _Adopting(cluster, adopted, fleet).carry_out(plan, finds)
+    takes_over = chosen.id != cluster.record.id
+    result = Adoption(found, chosen.id, chosen.name, taken, (*plan.notes, *notes), takes_over)
+    return (cluster if dry_run else adopted), result
+
+
+def choose(found: Sequence[ClusterFound], record: ClusterRecord, wanted: str, *, holds_work: bool) -> ClusterFound:
+    """The cluster to adopt. Raises when none fits, when several do, or when another's state would be overwritten."""
+    own = next((one for one in found if one.id == record.id), None)
+    if wanted:
+        match = next((one for one in found if one.id == wanted), None)
+        if match is None:
+            raise NotFoundError(f"no node tells of a cluster with id {wanted}", hint=_listing(found))
+        if match is not own and holds_work:
+            raise ForbiddenError(
+                f'cluster "{record.name}" has workloads of its own: it cannot become cluster "{match.name}"',
+                hint="Adopt that one beside it: --cluster NAME -i INVENTORY.",
+            )
+        return match
+    if holds_work:
+        return own or ClusterFound(record.id, record.name, record.master_host, (), 0, ())
+    full = [one for one in found if one.containers or one.workloads]
+    if len(full) == 1:
+        return full[0]
+    if not full and own is not None:
+        return own
+    if not full:
+        raise NotFoundError("no node holds anything of a korch cluster", hint=_listing(found))
+    raise InvalidError(f"the nodes hold things of {len(full)} clusters", hint=f"Choose: --cluster-id. {_listing(full)}")
+
+
+def _listing(found: Sequence[ClusterFound]) -> str:
+    told = "; ".join(f"{one.id} ({one.name}, master on {one.master_host})" for one in found)
+    return f"There is {told}." if told else "Are these the right hosts? `korch nodes` shows them."
+
+
+def _record_for(chosen: ClusterFound, record: ClusterRecord) -> ClusterRecord:
+    """The record under which the adopted cluster goes on. Containers are named after its name, so that stays."""
+    here = f"{os.environ.get('USER') or 'root'}@{socket.gethostname()}"
+    return replace(record, id=chosen.id, name=chosen.name, master_host=here)
+
+
+# What the nodes tell
+
+
+async def _clusters(cluster: Cluster, fleet: Fleet) -> tuple[ClusterFound, ...]:
+    """Every cluster that a node tells of, by id."""
+    traces: dict[str, _Trace] = {}
+    for node, contact in sorted(fleet.answering.items()):
+        report = contact.report
+        for claim in (*([report.claim] if report.claim else []), *report.foreign_claims):
+            trace = traces.setdefault(claim.id, _Trace(set(), set()))
+            trace.nodes.add(node)
+            trace.claimed.add(node)
+            trace.name, trace.master_host = trace.name or claim.name, trace.master_host or claim.master_host
+        for seen in report.containers:
+            if seen.identity is not None:
+                trace = traces.setdefault(seen.identity.cluster, _Trace(set(), set()))
+                trace.nodes.add(node)
+                trace.containers += 1
+                trace.name = trace.name or seen.name.split("_")[1]
+    return tuple([await _found(key, traces[key], fleet, cluster) for key in sorted(traces)])
+
+
+@dataclass(slots=True)
+class _Trace:
+    """What was seen of one cluster so far."""
+
+    nodes: set[str]
+    claimed: set[str]
+    containers: int = 0
+    name: str = ""
+    master_host: str = ""
+
+
+async def _found(id_: str, trace: _Trace, fleet: Fleet, cluster: Cluster) -> ClusterFound:
+    identity = ClusterIdentity(id=id_, name=trace.name, master_host=trace.master_host)
+    machines = {
+        node: _machine(fleet, node, identity)
+        for node in sorted(trace.claimed)
+        if fleet.answering[node].report.engine.state == "Ready"
+    }
+    wishes = await each(machines, lambda _, machine: machine.read_wishes())
+    names = {wish.file for result in wishes.values() if not isinstance(result, KorchError) for wish in result}
+    name, host = trace.name or cluster.record.name, trace.master_host or "?"
+    return ClusterFound(id_, name, host, tuple(sorted(trace.nodes)), trace.containers, tuple(sorted(names)))
+
+
+def _machine(fleet: Fleet, node: str, identity: ClusterIdentity) -> Machine:
+    """A node as another cluster than the fleet's would work with it."""
+    host = fleet.host(node)
+    return Machine(fleet.transport(node), identity, engine=host.engine, shared=host.shared, become=host.become)
+
+
+async def _look(fleet: Fleet, cluster_id: str) -> tuple[list[NodeFind], list[str]]:
+    """What each node holds of the cluster, and sentences on what could not be read."""
+    answering = {name: found for name, found in fleet.answering.items() if found.report.engine.state == "Ready"}
+    wishes = await each(answering, lambda _, contact: contact.machine.read_wishes())
+    finds, notes = [], []
+    for name, contact in sorted(fleet.answering.items()):
+        if name not in answering:
+            notes.append(f"{contact.report.message}; what it holds is not taken in")
+            continue
+        read = wishes[name]
+        kept: list[Wish] = []
+        if isinstance(read, KorchError):
+            notes.append(f"{name}: the wishes that it keeps cannot be read: {read}")
+        else:
+            for stored in read:
+                try:
+                    kept.append(read_wish(stored))
+                except KorchError as error:
+                    notes.append(f"{name}: {error}; it is left out")
+        mine = tuple(seen for seen in contact.report.containers if _is_of(seen.identity, cluster_id))
+        finds.append(NodeFind(name, mine, tuple(kept)))
+    return finds, notes
+
+
+def _is_of(identity: Identity | None, cluster_id: str) -> bool:
+    return identity is not None and identity.cluster == cluster_id
+
+
+def read_wish(stored: StoredWish) -> Wish:
+    """The object in a file that a node keeps; `InvalidError` unless it is whole, valid, and named like its file."""
+    try:
+        head = msgspec.json.decode(stored.content, type=Object)
+        wish = decode(kind_for(head.api_version, head.kind), stored.content)
+    except (msgspec.MsgspecError, InvalidError) as error:
+        raise InvalidError(f"the wish {stored.file} cannot be read: {error}") from error
+    if not isinstance(wish, Deployment | ReplicaSet | Pod) or record_of(wish).file != stored.file:
+        raise InvalidError(f"the wish {stored.file} is not what its name says")
+    if not wish.metadata.uid or not wish.metadata.resource_version.isdecimal():
+        raise InvalidError(f"the wish {stored.file} has no uid or no revision")
+    validate(wish)
+    return wish
+
+
+async def _known(objects: Objects, finds: Sequence[NodeFind]) -> Known:
+    pods = (await objects.list(Pod)).items
+    uids = {seen.identity.uid for find in finds for seen in find.containers if seen.identity is not None}
+    ended = [uid for uid in sorted(uids - {pod.metadata.uid for pod in pods}) if await objects.tombstone(uid)]
+    return Known(
+        deployments=(await objects.list(Deployment)).items,
+        sets=(await objects.list(ReplicaSet)).items,
+        pods=pods,
+        secrets=(await objects.list(Secret)).items,
+        ended=frozenset(ended),
+    )
+
+
+def _told(plan: AdoptionPlan) -> tuple[str, ...]:
+    """The plan in lines for people."""
+    lines = []
+    for deployment in plan.deployments:
+        lines.append(f"deployment/{deployment.metadata.name} with {deployment.spec.replicas or 0} replicas wished for")
+    for deployment in plan.replace:
+        lines.append(f"deployment/{deployment.metadata.name} as its nodes keep it, which is newer than the state")
+    for taken in plan.pods:
+        pod = taken.pod
+        lines.append(f"pod/{pod.metadata.name} on {pod.spec.node_name} ({taken.seen.state})")
+    for pod in plan.drop:
+        lines.append(f"pod/{pod.metadata.name} is forgotten: nothing of it is left on {pod.spec.node_name}")
+    return tuple(lines)
+
+
+# Writing it
+
+
+class _Adopting:
+    """Carries a plan out under the lead."""
+
+    def __init__(self, before: Cluster, cluster: Cluster, fleet: Fleet) -> None:
+        self._before, self._cluster, self._fleet = before, cluster, fleet
+        self._lead = Lead(
+            cluster.store, lock_file=cluster.settings.cluster_dir / "lead.lock", note={"doing": "adoption"}
+        )
+        self._objects = Objects(cluster.store, clock=cluster.clock, fence=self._lead.fence)
+
+    async def carry_out(self, plan: AdoptionPlan, finds: Sequence[NodeFind]) -> list[str]:
+        """Sentences on what did not go well."""
+        if not await self._lead.acquire(wait_s=LEAD_WAIT_S):
+            raise ForbiddenError("another korch leads this cluster now", hint="Wait until it is done, then try again.")
+        try:
+            await self._put_record()
+            await raise_revision(self._cluster, [wish for find in finds for wish in find.wishes])
+            notes = list(await take_over(self._lead, self._fleet, self._former()))
+            statuses = await self._statuses(plan)
+            await self._write(plan, statuses)
+            return notes
+        finally:
+            await self._lead.release()
+
+    def _former(self) -> ClusterIdentity | None:
+        """The identity that this store had before, when it was another's."""
+        old = self._before.record
+        if old.id == self._cluster.record.id:
+            return None
+        return ClusterIdentity(id=old.id, name=old.name, master_host=old.master_host)
+
+    async def _put_record(self) -> None:
+        found = await self._cluster.store.get(RECORD_KEY)
+        encoded = msgspec.json.encode(self._cluster.record)
+        if found is None or found.value != encoded:
+            await self._cluster.store.txn(
+                [Put(RECORD_KEY, encoded, found.revision if found else 0), self._lead.fence()]
+            )
+
+    async def _statuses(self, plan: AdoptionPlan) -> dict[str, PodStatus]:
+        """The status of each pod that is taken in, by uid; their checks are made now."""
+        taken = {one.pod.metadata.uid: one for one in plan.pods}
+        answers = await each(taken, lambda _, one: self._status(one))
+        return {uid: found for uid, found in answers.items() if not isinstance(found, KorchError)}
+
+    async def _status(self, taken: TakenPod) -> PodStatus:
+        pod, seen = taken.pod, taken.seen
+        contact = self._fleet.answering[pod.spec.node_name]
+        readiness = await _readiness(contact, pod, seen)
+        since = self._cluster.clock.now() - (seen.running_s or 0.0)
+        status = observed_status(pod, seen, now=since, host_ip=contact.address, readiness=readiness)
+        placed = Condition(type="PodScheduled", status="True")
+        return replace(status, conditions=with_condition(status.conditions, placed, rfc3339(since)))
+
+    async def _write(self, plan: AdoptionPlan, statuses: Mapping[str, PodStatus]) -> None:
+        objects, now = self._objects, self._cluster.clock.now()
+        for name in plan.namespaces:
+            if await objects.find(Namespace, name, "") is None:
+                await objects.create(Namespace(metadata=ObjectMeta(name=name)))
+        for pod in plan.drop:
+            await objects.finish_delete(pod)
+        for deployment in plan.replace:
+            await objects.modify(
+                Deployment, deployment.metadata.name, deployment.metadata.namespace, _wish_of(deployment)
+            )
+        for found in plan.resize:
+            await objects.modify(ReplicaSet, found.metadata.name, found.metadata.namespace, _size_of(found))
+        for group in grouped(plan, statuses, now):
+            await objects.restore_together(group)
+            for obj in group:
+                if not isinstance(obj, ReplicaSet):
+                    text = "taken in from what runs on the nodes"
+                    await objects.record_event(obj, type="Normal", reason="Adopted", message=text, component="adopt")
+
+
+async def _readiness(contact: Contact, pod: Pod, seen: ObservedContainer) -> Readiness:
+    probe = pod.spec.containers[0].readiness_probe
+    if probe is None:
+        return Readiness(passing=True)
+    problem = await run_probe(contact.machine, pod, seen, probe) if seen.state == "running" else "it does not run"
+    return Readiness(passing=not problem, message=problem)
+
+
+def _wish_of(newer: Deployment) -> Callable[[Deployment], Deployment]:
+    meta = newer.metadata
+    return lambda stored: replace(with_meta(stored, labels=meta.labels, annotations=meta.annotations), spec=newer.spec)
+
+
+def _size_of(wanted: ReplicaSet) -> Callable[[ReplicaSet], ReplicaSet]:
+    return lambda stored: replace(stored, spec=replace(stored.spec, replicas=wanted.spec.replicas))
+
+
+def grouped(plan: AdoptionPlan, statuses: Mapping[str, PodStatus], now: float) -> tuple[tuple[Object, ...], ...]:
+    """The new objects of each workload with their statuses: a deployment, its sets, their pods. Pure."""
+    stamp = rfc3339(now)
+    pods = [_finished(taken, statuses, stamp) for taken in plan.pods]
+    groups: dict[tuple[str, str], list[Object]] = {}
+    for deployment in plan.deployments:
+        key = (deployment.metadata.namespace, deployment.metadata.name)
+        sets = [found for found in plan.sets if _owner(found) == deployment.metadata.uid]
+        members = {found.metadata.name: [pod for pod in pods if _owner(pod) == found.metadata.uid] for found in sets}
+        status = plan_rollout(deployment, sets, members, now).status
+        groups[key] = [replace(deployment, status=status)]
+    for found in plan.sets:
+        mine = [pod for pod in pods if _owner(pod) == found.metadata.uid]
+        counted = replace(found, status=plan_replicas(found, mine, now).status)
+        groups.setdefault(_workload(found), []).append(_dated(counted, stamp))
+    for pod in pods:
+        groups.setdefault(_workload(pod), []).append(pod)
+    return tuple(tuple(groups[key]) for key in sorted(groups))
+
+
+def _finished(taken: TakenPod, statuses: Mapping[str, PodStatus], stamp: str) -> Pod:
+    status = statuses.get(taken.pod.metadata.uid, taken.pod.status)
+    return _dated(replace(taken.pod, status=status), status.start_time or stamp)
+
+
+def _dated(obj: T, stamp: str) -> T:
+    return obj if obj.metadata.creation_timestamp else with_meta(obj, creation_timestamp=stamp)
+
+
+def _owner(obj: Object) -> str:
+    return next((ref.uid for ref in obj.metadata.owner_references if ref.controller), "")
+
+
+def _workload(obj: Object) -> tuple[str, str]:
+    return (obj.metadata.namespace, workload_name(obj))
+
+
+# Taking over
+
+
+async def raise_revision(cluster: Cluster, wishes: Sequence[Object] = ()) -> None:
+    """Move the store beyond every revision that it, or the lost one, can have handed out."""
+    if isinstance(cluster.store, SqliteStore):
+        newest = max((int(wish.metadata.resource_version or 0) for wish in wishes), default=0)
+        await cluster.store.leap(max(newest, await cluster.store.revision()) + REVISION_GAP)
+
+
+async def take_over(lead: Lead, fleet: Fleet, former: ClusterIdentity | None = None) -> tuple[str, ...]:
+    """Make every node that answers refuse whoever led before; a sentence for each where that failed.
+
+    `former`: an identity that this store no longer has; its claims are taken back.
+    """
+    highest = max((contact.report.epoch for contact in fleet.answering.values()), default=0)
+    epoch = await lead.raise_epoch(highest + 1)
+
+    async def take(name: str, contact: Contact) -> None:
+        if former is not None and any(claim.id == former.id for claim in contact.report.foreign_claims):
+            await _machine(fleet, name, former).unclaim(epoch=epoch)
+        await contact.machine.set_epoch(epoch)
+
+    usable = {name: found for name, found in fleet.answering.items() if found.report.engine.state == "Ready"}
+    return failures(await each(usable, take))

@@ -1,0 +1,78 @@
+"""Sets and pods as they must have been, from a wish and the labels of running containers. Pure."""
+
+import uuid
+
+from msgspec.structs import replace
+
+from korch.controllers.deployment import set_from
+from korch.engines.names import Identity
+from korch.engines.observed import ObservedContainer
+from korch.resources.codec import with_meta
+from korch.resources.images import pinned_template
+from korch.resources.meta import ObjectMeta
+from korch.resources.pod import Container, Pod, PodSpec
+from korch.resources.podstate import owner_reference
+from korch.resources.templates import TEMPLATE_HASH_LABEL
+from korch.resources.workload import Deployment, PodTemplateSpec, ReplicaSet
+
+ADOPTED = "korch.dev/adopted"  # annotation: made from a container alone, as no node knows the wish behind it
+
+
+def remade_set(deployment: Deployment, template: PodTemplateSpec, hashed: str, revision: int) -> ReplicaSet:
+    """The set of `template` whose pods carry the hash `hashed`; its uid is the same however often it is made."""
+    made = set_from(replace(deployment, spec=replace(deployment.spec, template=template)), revision)
+    spec = made.spec
+    labels = {**spec.template.metadata.labels, TEMPLATE_HASH_LABEL: hashed}
+    wanted = {**spec.selector.match_labels, TEMPLATE_HASH_LABEL: hashed}
+    marked = replace(
+        spec,
+        selector=replace(spec.selector, match_labels=wanted),
+        template=replace(spec.template, metadata=replace(spec.template.metadata, labels=labels)),
+    )
+    uid = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{deployment.metadata.uid}/{hashed}"))
+    name = f"{deployment.metadata.name}-{hashed}"
+    return with_meta(replace(made, spec=marked), name=name, uid=uid, generation=1, labels=labels)
+
+
+def guessed_template(deployment: Deployment, hashed: str, seen: ObservedContainer) -> PodTemplateSpec:
+    """Something like the template of a container whose wish no node remembers: never equal to a real one."""
+    template = deployment.spec.template
+    containers = tuple(replace(found, image=seen.image or found.image) for found in template.spec.containers)
+    notes = {**template.metadata.annotations, ADOPTED: hashed}
+    guessed = replace(
+        template,
+        metadata=replace(template.metadata, annotations=notes),
+        spec=replace(template.spec, containers=containers),
+    )
+    return pinned_template(guessed, seen.image_id)
+
+
+def pod_of_set(owner: ReplicaSet, who: Identity, node: str) -> Pod:
+    """The set's pod behind a container: name and uid are the container's."""
+    template = owner.spec.template
+    meta = ObjectMeta(
+        name=who.pod,
+        namespace=who.namespace,
+        uid=who.uid,
+        generation=1,
+        labels=template.metadata.labels,
+        annotations=template.metadata.annotations,
+        owner_references=(owner_reference(owner),),
+    )
+    return placed(Pod(metadata=meta, spec=template.spec), node)
+
+
+def bare_pod(who: Identity, seen: ObservedContainer, node: str) -> Pod:
+    """A pod that says no more than its container does."""
+    meta = ObjectMeta(name=who.pod, namespace=who.namespace, uid=who.uid, generation=1, annotations={ADOPTED: "labels"})
+    always = seen.restart_policy in {"always", "unless-stopped"}
+    spec = PodSpec(
+        containers=(Container(name=who.container, image=seen.image or seen.image_id),),
+        restart_policy="Always" if always else "Never",
+    )
+    return placed(Pod(metadata=meta, spec=spec), node)
+
+
+def placed(pod: Pod, node: str) -> Pod:
+    """The pod on its node."""
+    return replace(pod, spec=replace(pod.spec, node_name=node))

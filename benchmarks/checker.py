@@ -306,9 +306,9 @@ class Book:
 
     def open_nodes(self, pod: Pod, allowed: frozenset[str] | None, keys: tuple[str, ...]) -> list[str]:
         """Nodes without a standing objection; remembered per kind of pod, as nothing in it changes."""
-        kind = repr(
-            (pod.spec.node_selector, pod.spec.affinity, pod.spec.tolerations, bool(host_ports(pod)), allowed, keys)
-        )
+        spec, arch = pod.spec, pod.metadata.annotations.get("korch.dev/arch")
+        has_ports = bool(host_ports(pod))
+        kind = repr((spec.node_selector, spec.affinity, spec.tolerations, has_ports, arch, allowed, keys))
         memo = self.__dict__.setdefault("_open", {})
         if kind not in memo:
             memo[kind] = [

@@ -256,7 +256,7 @@ def counts(decisions: Sequence[Decision]) -> dict[str | None, int]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class World:
     """A random cluster with pods on it and pods to be placed."""
 
@@ -339,7 +339,7 @@ def _random_pod(rng: random.Random, number: int, *, simple: bool) -> Pod:
             (),
             (constraint,),
             spread(2, rng.choice((HOST, ZONE)), app, hard=False),
-            (constraint, *spread(2, "rack", app)),
+            (*spread(1, key, app), *spread(2, "rack", app)),
         )
     )
     return pod(

@@ -82,6 +82,9 @@ class DeploymentController:
             await self._view.objects.record_event(
                 deployment, type=kind, reason=reason, message=message, component="deployment-controller"
             )
+        if plan.completed:  # before the status: whoever waits for that one may leave as soon as it is written
+            marks = {COMPLETED: "true", WANTED: str(deployment.spec.replicas)}
+            await self._view.modify(ReplicaSet, plan.completed, namespace, _annotated(marks))
         if plan.status != deployment.status:
             deployment = await self._view.update_status(replace(deployment, status=plan.status))
         if plan.create_revision:
@@ -94,9 +97,6 @@ class DeploymentController:
             await self._mark_first_to_go(plan.victim, namespace)
         for name, size in plan.scale:
             await self._view.modify(ReplicaSet, name, namespace, _scaled(size))
-        if plan.completed:
-            marks = {COMPLETED: "true", WANTED: str(deployment.spec.replicas)}
-            await self._view.modify(ReplicaSet, plan.completed, namespace, _annotated(marks))
         for name in plan.remove:
             await self._view.delete(sets[name])
         if plan.give_up:

@@ -205,9 +205,10 @@ def _laggards(facts: _Facts) -> str:
 
 
 def _previous(facts: _Facts) -> ReplicaSet | None:
-    """The newest other set that once ran in full."""
+    """The newest other set that once ran in full; else the newest that serves now, though its mark is missing."""
     done = [found for found in facts.old if found.metadata.annotations.get(COMPLETED) == "true"]
-    return max(done, key=revision_of, default=None)
+    serving = [found for found in facts.old if facts.staying(found)]
+    return max(done or serving, key=revision_of, default=None)
 
 
 def _failed(facts: _Facts, problem: str) -> RolloutPlan:

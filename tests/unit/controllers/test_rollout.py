@@ -90,6 +90,17 @@ def test_first_revision_that_fails_is_stopped_and_not_tried_again() -> None:
     assert toy.pods == {}
 
 
+def test_replicas_that_serve_are_kept_even_when_their_revision_was_never_marked() -> None:
+    toy = Toy(deployment(replicas=2))
+    toy.settle()
+    for name, found in toy.sets.items():  # korch was killed between the last replica's start and the mark
+        toy.sets[name] = with_meta(found, annotations={"deployment.kubernetes.io/revision": "1"})
+    toy.wish(image="web:bad")
+    toy.settle(bad_image="web:bad")
+    assert images(toy) == ["web:1"] * 2
+    assert "Rolled back to revision 1" in condition(toy.deployment.status.conditions, "RolledBack").message
+
+
 def test_kubernetes_objects_are_not_rolled_back() -> None:
     toy = Toy(deployment(auto=False))
     toy.settle()

@@ -137,7 +137,7 @@ class SqliteStore:
         return await self._ask(self._measure)
 
     async def check(self) -> None:
-        """Read the whole file; `StoreError` when anything in it is damaged. Takes about a second per 500 MB."""
+        """Read the whole file; `StoreError` when anything in it is damaged. Takes longer the bigger the file is."""
         problems = await self._ask(lambda conn: conn.execute("PRAGMA integrity_check(3)").fetchall())
         if problems != [("ok",)]:
             raise failures.damaged(self.path, "; ".join(str(row[0]) for row in problems))

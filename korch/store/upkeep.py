@@ -42,16 +42,19 @@ class Upkeep:
 
     def after_commit(self, conn: sqlite3.Connection, now: sql.Head) -> None:
         """Tidy when it is time. What fails here is tried again later: the commit before it stands."""
-        if self._looked_at < 0:  # a short process looks only when history is clearly too long
-            self._looked_at = now.revision if now.revision - now.compacted <= self._limits.revisions + _STEP else 0
-        if now.revision - self._looked_at < _STEP:
-            return
-        self._looked_at = now.revision
         try:
-            self._tidy(conn, now)
+            if self._looked_at < 0:  # a short process looks only when there is clearly too much
+                self._looked_at = 0 if self._too_much(conn, now) else now.revision
+            if now.revision - self._looked_at >= _STEP:
+                self._looked_at = now.revision
+                self._tidy(conn, now)
         except (sqlite3.Error, OSError):
             if conn.in_transaction:
                 conn.execute("ROLLBACK")
+
+    def _too_much(self, conn: sqlite3.Connection, now: sql.Head) -> bool:
+        kept = now.revision - now.compacted
+        return kept > self._limits.revisions + _STEP or used_bytes(conn) > self._limits.file_bytes
 
     def _tidy(self, conn: sqlite3.Connection, now: sql.Head) -> None:
         aged = sql.revision_before(conn, int(time.time() - self._limits.age_s))

@@ -525,6 +525,21 @@ def test_history_and_file_stay_bounded(tmp_path: Path) -> None:
     assert path.stat().st_size < 30_000_000
 
 
+def test_short_processes_keep_it_bounded_too(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+
+    async def main() -> None:
+        for _ in range(12):
+            store = await open_sqlite(path, limits=Limits(file_bytes=2_000_000, least_revisions=10))
+            await asyncio.gather(*(store.put(f"/{n}", b"x" * 100_000) for n in range(10)))
+            size = await store.size()
+            await store.close()
+        assert size.used_bytes < 9_000_000
+        assert size.revisions <= 40
+
+    asyncio.run(main())
+
+
 def test_freed_space_goes_back_to_the_file_system(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
 

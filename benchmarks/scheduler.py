@@ -205,7 +205,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         if quick
         else [(100, 1_000), (300, 5_000), (1000, 30_000), (2500, 75_000), (5000, 150_000)]
     )
-    figures["curve"] = [measure(nodes, pods, 200, repeats=1) for nodes, pods in sizes]
+    figures["curve"] = [measure(nodes, pods, 200, repeats=1, record=1) for nodes, pods in sizes]
     return figures
 
 

@@ -207,6 +207,10 @@ class Client(Protocol):
         """Rebuild what the store lacks from what runs on the nodes. `cluster_id` "" = the only one that fits."""
         ...
 
+    async def take_over(self) -> tuple[str, ...]:
+        """After a restore: make the nodes refuse whoever led before; sentences on what remains to be done."""
+        ...
+
     async def check(self, name: str) -> tuple[Check, ...]:
         """The doctor: every precondition on one node."""
         ...

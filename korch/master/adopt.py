@@ -57,8 +57,8 @@ async def adopt(cluster: Cluster, fleet: Fleet, cluster_id: str, *, dry_run: boo
     if chosen.id != cluster.record.id:
         fleet.act_for(adopted)
         await fleet.survey()
-    finds, notes = await _look(fleet, chosen.id)
-    plan = plan_adoption(finds, await _known(cluster.objects, finds))
+    finds, notes = await look(fleet, chosen.id)
+    plan = plan_adoption(finds, await known_of(cluster.objects, finds))
     notes += [f"{name}: {error}; what it holds is not taken in" for name, error in sorted(fleet.errors.items())]
     taken = _told(plan)
     if not dry_run and (taken or chosen.id != cluster.record.id):
@@ -156,7 +156,7 @@ def _machine(fleet: Fleet, node: str, identity: ClusterIdentity) -> Machine:
     return Machine(fleet.transport(node), identity, engine=host.engine, shared=host.shared, become=host.become)
 
 
-async def _look(fleet: Fleet, cluster_id: str) -> tuple[list[NodeFind], list[str]]:
+async def look(fleet: Fleet, cluster_id: str) -> tuple[list[NodeFind], list[str]]:
     """What each node holds of the cluster, and sentences on what could not be read."""
     answering = {name: found for name, found in fleet.answering.items() if found.report.engine.state == "Ready"}
     wishes = await each(answering, lambda _, contact: contact.machine.read_wishes())
@@ -199,7 +199,8 @@ def read_wish(stored: StoredWish) -> Wish:
     return wish
 
 
-async def _known(objects: Objects, finds: Sequence[NodeFind]) -> Known:
+async def known_of(objects: Objects, finds: Sequence[NodeFind]) -> Known:
+    """What the store knows, with the tombstones of what nodes hold."""
     pods = (await objects.list(Pod)).items
     uids = {seen.identity.uid for find in finds for seen in find.containers if seen.identity is not None}
     ended = [uid for uid in sorted(uids - {pod.metadata.uid for pod in pods}) if await objects.tombstone(uid)]

@@ -124,6 +124,12 @@ class LocalClient:
         self.cluster, done = await adopt(self.cluster, self.fleet, cluster_id, dry_run=dry_run)
         return done
 
+    async def take_over(self) -> tuple[str, ...]:
+        """After a restore: make the nodes refuse whoever led before."""
+        from korch.master.backup import after_restore
+
+        return await after_restore(self.cluster, self.fleet)
+
     async def check(self, name: str) -> tuple[Check, ...]:
         """The doctor."""
         from korch.master.doctor import examine

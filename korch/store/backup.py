@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from fcntl import LOCK_EX
 from pathlib import Path
+from urllib.parse import quote
 
 from korch.errors import NotFoundError, StoreError
 from korch.store import failures, files, sql
@@ -52,6 +53,45 @@ async def restore(source: Path, target: Path) -> Restored:
     former file stays beside it under another name. Afterwards the lead's epoch must be raised above that of any node.
     """
     return await asyncio.to_thread(_restore, source, target)
+
+
+def peek(source: Path, key: str) -> bytes | None:
+    """One value in a backup, which is not changed by the look; None when it has no such key."""
+    source = source.absolute()
+    if not source.is_file():
+        raise NotFoundError(f"there is no backup {source}")
+    try:
+        conn = sqlite3.connect(f"file:{quote(str(source))}?mode=ro&immutable=1", uri=True)
+        try:
+            found = sql.get(conn, key)
+        finally:
+            conn.close()
+    except sqlite3.DatabaseError as error:
+        raise failures.damaged(source, str(error)) from error
+    return found.value if found is not None else None
+
+
+def set_aside(target: Path) -> Path | None:
+    """Give the state file another name, under which it stays; that name (None: there was none).
+
+    Refused while a process uses it.
+    """
+    target = target.absolute()
+    if not target.exists():
+        return None
+    try:
+        lock = files.open_lock(target)
+        try:
+            if not files.try_flock(lock, LOCK_EX):
+                raise failures.locked(target, failures.flock_holders(files.lock_path(target)))
+            aside = _put_aside(target)
+            target.unlink(missing_ok=True)
+            files.sync_folder(target.parent)
+        finally:
+            os.close(lock)
+    except OSError as error:
+        raise failures.explain(error, target) from error
+    return aside
 
 
 def _restore(source: Path, target: Path) -> Restored:

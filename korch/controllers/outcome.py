@@ -13,10 +13,14 @@ from korch.resources.workload import Deployment
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a workload stands. "going": waiting may help; "stuck": only a change helps; `message` says why not done."""
+    """How a workload stands. "going": waiting may help; "stuck": only a change helps; `message` says why not done.
+
+    `silent`: it is stuck because of nodes that do not answer.
+    """
 
     state: Literal["done", "going", "stuck", "failed"]
     message: str = ""
+    silent: bool = False
 
 
 def standing(
@@ -108,7 +112,7 @@ def _why_not_yet(
     unheard = sorted({pod.spec.node_name for pod in alive if pod.spec.node_name in dead_nodes})
     if seen and unheard and all(pod.spec.node_name in dead_nodes for pod in late):
         where = ", ".join(unheard)
-        return Standing("stuck", f"{count}; {where} cannot be reached, so what runs there is not known")
+        return Standing("stuck", f"{count}; no answer from {where}, so what runs there is not known", silent=True)
     stuck = [pod for pod in late if unschedulable(pod)]
     if seen and stuck and len(stuck) == len(late) and len(alive) >= wanted and not _can_roll(stuck):
         return Standing("stuck", f"{count}; {stuck[0].metadata.name} is Pending: {unschedulable(stuck[0])}")

@@ -87,6 +87,8 @@ async def _give_up(name: str, fleet: Fleet, objects: Objects, now: float) -> lis
     pods = [pod for pod in (await objects.list(Pod)).items if pod.spec.node_name == name and is_counted(pod)]
     if not pods:
         return []
+    if not _witnesses(name, fleet):
+        return [f"{name}: no other node can be asked whether it reaches it, so nothing was moved"]
     witness = await _still_reached(name, fleet)
     if witness:
         return [f"{name}: {witness} still reaches it, so nothing was moved: look at this machine's network"]
@@ -109,10 +111,13 @@ async def _give_up(name: str, fleet: Fleet, objects: Objects, now: float) -> lis
     return lines
 
 
+def _witnesses(name: str, fleet: Fleet) -> list[str]:
+    return [other for other in sorted(fleet.reached) if other != name][:OPINIONS]
+
+
 async def _still_reached(name: str, fleet: Fleet) -> str:
     """The name of a node that still gets a connection to the lost one's SSH port, or ""."""
     options = await fleet.connector.options_for(fleet.host(name))
-    witnesses = [other for other in sorted(fleet.placeable) if other != name][:OPINIONS]
 
     async def ask(other: str) -> str:
         try:
@@ -122,5 +127,5 @@ async def _still_reached(name: str, fleet: Fleet) -> str:
             return ""
         return other
 
-    answers = await asyncio.gather(*(ask(other) for other in witnesses))
+    answers = await asyncio.gather(*(ask(other) for other in _witnesses(name, fleet)))
     return next((found for found in answers if found), "")

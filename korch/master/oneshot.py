@@ -15,7 +15,7 @@ from korch.controllers.outcome import Standing, standing
 from korch.controllers.replicaset import ReplicaSetController
 from korch.controllers.scheduling import SchedulingController
 from korch.engines.names import Identity
-from korch.errors import FencedError, KorchError, RolloutFailedError
+from korch.errors import FencedError, HostUnreachableError, KorchError, RolloutFailedError
 from korch.master.background import background
 from korch.master.cluster import Cluster
 from korch.master.fleet import Contact, Fleet
@@ -72,7 +72,7 @@ class OneShot:
         self._reporter = Reporter(on_progress)
         self._dead: dict[str, KorchError] = {}
         self._changed = asyncio.Event()
-        self._orphans = 0
+        self._orphans = self._held_back = 0
 
     async def run(self, timeout_s: float) -> tuple[Outcome, ...]:
         """An outcome for each workload, in order; the lead is given back in any case."""
@@ -80,14 +80,27 @@ class OneShot:
             async with asyncio.timeout(timeout_s + ROLLBACK_S):
                 while True:
                     if await self._lead.acquire(wait_s=0.0):
-                        with contextlib.suppress(FencedError):
+                        try:
                             return await self._leading()
+                        except FencedError:
+                            if await self._leads_in_store():
+                                raise  # a node has seen a newer master, and the store knows of none
                     if (ended := await self._following()) is not None:
                         return ended
+                    await self._fleet.survey(quick=True)  # another one was at work since the last look
         except TimeoutError:
             return await self._late(timeout_s)
         finally:
             await self._lead.release()
+
+    async def _leads_in_store(self) -> bool:
+        holder = await self._lead.holder()
+        return holder is not None and holder.identity == self._lead.identity
+
+    def _epoch(self) -> int:
+        """For acts on nodes: `FencedError` once the lead is lost, also when this process slept through it."""
+        self._lead.fence()
+        return self._lead.epoch
 
     async def _late(self, timeout_s: float) -> tuple[Outcome, ...]:
         view = View(self._cluster.objects, KINDS)
@@ -98,14 +111,14 @@ class OneShot:
     # Following another process that leads
 
     async def _following(self) -> tuple[Outcome, ...] | None:
-        """The outcomes once the leading process made the wishes true; None when the lead may be free."""
+        """The outcomes once the leading process made the wishes true; None when the lead is this process's now."""
         view = View(self._cluster.objects, KINDS)
         view.listen(self._note)
         async with background() as group:
             await view.start(group)
             holder = await self._lead.holder()
             self._reporter.say(f"following {holder.identity}, which leads now" if holder else "")
-            while await self._lead.holder() is not None:
+            while not await self._lead.acquire(wait_s=0.0):  # also from one that is silent for a TTL
                 standings = self._standings(view)
                 if all(found.state in {"done", "failed"} for found in standings):
                     return self._outcomes(view, standings)
@@ -120,10 +133,13 @@ class OneShot:
         objects = Objects(self._cluster.store, clock=self._cluster.clock, fence=self._lead.fence)
         view = View(objects, KINDS)
         view.listen(self._note)
-        self._dead = dict(self._fleet.errors)
+        self._dead = self._fleet.problems
+        self._orphans = self._held_back = 0
         async with background() as group:
             await view.start(group)
             keepers = self._keepers(view, contacts)
+            self._count_absent(view, keepers)
+            await asyncio.gather(*(keeper.take_stock() for keeper in keepers.values()))
             self._start_controllers(view, keepers, group)
             await self._remove_surplus(view, keepers, objects)
             for keeper in keepers.values():
@@ -139,13 +155,20 @@ class OneShot:
                 view,
                 self._cluster.clock,
                 address=contact.address,
-                epoch=lambda: self._lead.epoch,
+                epoch=self._epoch,
                 mine=self._scope.has,
                 on_lost=self._node_lost,
             )
             keeper.adopt(contact.report.containers, contact.images)
             found[name] = keeper
         return found
+
+    def _count_absent(self, view: View, keepers: dict[str, Keeper]) -> None:
+        """Nodes that hold pods of this run and that nobody keeps count as dead: nothing there is waited for."""
+        for pod in view.all(Pod):
+            node = pod.spec.node_name
+            if node and node not in keepers and node not in self._dead and self._scope.has(pod):
+                self._dead[node] = HostUnreachableError(f"{node} is not in the inventory any more", host=node)
 
     def _node_lost(self, node: str, error: KorchError) -> None:
         if node not in self._dead:
@@ -214,7 +237,11 @@ class OneShot:
             unknown = keeper.known_uids() - pods.keys()
             ended = frozenset([uid for uid in unknown if await objects.tombstone(uid) is not None])
             try:
-                self._orphans += await keeper.remove_surplus(pods, ended, self._scope.owns)
+                found = await keeper.remove_surplus(pods, ended, self._scope.owns)
+                self._orphans += len(found.orphans)
+                self._held_back += found.held_back
+            except FencedError:
+                raise
             except KorchError as error:
                 self._reporter.say(f"{keeper.node}: {error}")
 
@@ -242,6 +269,8 @@ class OneShot:
     async def _last_look(self, keeper: Keeper) -> None:
         try:
             await keeper.look()
+        except FencedError:
+            raise
         except KorchError as error:
             self._node_lost(keeper.node, error)
 
@@ -289,6 +318,10 @@ class OneShot:
         notes = [f"{name}: {error}" for name, error in sorted(self._dead.items())]
         if self._orphans:
             notes.append(f"{self._orphans} container(s) of this cluster are unknown to its state: see `korch adopt`")
+        if self._held_back:
+            notes.append(
+                f"{self._held_back} more surplus container(s) stay for now: `korch sync` removes the next ones"
+            )
         outcomes = []
         for workload, found in zip(self._workloads, standings, strict=True):
             pods = tuple(pod for pod in self._pods(view, workload) if pod.metadata.deletion_timestamp is None)
@@ -305,6 +338,8 @@ class OneShot:
 def _next_step(workload: Workload, found: Standing) -> str:
     if found.state == "failed":
         return f"Correct it and deploy again. More: korch events --for deployment/{workload.name}"
+    if found.silent:
+        return "Look at the node: korch node check. Once it is back: korch sync. To replace it: korch sync --failover."
     if found.state == "stuck":
         return f"More: korch why {workload.name}; the wish stays on record, `korch sync` tries again."
     return f"The wish stays on record: `korch sync` goes on with it. More: korch describe deployment {workload.name}"

@@ -16,6 +16,7 @@ from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer
 from korch.errors import (
     CommandFailedError,
+    EngineDownError,
     FencedError,
     HostRefusedError,
     InvalidError,
@@ -24,7 +25,7 @@ from korch.errors import (
     TransientError,
 )
 from korch.nodes.machine import Machine, WorkloadRecord
-from korch.nodes.plan import plan_pod, plan_strays, restart_delay_s
+from korch.nodes.plan import Strays, plan_pod, plan_strays, restart_delay_s
 from korch.nodes.podstatus import Readiness, observed_status, waiting_status
 from korch.nodes.readiness import run_probe
 from korch.nodes.records import workload_record
@@ -78,7 +79,8 @@ class Keeper:
         self._memory: dict[str, _Memory] = {}
         self.recorded: dict[str, WorkloadRecord] = {}  # wishes that the node got from here, by file
         self._queue: WorkQueue[Key] = WorkQueue(f"keeper-{node}", self._reconcile)
-        self._failing_since: float | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._failing_since: float | None = None  # on the event loop's clock
 
     def adopt(self, containers: Sequence[ObservedContainer], images: frozenset[str]) -> None:
         """Take over what a look at the node brought: what runs there is known before anything is done."""
@@ -98,13 +100,18 @@ class Keeper:
         """Uids of the pods whose containers were seen here."""
         return frozenset(self._seen)
 
+    async def take_stock(self) -> None:
+        """Report the pods as they were found, before anybody judges by what an earlier run reported."""
+        for pod in self._pods():
+            await self._take_note(pod)
+
     async def run(self, *, look_every_s: float = 0.5) -> None:
-        """Keep the node until cancelled."""
+        """Keep the node until cancelled. `FencedError` when another one leads."""
         async with asyncio.TaskGroup() as group:
+            self._tasks = group
             group.create_task(self._queue.run(workers=6), name=f"keeper-{self.node}")
             group.create_task(self._look_on(look_every_s), name=f"look-{self.node}")
             for pod in self._pods():
-                await self._take_note(pod)
                 self.wake(pod)
 
     def _pods(self) -> tuple[Pod, ...]:
@@ -119,7 +126,9 @@ class Keeper:
                 continue  # an act is under way, and its answer says more than a look now
             try:
                 await self.look()
-            except TransientError as error:
+            except FencedError:
+                raise
+            except (TransientError, EngineDownError) as error:
                 await self._no_contact(error)
             except KorchError as error:
                 log.info("%s: %s", self.node, error)
@@ -135,7 +144,10 @@ class Keeper:
     async def _take_note(self, pod: Pod) -> None:
         """Write the pod's status as its container stands."""
         seen = self._seen.get(pod.metadata.uid)
-        if seen is None or pod.metadata.deletion_timestamp is not None or pod.status.phase in {"Succeeded", "Failed"}:
+        if pod.metadata.deletion_timestamp is not None or pod.status.phase in {"Succeeded", "Failed"}:
+            return
+        if seen is None:
+            await self._note_missing(pod)
             return
         readiness = self._readiness(pod, seen)
         status = observed_status(pod, seen, now=self._clock.now(), host_ip=self._address, readiness=readiness)
@@ -145,6 +157,16 @@ class Keeper:
                 pod, seen, now=self._clock.now(), host_ip=self._address, readiness=readiness, last_log=lines
             )
         await self._report(pod, status)
+
+    async def _note_missing(self, pod: Pod) -> None:
+        """Somebody removed the container of a pod that ran: until it is made anew, the pod serves nobody."""
+        status = main_status(pod)
+        if status is None or not status.container_id or status.state.waiting is not None:
+            return
+        memory = self._memory.get(pod.metadata.uid)
+        if memory is not None:
+            memory.readiness, memory.passes, memory.failures = Readiness(), 0, 0
+        await self._waiting(pod, "ContainerGone", f"its container is not on {self.node} any more")
 
     def _readiness(self, pod: Pod, seen: ObservedContainer) -> Readiness:
         if pod.spec.containers[0].readiness_probe is None:
@@ -195,6 +217,10 @@ class Keeper:
                 case "watch":
                     self._probe_on(pod)
         except TransientError as error:
+            await self._no_contact(error)
+            raise
+        except EngineDownError as error:
+            await self._could_not(pod, error)
             await self._no_contact(error)
             raise
         except (CommandFailedError, HostRefusedError, InvalidError) as error:
@@ -272,16 +298,15 @@ class Keeper:
 
     async def remove_surplus(
         self, pods: dict[str, Pod], ended: frozenset[str], mine: Callable[[Identity], bool]
-    ) -> int:
-        """Remove what the store proves surplus; how many orphans stay."""
+    ) -> Strays:
+        """Remove what the store proves surplus; what was found."""
         seen = tuple(self._seen.values())
-        strays = plan_strays(seen, self._machine.cluster.id, self.node, pods, ended)
+        strays = plan_strays(seen, self._machine.cluster.id, self.node, pods, ended, mine)
         for found in strays.surplus:
             assert found.identity is not None
-            if mine(found.identity):
-                await self._machine.remove(found.identity, grace_s=30, epoch=self._epoch())
-                self._seen.pop(found.identity.uid, None)
-        return len(strays.orphans)
+            await self._machine.remove(found.identity, grace_s=30, epoch=self._epoch())
+            self._seen.pop(found.identity.uid, None)
+        return strays
 
     # Checks
 
@@ -289,8 +314,8 @@ class Keeper:
         if pod.spec.containers[0].readiness_probe is None:
             return
         memory = self._memory.setdefault(pod.metadata.uid, _Memory())
-        if memory.probing is None or memory.probing.done():
-            memory.probing = asyncio.create_task(self._probe(pod, memory), name=f"probe-{pod.metadata.name}")
+        if self._tasks is not None and (memory.probing is None or memory.probing.done()):
+            memory.probing = self._tasks.create_task(self._probe(pod, memory), name=f"probe-{pod.metadata.name}")
 
     async def _probe(self, pod: Pod, memory: _Memory) -> None:
         """Checks one pod until its container stops or changes."""
@@ -308,10 +333,19 @@ class Keeper:
             current = self._view.find(Pod, pod.metadata.name, pod.metadata.namespace)
             if current is None or current.metadata.uid != uid:
                 return
-            await self._take_note(current)
+            await self._take_note_of_check(current)
             await asyncio.sleep(
                 probe.period_seconds or 10 if memory.readiness.passing else min(probe.period_seconds or 10, 1)
             )
+
+    async def _take_note_of_check(self, pod: Pod) -> None:
+        """What cannot be written now is written after the next check."""
+        try:
+            await self._take_note(pod)
+        except FencedError:
+            raise
+        except KorchError as error:
+            log.info("%s: %s: %s", self.node, pod.metadata.name, error)
 
     def _count(self, memory: _Memory, problem: str, needed: int, allowed: int) -> None:
         memory.passes, memory.failures = (0, memory.failures + 1) if problem else (memory.passes + 1, 0)
@@ -330,8 +364,6 @@ class Keeper:
             await self._report(fresh, status)
 
     async def _could_not(self, pod: Pod, error: KorchError) -> None:
-        if isinstance(error, FencedError):
-            return
         reason = getattr(error, "pod_reason", "") or error.reason
         text = f"{error}" + (f" ({error.hint})" if error.hint else "")
         await self._waiting(pod, reason, text)
@@ -342,9 +374,9 @@ class Keeper:
             pod, type="Warning" if type_ == "Warning" else "Normal", reason=reason, message=message, component="keeper"
         )
 
-    async def _no_contact(self, error: TransientError) -> None:
+    async def _no_contact(self, error: KorchError) -> None:
         """Pods that never ran here go elsewhere; what ran stays as last seen: failing over is not decided here."""
-        now = self._clock.now()
+        now = asyncio.get_running_loop().time()
         if self._failing_since is None:
             self._failing_since = now
         if now - self._failing_since < LOST_AFTER_S:

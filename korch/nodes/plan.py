@@ -1,9 +1,10 @@
 """What a keeper does next for one pod, and which containers are surplus. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer
 from korch.resources.pod import Pod
 
@@ -44,9 +45,14 @@ class Strays:
 
 
 def plan_strays(
-    seen: Sequence[ObservedContainer], cluster_id: str, node: str, pods: Mapping[str, Pod], ended: frozenset[str]
+    seen: Sequence[ObservedContainer],
+    cluster_id: str,
+    node: str,
+    pods: Mapping[str, Pod],
+    ended: frozenset[str],
+    mine: Callable[[Identity], bool] = lambda _: True,
 ) -> Strays:
-    """Which containers may go: only those that the store proves surplus.
+    """Which containers may go: only those that the store proves surplus, and only of workloads that are `mine`.
 
     `pods`: all pods by uid; `ended`: uids with a tombstone. A uid that the store never heard of is an orphan and stays.
     One unattended pass removes at most max(3, 20 %) of the known containers.
@@ -63,6 +69,7 @@ def plan_strays(
             surplus.append(found)
         else:
             orphans.append(found)
+    surplus = [found for found in surplus if found.identity is not None and mine(found.identity)]
     limit = max(3, len(ours) // 5)
     return Strays(tuple(surplus[:limit]), tuple(orphans), len(surplus[limit:]))
 

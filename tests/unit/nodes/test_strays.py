@@ -15,7 +15,10 @@ def container(uid: str, *, cluster: str = "c1", owner: str = "web") -> ObservedC
 
 
 def pod(uid: str, node: str) -> Pod:
-    return Pod(metadata=ObjectMeta(name=f"web-{uid}", uid=uid), spec=PodSpec(containers=(Container(),), node_name=node))
+    return Pod(
+        metadata=ObjectMeta(name=f"web-{uid}", uid=uid),
+        spec=PodSpec(containers=(Container(name="web", image="i"),), node_name=node),
+    )
 
 
 def test_a_pod_of_this_node_is_no_stray() -> None:

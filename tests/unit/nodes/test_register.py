@@ -1,0 +1,132 @@
+"""What a look at a host makes of its Node and NodeLoad."""
+
+import dataclasses
+
+import pytest
+
+from korch.engines.images import ListedImage
+from korch.engines.names import volume_name
+from korch.errors import AuthFailedError, CommandTimeoutError, HostUnreachableError
+from korch.inventory.model import Host
+from korch.nodes.facts import Facts
+from korch.nodes.register import (
+    ENGINE_SAID,
+    declared_node,
+    failed_status,
+    known_engine,
+    load_of,
+    new_node,
+    noted,
+    seen_status,
+)
+from korch.nodes.report import EngineState, NodeReport
+from korch.resources.node import Taint
+from korch.resources.podstate import condition
+
+CLUSTER = "0f1e2d3c-0000-4000-8000-000000000000"
+HOST = Host(name="web_1", address="10.0.0.1", labels={"disk": "ssd"}, taints=("a=b:NoSchedule",), zone="r1")
+
+
+def report(**changes: object) -> NodeReport:
+    base = NodeReport(
+        host="web_1",
+        facts=Facts(load=(1.0, 0.5, 0.2), cpu_count=4, cpu_ticks=(10, 100), memory_total_bytes=8 << 30),
+        engine=EngineState("docker", "20.10", "/var/lib/docker", said="20.10|/var/lib/docker|x86_64|[]"),
+        arch="amd64",
+        cpu_busy=0.5,
+        disk_total_bytes=100 << 30,
+        disk_free_bytes=50 << 30,
+        state_root="/var/lib/korch",
+        machine_token="t1",
+    )
+    enough = dataclasses.replace(base.facts, memory_available_bytes=6 << 30)
+    return dataclasses.replace(base, facts=enough, **changes)
+
+
+def test_a_node_has_a_kubernetes_name_and_remembers_the_host() -> None:
+    node = new_node(HOST)
+    assert node.metadata.name == "web-1"
+    assert node.metadata.annotations["korch.dev/host"] == "web_1"
+    assert node.metadata.labels["topology.kubernetes.io/zone"] == "r1"
+
+
+def test_labels_and_taints_follow_the_inventory_and_leave_others_alone() -> None:
+    from msgspec.structs import replace
+
+    from korch.resources.codec import with_meta
+
+    node = new_node(HOST)
+    node = with_meta(node, labels={**node.metadata.labels, "mine": "yes"})
+    node = replace(node, spec=replace(node.spec, taints=(*node.spec.taints, Taint(key="own", effect="NoSchedule"))))
+    changed = dataclasses.replace(HOST, labels={"tier": "web"}, taints=(), zone=None)
+    after = declared_node(changed, node)
+    assert after.metadata.labels["mine"] == "yes"
+    assert after.metadata.labels["tier"] == "web"
+    assert "disk" not in after.metadata.labels
+    assert "topology.kubernetes.io/zone" not in after.metadata.labels
+    assert after.spec.taints == (Taint(key="own", effect="NoSchedule"),)
+    assert declared_node(changed, after) == after
+
+
+def test_reserved_resources_are_not_allocatable() -> None:
+    host = dataclasses.replace(HOST, reserved={"cpu": "500m", "memory": "1Gi"}, max_pods=7)
+    status = seen_status(new_node(host), host, report(), "10.0.0.1", 1000.0, cluster_id=CLUSTER)
+    assert status.allocatable["cpu"] == "3500m"
+    assert status.allocatable["memory"] == str(7 << 30)
+    assert status.allocatable["pods"] == "7"
+    assert status.capacity["cpu"] == "4"
+
+
+def test_a_quick_look_leaves_images_and_volumes_as_they_were() -> None:
+    own, foreign = volume_name(CLUSTER, "default", "data"), "korch_ffffffff_default_data"
+    full = report(images=(ListedImage("sha256:1", ("web:1",), 5),), volumes=(own, foreign))
+    node = new_node(HOST)
+    from msgspec.structs import replace
+
+    node = replace(node, status=seen_status(node, HOST, full, "10.0.0.1", 1000.0, cluster_id=CLUSTER))
+    assert node.status.volumes_in_use == ("default/data",)
+    later = seen_status(node, HOST, report(full=False), "10.0.0.1", 1001.0, cluster_id=CLUSTER)
+    assert later.images == node.status.images
+    assert later.volumes_in_use == node.status.volumes_in_use
+
+
+def test_an_engine_is_asked_again_after_some_minutes() -> None:
+    node = noted(new_node(HOST), report(), 10_000.0)
+    assert known_engine(node, 10_100.0) == ("docker", "20.10|/var/lib/docker|x86_64|[]")
+    assert known_engine(node, 10_000.0 + 900) is None
+    assert known_engine(None, 0.0) is None
+    assert noted(node, report(), 10_001.0) == node  # looks in a row write nothing
+    down = report(engine=EngineState("docker", state="EngineDown", message="no answer"))
+    assert ENGINE_SAID not in noted(node, down, 10_002.0).metadata.annotations
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (HostUnreachableError("no route", host="web_1"), "Unknown", "Unreachable"),
+        (CommandTimeoutError("silent", host="web_1"), "Unknown", "Unreachable"),
+        (AuthFailedError("no key", host="web_1"), "False", "AuthFailed"),
+    ],
+    ids=["unreachable", "silent", "auth"],
+)
+def test_states_are_told_apart(error: Exception, status: str, reason: str) -> None:
+    ready = condition(failed_status(new_node(HOST), error, 1000.0).conditions, "Ready")
+    assert ready is not None
+    assert (ready.status, ready.reason) == (status, reason)
+
+
+def test_without_an_address_a_node_is_ready_and_says_so() -> None:
+    status = seen_status(new_node(HOST), HOST, report(), None, 1000.0, cluster_id=CLUSTER)
+    ready = condition(status.conditions, "Ready")
+    assert ready is not None
+    assert (ready.status, ready.reason) == ("True", "AddressUnknown")
+    assert "korch_address" in ready.message
+
+
+def test_cpu_use_is_smoothed_over_samples() -> None:
+    first = load_of("web-1", report(cpu_busy=0.0), None, 1000.0)
+    second = load_of("web-1", report(cpu_busy=1.0), first, 1010.0)
+    third = load_of("web-1", report(cpu_busy=None), second, 1020.0)
+    assert first.cpu_busy_smoothed == 0.0
+    assert second.cpu_busy_smoothed == 0.4
+    assert (third.cpu_busy, third.cpu_busy_smoothed) == (None, 0.4)

@@ -38,13 +38,13 @@ class Upkeep:
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self._wal, self._limits = path.with_name(path.name + "-wal"), limits
-        self._looked_at = -1
+        self._looked_at: int | None = None
 
     def after_commit(self, conn: sqlite3.Connection, now: sql.Head) -> None:
         """Tidy when it is time. What fails here is tried again later: the commit before it stands."""
         try:
-            if self._looked_at < 0:  # a short process looks only when there is clearly too much
-                self._looked_at = 0 if self._too_much(conn, now) else now.revision
+            if self._looked_at is None:  # a short process looks only when there is clearly too much
+                self._looked_at = now.revision - (_STEP if self._too_much(conn, now) else 0)
             if now.revision - self._looked_at >= _STEP:
                 self._looked_at = now.revision
                 self._tidy(conn, now)

@@ -23,6 +23,11 @@ _VIRTUAL = re.compile(r"(docker|br-|cni|podman|veth|virbr|vboxnet|vnet|lxc|lxd|i
 _MIB = 1024 * 1024
 
 
+def is_virtual(interface: str) -> bool:
+    """Whether a network interface is one of those that container engines and hypervisors make for themselves."""
+    return _VIRTUAL.match(interface) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterIdentity:
     """Which cluster acts: its id for good, its name, and the host that its master lives on."""

@@ -132,7 +132,7 @@ def set_inventory() -> None:
 
 
 @cluster.command(epilog=examples("korch cluster rm --cluster old", "korch cluster rm --cluster old --force --yes"))
-@click.option("--force", is_flag=True, help="Also while it has workloads.")
+@click.option("--force", is_flag=True, help="Also while it has workloads; their containers go too.")
 @click.option("-y", "--yes", is_flag=True, help="Ask nothing.")
 @cluster_options()
 def rm(force: bool, yes: bool) -> None:
@@ -142,7 +142,8 @@ def rm(force: bool, yes: bool) -> None:
     from korch.master.cluster import remove_cluster
 
     confirm(f'Forget cluster "{settings.cluster}" and remove {settings.cluster_dir}?', yes=yes)
-    run_async(lambda: remove_cluster(settings, force=force))
+    for note in run_async(lambda: remove_cluster(settings, force=force)):
+        click.echo(f"Note: {note}", err=True)
     click.echo(f"cluster/{settings.cluster} removed")
 
 

@@ -242,31 +242,9 @@ def _as_data(found: dict[str, tuple[Check, ...]]) -> list[dict[str, Any]]:
 def rm(name: str, force: bool) -> None:
     """Forget a node that left the inventory. Its pods are given up with --force only."""
 
-    async def remove(client: Client) -> None:
-        from korch.resources.node import Node
-        from korch.resources.pod import Pod
-
-        found = await client.get(Node, name, "")
-        if not _left_inventory(found):
-            raise ForbiddenError(
-                f"{name} is still in the inventory",
-                hint=f"Take it out there first; `korch node cordon {name}` keeps pods away.",
-            )
-        pods = [pod.metadata for pod in (await client.list(Pod)).items if pod.spec.node_name == name]
-        if pods and not force:
-            listed = ", ".join(meta.name for meta in pods[:5]) + (", ..." if len(pods) > 5 else "")
-            raise ForbiddenError(
-                f"{name} still has {len(pods)} pod(s): {listed}",
-                hint=f"If that machine is gone or switched off for good: korch node rm {name} --force",
-            )
-        for meta in pods:
-            await client.delete(Pod, meta.name, meta.namespace)
-        await client.delete(Node, name, "")
-        click.echo(
-            f"node/{name} removed" + (f", {len(pods)} pod(s) given up; `korch sync` replaces them" if pods else "")
-        )
-
-    run(remove, need_inventory=False)
+    given_up = run(lambda client: client.forget_node(name, force=force), need_inventory=False)
+    more = f", {len(given_up)} pod(s) given up; `korch sync` replaces them" if given_up else ""
+    click.echo(f"node/{name} removed{more}")
 
 
 def _left_inventory(found: Node) -> bool:

@@ -215,6 +215,10 @@ class Client(Protocol):
         """The doctor: every precondition on one node."""
         ...
 
+    async def forget_node(self, name: str, *, force: bool) -> tuple[str, ...]:
+        """Forget a node that left the inventory; the pods that were given up with it (only with `force`)."""
+        ...
+
     async def fetch_host_key(self, name: str) -> tuple[str, str]:
         """(key type, SHA256 fingerprint) that the node shows now."""
         ...

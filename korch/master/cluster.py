@@ -7,13 +7,13 @@ import socket
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from korch.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
+from korch.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, SetupError, StoreError
 from korch.objects.objects import Clock, Objects, SystemClock
 from korch.resources.times import rfc3339
 from korch.settings import Settings
@@ -143,6 +143,32 @@ async def set_inventories(store: Store, sources: tuple[str, ...]) -> ClusterReco
     record = msgspec.structs.replace(msgspec.json.decode(found.value, type=ClusterRecord), inventories=sources)
     await store.put(RECORD_KEY, msgspec.json.encode(record), expect=found.revision)
     return record
+
+
+async def remove_cluster(settings: Settings, *, force: bool) -> tuple[str, ...]:
+    """Give the nodes back and forget the cluster on this machine; sentences on what stays somewhere.
+
+    `ForbiddenError` while it has workloads; `force` removes their containers too, and goes on where a node cannot be
+    told because the state or the inventory is unusable.
+    """
+    from korch.master.local import open_client
+    from korch.master.removal import leave_nodes
+
+    notes: tuple[str, ...] = ()
+    try:
+        client = await open_client(replace(settings, inventories=()))
+    except (StoreError, InvalidError, NotFoundError, SetupError) as error:
+        if not force:
+            error.hint = f"{error.hint} To forget the cluster without telling its nodes: --force".strip()
+            raise
+        notes = (f"{error}; the nodes were not told",)
+    else:
+        try:
+            notes = await leave_nodes(client.cluster, client.fleet, force=force)
+        finally:
+            await client.close()
+    remove_folder(settings)
+    return notes
 
 
 def remove_folder(settings: Settings) -> None:

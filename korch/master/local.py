@@ -136,6 +136,12 @@ class LocalClient:
 
         return await examine(self.cluster, self.fleet, name)
 
+    async def forget_node(self, name: str, *, force: bool) -> tuple[str, ...]:
+        """Forget a node that left the inventory."""
+        from korch.master.removal import forget_node
+
+        return await forget_node(self.cluster.objects, name, force=force)
+
     async def fetch_host_key(self, name: str) -> tuple[str, str]:
         """(key type, fingerprint) that the node shows now."""
         shown = await self.fleet.connector.shown_key(self.fleet.host(name))

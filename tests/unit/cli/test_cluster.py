@@ -56,10 +56,11 @@ def test_set_inventory_needs_one(world: World) -> None:
 def removed(world: World, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     calls: list[tuple[str, bool]] = []
 
-    async def remove_cluster(settings: Any, *, force: bool) -> None:
+    async def remove_cluster(settings: Any, *, force: bool) -> tuple[str, ...]:
         if not force:
             raise ForbiddenError("it has workloads", hint="--force")
         calls.append((settings.cluster, force))
+        return ("n3: no answer; what it holds of this cluster stays",)
 
     monkeypatch.setattr("korch.master.cluster.remove_cluster", remove_cluster, raising=False)
     return calls
@@ -70,6 +71,7 @@ def test_rm(world: World, removed: list[tuple[str, bool]]) -> None:
     assert world.run("cluster", "rm", "--yes").exit_code == ForbiddenError.exit_code
     result = world.run("cluster", "rm", "--force", "--yes")
     assert (result.exit_code, result.stdout) == (0, "cluster/default removed\n")
+    assert result.stderr == "Note: n3: no answer; what it holds of this cluster stays\n"
     assert removed == [("default", True)]
 
 

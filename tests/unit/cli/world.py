@@ -165,6 +165,11 @@ class FakeClient:
             raise found
         return found
 
+    async def forget_node(self, name: str, *, force: bool) -> tuple[str, ...]:
+        from korch.master.removal import forget_node
+
+        return await forget_node(self.objects, name, force=force)
+
     async def fetch_host_key(self, name: str) -> tuple[str, str]:
         return self.world.keys[name]
 

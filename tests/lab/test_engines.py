@@ -18,18 +18,31 @@ from tests.lab.nodes import CLUSTER, machine_of, wish
 Site = tuple[Lab, str]
 
 
-@pytest.fixture(params=["docker", "podman", "busybox-docker", "busybox-podman"])
+NODES = {"docker": "n1", "podman": "n1", "busybox-docker": "d1", "busybox-podman": "p1"}
+
+
+@pytest.fixture(params=NODES)
 def site(request: pytest.FixtureRequest) -> Site:
-    """A lab and the node of it that the test uses, empty."""
-    node = {"docker": "n1", "podman": "n1", "busybox-docker": "d1", "busybox-podman": "p1"}[request.param]
-    lab: Lab = request.getfixturevalue("bare_lab" if "busybox" in request.param else f"{request.param}_lab")
+    """A lab and the node of it that the test uses, empty; those with nothing but busybox on PATH too."""
+    return _emptied(request, request.param)
+
+
+@pytest.fixture(params=["docker", "podman"])
+def full_site(request: pytest.FixtureRequest) -> Site:
+    """As `site`, for what only the engines could do differently."""
+    return _emptied(request, request.param)
+
+
+def _emptied(request: pytest.FixtureRequest, kind: str) -> Site:
+    """Without containers, images and volumes."""
+    lab: Lab = request.getfixturevalue("bare_lab" if "busybox" in kind else f"{kind}_lab")
+    node = NODES[kind]
     lab.wipe(node)
-    engine = lab.spec(node).engine
     empty = """
         ids=$("$1" images -aq) && { [ -z "$ids" ] || "$1" rmi -f $ids; }
         ids=$("$1" volume ls -q) && { [ -z "$ids" ] || "$1" volume rm $ids; }
     """
-    lab.exec_in(node, ("sh", "-c", empty, "sh", engine), check=False)
+    lab.exec_in(node, ("sh", "-c", empty, "sh", lab.spec(node).engine), check=False)
     return lab, node
 
 
@@ -183,12 +196,13 @@ async def _until_exited(machine: Machine) -> None:
             await asyncio.sleep(0.1)
 
 
-def test_logs_and_programs_stream(site: Site) -> None:
-    lab, _ = site
+def test_logs_and_programs_stream(full_site: Site) -> None:
+    lab, _ = full_site
 
     async def work(machine: Machine) -> None:
         name = await started(
-            machine, wish(lab, entrypoint=("/bin/busybox", "sh", "-c", "echo one; echo two; sleep 1000"))
+            machine,
+            wish(lab, entrypoint=("/bin/busybox", "sh", "-c", "echo one; echo two; exec sleep 1000"), stop_grace_s=0),
         )
         command = await machine.logs_command(name, follow=True, tail=1)
         async with asyncio.timeout(20), machine.transport.stream(command, become=machine.become) as stream:
@@ -202,7 +216,7 @@ def test_logs_and_programs_stream(site: Site) -> None:
             assert b"".join([data async for _, data in stream.chunks()]) == b"$(id) '\"\n"
             assert await stream.wait() == 0
 
-    run(site, work)
+    run(full_site, work)
 
 
 def test_arguments_arrive_word_by_word(site: Site) -> None:
@@ -232,9 +246,9 @@ def test_arguments_arrive_word_by_word(site: Site) -> None:
     ids=["program", "address", "mount", "image", "user"],
 )
 def test_what_cannot_start_says_why_and_leaves_nothing(
-    site: Site, change: dict[str, object], reason: str, text: str
+    full_site: Site, change: dict[str, object], reason: str, text: str
 ) -> None:
-    lab, node = site
+    lab, node = full_site
 
     async def work(machine: Machine) -> None:
         await machine.pull(lab.image())
@@ -243,13 +257,13 @@ def test_what_cannot_start_says_why_and_leaves_nothing(
         assert caught.value.pod_reason == reason
         assert text in str(caught.value)
         assert node in str(caught.value)
-        assert names(site) == []
+        assert names(full_site) == []
 
-    run(site, work)
+    run(full_site, work)
 
 
-def test_a_taken_port_names_the_container_that_has_it(site: Site) -> None:
-    lab, node = site
+def test_a_taken_port_names_the_container_that_has_it(full_site: Site) -> None:
+    lab, node = full_site
     port = PublishedPort(8080, 18080, "tcp", lab.address(node))
 
     async def work(machine: Machine) -> None:
@@ -259,25 +273,25 @@ def test_a_taken_port_names_the_container_that_has_it(site: Site) -> None:
         assert caught.value.pod_reason == "PortTaken"
         assert f"{lab.address(node)}:18080" in str(caught.value)
         assert name in caught.value.hint
-        assert names(site) == [name]
+        assert names(full_site) == [name]
 
-    run(site, work)
+    run(full_site, work)
 
 
-def test_a_container_of_someone_else_keeps_its_name(site: Site) -> None:
-    lab, _ = site
+def test_a_container_of_someone_else_keeps_its_name(full_site: Site) -> None:
+    lab, _ = full_site
 
     async def work(machine: Machine) -> None:
         await machine.pull(lab.image())
-        engine_says(site, "create", "--name", wish(lab).name, lab.image())
+        engine_says(full_site, "create", "--name", wish(lab).name, lab.image())
         with pytest.raises(EngineCallError, match="is another one"):
             await machine.start(wish(lab), epoch=1)
         await machine.remove(wish(lab).identity, grace_s=0, epoch=1)
-        assert names(site) == [wish(lab).name]
+        assert names(full_site) == [wish(lab).name]
         assert await machine.containers() == ()
-        engine_says(site, "rm", wish(lab).name)
+        engine_says(full_site, "rm", wish(lab).name)
 
-    run(site, work)
+    run(full_site, work)
 
 
 @pytest.mark.parametrize(
@@ -285,8 +299,8 @@ def test_a_container_of_someone_else_keeps_its_name(site: Site) -> None:
     [("{registry}/none:1", "ImageNotFound"), ("{address}:9/web:1", "ErrImagePull")],
     ids=["unknown", "no-registry"],
 )
-def test_images_that_cannot_be_pulled(site: Site, image: str, reason: str) -> None:
-    lab, node = site
+def test_images_that_cannot_be_pulled(full_site: Site, image: str, reason: str) -> None:
+    lab, node = full_site
     name = image.format(registry=lab.registry, address=lab.address(node))
 
     async def work(machine: Machine) -> None:
@@ -295,7 +309,7 @@ def test_images_that_cannot_be_pulled(site: Site, image: str, reason: str) -> No
         assert caught.value.pod_reason == reason
         assert name in str(caught.value)
 
-    run(site, work)
+    run(full_site, work)
 
 
 # Rule (node fencing)

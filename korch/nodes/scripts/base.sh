@@ -5,8 +5,9 @@ LC_ALL=C
 export LC_ALL
 korch_cluster=$1 korch_root=$2 korch_engine=$3
 shift 3
+korch_user=$(id -u)
 if [ -z "$korch_root" ]; then
-    if [ "$(id -u)" = 0 ]; then
+    if [ "$korch_user" = 0 ]; then
         korch_root=/var/lib/korch
     else
         korch_root=${HOME:-/nonexistent}/.local/state/korch

@@ -18,7 +18,6 @@ if [ "$korch_measure" = 1 ]; then
 fi
 echo '@korch listening'
 grep -h ' 0A ' /proc/net/tcp /proc/net/tcp6 2>/dev/null
-korch_user=$(id -u)
 echo "@korch machine $(uname -m) $korch_user ${USER:-${LOGNAME:-}}"
 
 # The first engine that answers is taken; its answers are gathered side by side.

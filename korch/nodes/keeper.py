@@ -285,6 +285,7 @@ class Keeper:
             pod=pod.metadata.name,
             uid=pod.metadata.uid,
             container=pod.spec.containers[0].name,
+            owner=workload_name(pod),
         )
 
     async def _secrets(self, pod: Pod) -> dict[str, Secret]:

@@ -355,7 +355,10 @@ class Machine:
         await self._remove(identity, grace_s, epoch, remove=False)
 
     async def remove(self, identity: Identity, *, grace_s: int, epoch: int) -> None:
-        """End the pod's container, remove it with its anonymous volumes. None there is fine; repeating is safe."""
+        """End the pod's container, remove it with its anonymous volumes. None there is fine; repeating is safe.
+
+        The wish of the workload that `identity.owner` names goes with its last container here.
+        """
         await self._remove(identity, grace_s, epoch, remove=True)
 
     async def _remove(self, identity: Identity, grace_s: int, epoch: int, *, remove: bool) -> None:
@@ -368,6 +371,8 @@ class Machine:
             identity.container,
             str(grace_s),
             "1" if remove else "0",
+            identity.namespace,
+            identity.owner,
             timeout_s=grace_s + 60.0,
             epoch=epoch,
         )

@@ -459,6 +459,26 @@ def test_wishes_come_back_as_they_were(shell: ShellTransport, workload: str) -> 
     run(work)
 
 
+def test_wish_goes_with_the_last_container_of_its_workload(shell: ShellTransport) -> None:
+    async def work() -> None:
+        asked = machine(shell)
+        record = WorkloadRecord("default", "Deployment/web", b"{}")
+        other = WorkloadRecord("default", "Deployment/web-2", b"{}")
+        first, second = wish("aaaaaaaa-1"), wish("bbbbbbbb-1")
+        for found in (first, second):
+            await asked.start(found, epoch=1, records=(record, other))
+        await asked.remove(first.identity, grace_s=0, epoch=1)
+        assert {found.file for found in await asked.read_wishes()} == {record.file, other.file}
+        for _ in range(2):
+            await asked.remove(second.identity, grace_s=0, epoch=1)
+            assert {found.file for found in await asked.read_wishes()} == {other.file}
+        await asked.write_wish("default", "Deployment/web", b"{}", epoch=1)  # its container went without korch
+        await asked.remove(second.identity, grace_s=0, epoch=1)
+        assert {found.file for found in await asked.read_wishes()} == {other.file}
+
+    run(work)
+
+
 # Images
 
 

@@ -21,6 +21,7 @@ from korch.store.clock import BootClock, LeaseClock
 from korch.store.leasefile import LeaseFile
 
 LEAD_TTL_S = 10.0
+_FLOCK_RETRY_S = 0.2
 _PREFIX = "/korch.dev/leads"
 
 
@@ -128,8 +129,10 @@ class Lead:
         """Who holds the lease, as the store has it; None when it is free, or its holder on this machine is dead."""
         probe = LeaseFile(self._file.path)
         try:
-            alone = not self._revision and probe.take()
             seen = await self._look()
+            alone = bool(seen.lock) and not self._revision and probe.take()
+            if alone:
+                seen = await self._look()
             dead = alone and seen.lock == probe.identity
         finally:
             probe.drop()
@@ -180,11 +183,14 @@ class Lead:
                 self._file.drop()
 
     async def _try(self, *, steal: bool) -> bool:
-        """One attempt. The flock comes before the look: what the records then say of it cannot be older."""
-        flock = self._file.take()
+        """One attempt. Whether the flock has fallen is judged by a look after it was taken: no older record will do."""
         taken = False
         try:
             seen = await self._look()
+            # The flock of a holder that says it has none is left alone: it may be about to take it.
+            flock = bool(seen.lock or not seen.holder.identity) and self._file.take()
+            if flock:
+                seen = await self._look()
             fallen = flock and seen.lock == self._file.identity
             silent = self._watchdog.silent_s(seen, self._clock.now()) >= seen.holder.ttl_s
             if steal or fallen or silent or not seen.holder.identity:
@@ -236,14 +242,21 @@ class Lead:
 
     async def _renew_for_good(self) -> None:
         """Beat until the lease is another's. What the disk refuses is tried again: until then `held` turns false."""
+        due = self._clock.now() + self._ttl_s / 3
         while self._revision:
-            await self._clock.sleep(self._ttl_s / 3)
-            async with self._writing:
-                await self._renew()
+            # Taken without the flock, say from a frozen process that kept it: beat as soon as we have it, since until
+            # then our death would not be noticed before the TTL.
+            bare = self._file.missing
+            pause = due - self._clock.now()
+            await self._clock.sleep(min(pause, _FLOCK_RETRY_S) if bare else pause)
+            if self._clock.now() >= due or (bare and self._file.take()):
+                async with self._writing:
+                    await self._renew()
+                due = self._clock.now() + self._ttl_s / 3
 
     async def _renew(self) -> None:
         """One beat. Counted from before the write: an observer can only have seen it later."""
-        self._file.take()  # a frozen predecessor may have kept it until now
+        self._file.take()
         started = self._clock.now()
         try:
             await self._store.txn([Check(self._holder_key, self._revision), self._beat(None)])

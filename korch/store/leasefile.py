@@ -18,6 +18,11 @@ class LeaseFile:
         self._descriptor: int | None = None
         self.identity = ""  # not empty while the flock is held
 
+    @property
+    def missing(self) -> bool:
+        """Whether there is a file to lock and it is not locked by us."""
+        return self.path is not None and self._descriptor is None
+
     def take(self) -> bool:
         """Try to get the flock, without waiting; True when it is held now. Any failure is a plain False."""
         if self.path is None or self._descriptor is not None:

@@ -264,7 +264,9 @@ def test_who_took_it_from_a_frozen_one_picks_the_flock_up_later(tmp_path: Path) 
         assert b._file.identity == ""
         assert not await c.acquire()
         world.clocks["a"].frozen = False
-        await world.time.advance(TTL_S)
+        await world.time.advance(0.1)  # a learns that it lost
+        assert not a.held
+        await world.time.advance(0.3)  # long before the next beat is due
         assert b._file.identity != ""
         assert b.held
         b._file.drop()

@@ -1,6 +1,7 @@
 """Several processes on one state file: nothing lost, nothing doubled, whoever dies whenever."""
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -176,6 +177,12 @@ async def written_under(store: Store, epoch: int) -> None:
             pass
 
 
+async def flock_recorded(store: Store) -> None:
+    """Return when the holder's record says that it has the flock: of several that begin at once it may come later."""
+    while not json.loads((await store.list("/korch.dev/leads/master/beat")).records[0].value)["lock"]:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
 async def stop_outside_a_write(store: SqliteStore, pid: int) -> None:
     """SIGSTOP a process, but not while it has the write lock of SQLite, which would stop us too."""
     store._writer._busy_s = 0.2
@@ -200,6 +207,7 @@ def test_one_of_many_processes_leads_at_a_time(tmp_path: Path, spawn: Spawn) -> 
             found = await Lead(store, lock_file=lock).holder()
             assert found is not None
             assert found.epoch == epoch
+            await flock_recorded(store)
             leader = next(process for process in waiting if found.identity == f"pid {process.pid}")
             assert await asyncio.to_thread(line, leader) == f"acquired True epoch {epoch}"
             leader.kill()

@@ -121,19 +121,20 @@ def _terminated(seen: ObservedContainer, last_log: str) -> ContainerStateTermina
 
 
 def _last_state(seen: ObservedContainer, old: ContainerStatus | None, last_log: str) -> ContainerState:
-    """How it ended the last time it did; an end that fell between two looks shows as status -1."""
+    """How it ended the last time it did. An end between two looks shows the status before it; -1 if none was seen."""
     if seen.state == "restarting":
         return ContainerState(terminated=_terminated(seen, last_log))
     before = old.last_state if old else ContainerState()
     if old is not None and old.state.terminated is not None and seen.state == "running":
         return ContainerState(terminated=old.state.terminated)
     if seen.restart_count > (old.restart_count if old else 0) and seen.state == "running":
-        return ContainerState(terminated=_terminated(seen, last_log) if seen.exit_code else _unknown_end(last_log))
+        return ContainerState(terminated=_terminated(seen, last_log) if seen.exit_code else _unseen_end(before, last_log))
     return before
 
 
-def _unknown_end(last_log: str) -> ContainerStateTerminated:
-    return ContainerStateTerminated(exit_code=-1, reason="Error", message=last_log[-MESSAGE_LIMIT:])
+def _unseen_end(before: ContainerState, last_log: str) -> ContainerStateTerminated:
+    code = before.terminated.exit_code if before.terminated is not None else -1
+    return ContainerStateTerminated(exit_code=code, reason="Error", message=last_log[-MESSAGE_LIMIT:])
 
 
 def _phase(pod: Pod, state: ContainerState, old: str) -> str:

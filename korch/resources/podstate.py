@@ -92,7 +92,8 @@ def failure_of(pod: Pod) -> str:
     checked = any(container.readiness_probe for container in pod.spec.containers)
     allowed = PROBED_RESTARTS if checked else 0
     if ended is not None and (status.restart_count > allowed or (status.state.terminated and not allowed)):
-        return f"{where}: the container exited with status {ended.exit_code}{last_log(pod)}"
+        how = f"exited with status {ended.exit_code}" if ended.exit_code >= 0 else "ended and was started again"
+        return f"{where}: the container {how}{last_log(pod)}"
     ready = condition(pod.status.conditions, "Ready")
     if ready is not None and ready.reason == "ProbeFailed":
         return f"{where}: the health check failed: {ready.message}{last_log(pod)}"

@@ -1,0 +1,40 @@
+"""What a person reads about a container that dies between two looks."""
+
+from korch.engines.observed import ObservedContainer
+from korch.nodes.podstatus import Readiness, observed_status
+from korch.resources.codec import with_meta
+from korch.resources.pod import Container, Pod, PodSpec
+from korch.resources.podstate import failure_of, main_status
+
+
+def pod() -> Pod:
+    return with_meta(
+        Pod(spec=PodSpec(node_name="n1", containers=(Container(name="web", image="web:1"),))), name="web-1"
+    )
+
+
+def looks(found: Pod, *states: tuple[str, int | None, int]) -> Pod:
+    """The pod after looks at its container: (state, exit code, restarts)."""
+    from msgspec.structs import replace
+
+    for state, code, restarts in states:
+        seen = ObservedContainer(
+            id="c1", name="c", image="web:1", image_id="", state=state, exit_code=code, restart_count=restarts
+        )
+        status = observed_status(
+            found, seen, now=1.0, host_ip="", readiness=Readiness(passing=True), last_log="no file"
+        )
+        found = replace(found, status=status)
+    return found
+
+
+def test_end_between_two_looks_shows_the_status_that_was_seen_before() -> None:
+    found = looks(pod(), ("exited", 3, 0), ("running", None, 1), ("running", None, 4))
+    assert main_status(found).last_state.terminated.exit_code == 3
+    assert "web-1 on n1: the container exited with status 3" in failure_of(found)
+
+
+def test_end_that_nobody_saw_is_not_given_a_status() -> None:
+    found = looks(pod(), ("running", None, 0), ("running", None, 2))
+    assert "web-1 on n1: the container ended and was started again" in failure_of(found)
+    assert "no file" in failure_of(found)

@@ -440,9 +440,13 @@ def test_why_and_whatif(site: Site) -> None:
     data = site.korch("why", "reason", "-o", "json").data()
     assert [one["decision"]["node"] for one in data] == [one["node"] for one in data]
     before = births(site.containers())
-    ahead = site.korch("whatif", "reason", "--replicas", "8", "--lose", "n2")
+    ahead = site.korch("whatif", "reason", "--replicas", "8")
     assert "Everything fits." in ahead.out
     assert "(2 stand, 6 new)" in ahead.out
+    lost = site.korch("whatif", "--lose", "n2", status=None)
+    moved = {one["metadata"]["name"] for one in site.korch.objects("pods") if one["spec"]["nodeName"] == "n2"}
+    assert f"Without n2: {len(moved)} pod(s) would move" in lost.out
+    assert all(name in lost.out for name in moved)
     too_much = site.korch("whatif", "--replicas", "90", "--memory", "512Mi", status=9)
     assert "0/3 nodes: 3 lack memory (512Mi asked)" in too_much.out
     assert births(site.containers()) == before

@@ -128,7 +128,9 @@ def _last_state(seen: ObservedContainer, old: ContainerStatus | None, last_log: 
     if old is not None and old.state.terminated is not None and seen.state == "running":
         return ContainerState(terminated=old.state.terminated)
     if seen.restart_count > (old.restart_count if old else 0) and seen.state == "running":
-        return ContainerState(terminated=_terminated(seen, last_log) if seen.exit_code else _unseen_end(before, last_log))
+        return ContainerState(
+            terminated=_terminated(seen, last_log) if seen.exit_code else _unseen_end(before, last_log)
+        )
     return before
 
 

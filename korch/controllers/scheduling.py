@@ -8,12 +8,14 @@ from korch.controllers.rollout import STOP_FIRST
 from korch.errors import ConflictError, NotFoundError
 from korch.objects.objects import Clock
 from korch.objects.view import View
+from korch.resources.blame import recent_failures
 from korch.resources.codec import with_meta
 from korch.resources.meta import Condition
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
 from korch.resources.podstate import is_counted, unschedulable, with_condition
 from korch.resources.times import rfc3339
+from korch.resources.workload import ReplicaSet
 from korch.scheduler.decision import DECISION_ANNOTATION, Decision, to_json
 from korch.scheduler.select import schedule
 from korch.scheduler.snapshot import Snapshot, snapshot
@@ -48,7 +50,9 @@ class SchedulingController:
     def _snapshot(self, pods: Sequence[Pod]) -> Snapshot:
         nodes = tuple(self._view.all(Node))
         loads = {load.metadata.name: load for load in self._view.all(NodeLoad)}
-        return snapshot(nodes, loads, pods, now=self._clock.now())
+        now = self._clock.now()
+        failures = recent_failures(self._view.all(ReplicaSet), now)
+        return snapshot(nodes, loads, pods, now=now, failures=failures)
 
     async def _bind(self, pod: Pod, decision: Decision) -> None:
         assert decision.node is not None

@@ -6,6 +6,7 @@ has acted.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,11 +33,13 @@ from korch.nodes.records import workload_record
 from korch.nodes.wish import container_wish
 from korch.objects.objects import Clock
 from korch.objects.view import View
+from korch.resources.blame import blame
 from korch.resources.images import image_reference
 from korch.resources.misc import Secret
 from korch.resources.pod import Pod, PodStatus
 from korch.resources.podstate import is_ready, main_status, workload_name
 from korch.resources.templates import secret_names
+from korch.resources.workload import ReplicaSet
 from korch.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -152,6 +155,7 @@ class Keeper:
         readiness = self._readiness(pod, seen)
         status = observed_status(pod, seen, now=self._clock.now(), host_ip=self._address, readiness=readiness)
         if _got_worse(pod, status):
+            await self._blame(pod)
             lines = await self._last_log(seen)
             status = observed_status(
                 pod, seen, now=self._clock.now(), host_ip=self._address, readiness=readiness, last_log=lines
@@ -369,6 +373,18 @@ class Keeper:
         text = f"{error}" + (f" ({error.hint})" if error.hint else "")
         await self._waiting(pod, reason, text)
         await self._event(pod, "Warning", reason, text)
+        await self._blame(pod)
+
+    async def _blame(self, pod: Pod) -> None:
+        """Put on record that the pod's revision failed here, so that its next replica prefers another node."""
+        owner = next((ref.name for ref in pod.metadata.owner_references if ref.kind == "ReplicaSet"), "")
+        if not owner:
+            return
+        with contextlib.suppress(NotFoundError):
+            now = self._clock.now()
+            await self._view.modify(
+                ReplicaSet, owner, pod.metadata.namespace, lambda found: blame(found, self.node, now)
+            )
 
     async def _event(self, pod: Pod, type_: str, reason: str, message: str) -> None:
         await self._view.objects.record_event(

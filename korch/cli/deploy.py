@@ -72,9 +72,7 @@ def deploy(**options: object) -> None:
     async def act(client: Client) -> bool:
         from korch.cli.rollout_view import carry_out
 
-        return await carry_out(
-            client, await wish.objects(client), chosen.timeout_s, wait=not chosen.no_wait, auth=wish.auth
-        )
+        return await carry_out(client, await wish.objects(client), chosen.timeout_s, wait=not chosen.no_wait)
 
     if not run(act, limit=limit):
         raise SystemExit(9)

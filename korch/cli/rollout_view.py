@@ -15,11 +15,9 @@ from korch.resources.pod import Pod
 from korch.resources.podstate import is_ready, main_status
 
 
-async def carry_out(
-    client: Client, objects: Sequence[Object], timeout_s: int, *, wait: bool, auth: bytes | None = None
-) -> bool:
+async def carry_out(client: Client, objects: Sequence[Object], timeout_s: int, *, wait: bool) -> bool:
     """Declare, then wait; whether all is true in the end. Errors of a rollout are shown here."""
-    pinned = await pin_images(client, objects, auth=auth)
+    pinned = await pin_images(client, objects)
     await check_ports(client, pinned)
     declared = await declare(client, pinned)
     for found in declared:

@@ -62,8 +62,6 @@ class Wish:
     manifests: tuple[Object, ...] = ()
     values: Mapping[str, str] | None = None
     keep_replicas: bool = False  # nobody said how many: an app that stands keeps its number
-    auth: bytes | None = None
-    registry_secret: Secret | None = None
 
     async def objects(self, client: Client) -> tuple[Object, ...]:
         """The objects, with what the cluster already has taken into account."""
@@ -72,7 +70,10 @@ class Wish:
         for app, where in self.apps:
             meant = await self._with_old_replicas(client, app) if self.keep_replicas else app
             found.extend(expand(meant, values=self.values, known=known, token=new_token(), where=where).objects)
-        return tuple(self._marked(obj) for obj in (*found, *self.manifests))
+        from korch.cli.registry_auth import with_registry_secrets
+
+        marked = [self._marked(obj) for obj in (*found, *self.manifests)]
+        return await with_registry_secrets(client, marked, self.options.registry_auth)
 
     def expanded(self) -> tuple[Object, ...]:
         """The objects as a dry run shows them, without looking at a cluster."""
@@ -100,10 +101,6 @@ class Wish:
         )
         if self.options.replicas is not None:
             spec = struct(spec, replicas=self.options.replicas)
-        if self.registry_secret is not None:
-            from korch.cli.registry_auth import with_pull_secret
-
-            spec = with_pull_secret(spec, self.registry_secret.metadata.name)
         notes = {**obj.metadata.annotations, AUTO_ROLLBACK_ANNOTATION: "true"}
         return struct(obj, metadata=struct(obj.metadata, annotations=notes), spec=spec)
 

@@ -1,5 +1,6 @@
 """Declares workloads: exact images on record, then the objects; nothing is written before all is known to be right."""
 
+import base64
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +9,15 @@ from typing import Literal, TypeVar
 from msgspec.structs import replace
 
 from korch.client.base import Client, Workload
-from korch.errors import InvalidError
+from korch.errors import InvalidError, NotFoundError
 from korch.resources.codec import with_meta
 from korch.resources.images import PINNED, pinned_meta, pinned_template
 from korch.resources.kinds import kind_of
 from korch.resources.meta import Object
+from korch.resources.misc import Secret
 from korch.resources.node import Node
 from korch.resources.pod import Pod, PodSpec
+from korch.resources.validation import DOCKER_CONFIG_KEY
 from korch.resources.workload import Deployment, ReplicaSet
 
 FAILED_REVISION = "korch.dev/failed-revision"
@@ -48,20 +51,44 @@ def pod_spec_of(obj: Object) -> PodSpec | None:
     return obj.spec if isinstance(obj, Pod) else None
 
 
-async def pin_images(client: Client, objects: Sequence[Object], *, auth: bytes | None = None) -> tuple[Object, ...]:
-    """The objects with what their images' tags stand for now; each image is asked for once."""
-    exact: dict[str, str] = {}
+async def pin_images(client: Client, objects: Sequence[Object]) -> tuple[Object, ...]:
+    """The objects with what their images' tags stand for now; each image is asked for once.
+
+    A registry is asked with the pull credentials of the object, which may be declared together with it.
+    """
+    exact: dict[tuple[str, ...], str] = {}
     pinned: list[Object] = []
     for obj in objects:
         spec = pod_spec_of(obj)
         if spec is None or not spec.containers:
             pinned.append(obj)
             continue
-        image = spec.containers[0].image
-        if image not in exact:
-            exact[image] = await client.resolve_image(image, auth=auth)
-        pinned.append(_pinned(obj, exact[image]))
+        image, names = spec.containers[0].image, tuple(ref.name for ref in spec.image_pull_secrets)
+        key = (image, *((obj.metadata.namespace, *names) if names else ()))
+        if key not in exact:
+            auth = await _pull_auth(client, objects, names, obj.metadata.namespace or "default")
+            exact[key] = await client.resolve_image(image, auth=auth)
+        pinned.append(_pinned(obj, exact[key]))
     return tuple(pinned)
+
+
+async def _pull_auth(client: Client, objects: Sequence[Object], names: Sequence[str], namespace: str) -> bytes | None:
+    """The first of these Secrets that holds an engine's configuration: as declared now, else as stored."""
+    declared = {
+        obj.metadata.name: obj
+        for obj in objects
+        if isinstance(obj, Secret) and (obj.metadata.namespace or "default") == namespace
+    }
+    for name in names:
+        try:
+            secret = declared.get(name) or await client.get(Secret, name, namespace)
+        except NotFoundError:
+            continue
+        if DOCKER_CONFIG_KEY in secret.data:
+            return base64.b64decode(secret.data[DOCKER_CONFIG_KEY])
+        if DOCKER_CONFIG_KEY in secret.string_data:
+            return secret.string_data[DOCKER_CONFIG_KEY].encode()
+    return None
 
 
 def _pinned(obj: Object, exact: str) -> Object:
@@ -103,7 +130,8 @@ async def declare(client: Client, objects: Sequence[Object]) -> tuple[Declared, 
         applied, what = await client.apply(obj)
         if isinstance(applied, Deployment) and FAILED_REVISION in applied.metadata.annotations:
             meta = applied.metadata
-            applied, what = await client.modify(Deployment, meta.name, meta.namespace, _retry), "configured"
+            again = await client.modify(Deployment, meta.name, meta.namespace, _retry)
+            applied, what = again, "configured"
         declared.append(Declared(applied, what))
     return tuple(declared)
 

@@ -58,6 +58,8 @@ from korch.resources.workload import (
 APP_LABEL = "app"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "korch"}
 SECRETS_OF_LABEL = "korch.dev/secrets-of"
+REGISTRY_OF_LABEL = "korch.dev/registry-of"  # on a Secret: the workload that it pulls images for
+REGISTRY_ANNOTATION = "korch.dev/registry"  # there: the registry's `host[:port]`
 AUTO_ROLLBACK_ANNOTATION = "korch.dev/auto-rollback"
 _LABELS = {
     "zone": "topology.kubernetes.io/zone",
@@ -100,13 +102,13 @@ def expand(
 
 
 def unused_secrets(secrets: Iterable[Secret], workloads: Iterable[Deployment | ReplicaSet]) -> tuple[Secret, ...]:
-    """The Secrets made by `expand` that no template names: not now, and not in what a rollout can go back to."""
+    """The Secrets that deploys made and no template names: not now, and not in what a rollout can go back to."""
     used = {
         (workload.metadata.namespace, name)
         for workload in workloads
         for name in secret_names(workload.spec.template.spec)
     }
-    ours = (secret for secret in secrets if SECRETS_OF_LABEL in secret.metadata.labels)
+    ours = (secret for secret in secrets if {SECRETS_OF_LABEL, REGISTRY_OF_LABEL} & secret.metadata.labels.keys())
     return tuple(secret for secret in ours if (secret.metadata.namespace, secret.metadata.name) not in used)
 
 

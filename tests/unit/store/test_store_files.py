@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from korch.errors import StoreError
-from korch.store import failures, files, places
+from korch.store import failures, files, places, sql
 from korch.store.base import KeyConflictError, Put
 from korch.store.sqlite import SqliteStore, open_sqlite
 from korch.store.upkeep import Limits
@@ -320,6 +320,27 @@ def test_a_full_disk_fails_the_write_that_does_not_fit_and_nothing_else(tmp_path
         conn.execute(f"PRAGMA max_page_count = {pages + 20_000}")
         await store.put("/big", b"x" * 500_000)
         await store.check()
+
+    with_store(tmp_path / "state.db", body)
+
+
+def test_an_error_in_the_middle_of_a_commit_undoes_it_and_the_next_one_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(store: SqliteStore) -> None:
+        before = await store.put("/a", b"1")
+        with monkeypatch.context() as broken:
+
+            def fail(conn: sqlite3.Connection, revision: int) -> None:
+                conn.execute("SELECT * FROM nowhere")
+
+            broken.setattr(sql, "set_revision", fail)
+            with pytest.raises(StoreError, match="nowhere"):
+                await store.put("/a", b"2")
+        record = await store.get("/a")
+        assert record is not None
+        assert record.value == b"1"
+        assert await store.put("/a", b"3") == before + 1
 
     with_store(tmp_path / "state.db", body)
 

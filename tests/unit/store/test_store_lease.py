@@ -153,6 +153,20 @@ def test_a_holder_that_cannot_write_stops_to_hold_and_goes_on_when_it_can(
     in_world(tmp_path, body)
 
 
+def test_a_holder_that_renews_just_before_it_would_be_replaced_keeps_it(tmp_path: Path) -> None:
+    async def body(world: World) -> None:
+        a, b = world.lead("a"), world.lead("b")
+        assert await a.acquire()
+        seen = await b._look()
+        await world.time.advance(TTL_S / 2)
+        assert await b._take_over(seen) is False
+        assert a.held
+        assert await b._take_over(await b._look()) is True
+        await b.release()
+
+    in_world(tmp_path, body)
+
+
 def test_the_fence_stays_the_same_over_renewals(tmp_path: Path) -> None:
     async def body(world: World) -> None:
         a = world.lead("a")

@@ -31,5 +31,14 @@ bench: setup bench-packages
 chaos: setup lab-packages
 	$(PY) -m tests.chaos
 
+# Virtual machines without hardware support: slow, so not a part of `make test`. KORCH_VM_DIR keeps their disk.
+vm-test: setup
+	@$(PY) -m korch.lab.packages vm
+	$(PY) -m tests.vm
+
+vagrant-test: setup
+	@$(PY) -m korch.lab.packages vm vagrant
+	$(PY) -m tests.vm.vagrant
+
 clean:
 	rm -rf .venv build korch.egg-info

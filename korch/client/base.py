@@ -129,6 +129,56 @@ class Adoption:
     takes_over: bool = False  # the store becomes another cluster's
 
 
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A container of the cluster whose pod uid its state never heard of."""
+
+    node: str
+    container: str
+    pod: str
+    uid: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What a pruning removed, and what it could not look at."""
+
+    removed: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """An image to send: `id` as engines name it, its bytes as `docker save` gives them, and the names to know it by.
+
+    The first of `references` is its name inside the archive; none: it has only its id. `total_bytes` 0: not known.
+    """
+
+    id: str
+    references: tuple[str, ...]
+    open: Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
+    total_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PushedImage:
+    """A name under which an image was sent from a caller's machine, and what it means since then."""
+
+    reference: str
+    id: str
+    pushed_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class PushResult:
+    """How sending an image to one node ended."""
+
+    node: str
+    result: Literal["sent", "present", "failed"]
+    error: KorchError | None = None
+
+
 class Client(Protocol):
     """A cluster. Object calls are those of `korch.objects.Objects` and raise the same errors."""
 
@@ -209,6 +259,31 @@ class Client(Protocol):
 
     async def take_over(self) -> tuple[str, ...]:
         """After a restore: make the nodes refuse whoever led before; sentences on what remains to be done."""
+        ...
+
+    async def orphans(self) -> tuple[Orphan, ...]:
+        """Containers of this cluster that its state never heard of."""
+        ...
+
+    async def prune(self, *, orphans: frozenset[str] = frozenset()) -> Pruned:
+        """Remove what nothing needs on all nodes that answer; also the orphans of these uids."""
+        ...
+
+    async def push_image(
+        self, source: ImageSource, pattern: str, on_progress: Callable[[str, int], None]
+    ) -> tuple[PushResult, ...]:
+        """Send an image to the nodes that a pattern of the inventory means ("" = all), without a registry.
+
+        `on_progress` hears each node's name and the bytes sent to it so far.
+        """
+        ...
+
+    async def pushed_images(self) -> tuple[PushedImage, ...]:
+        """The images that were sent without a registry."""
+        ...
+
+    async def forget_pushed(self, reference: str) -> None:
+        """Ask the registry for this name again; `NotFoundError`."""
         ...
 
     async def check(self, name: str) -> tuple[Check, ...]:

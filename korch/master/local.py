@@ -10,11 +10,16 @@ from korch.client.base import (
     Adoption,
     Check,
     ClusterInfo,
+    ImageSource,
     LogOptions,
     NodeSeen,
+    Orphan,
     Outcome,
     PlannedStep,
     Progress,
+    Pruned,
+    PushedImage,
+    PushResult,
     Workload,
 )
 from korch.engines.names import container_name
@@ -130,6 +135,38 @@ class LocalClient:
 
         return await after_restore(self.cluster, self.fleet)
 
+    async def orphans(self) -> tuple[Orphan, ...]:
+        """Containers of this cluster that its state never heard of."""
+        from korch.master.pruning import find_orphans
+
+        return await find_orphans(self.cluster, self.fleet)
+
+    async def prune(self, *, orphans: frozenset[str] = frozenset()) -> Pruned:
+        """Remove what nothing needs on all nodes that answer."""
+        from korch.master.pruning import prune
+
+        return await prune(self.cluster, self.fleet, orphans=orphans)
+
+    async def push_image(
+        self, source: ImageSource, pattern: str, on_progress: Callable[[str, int], None]
+    ) -> tuple[PushResult, ...]:
+        """Send an image to nodes, without a registry."""
+        from korch.master.images import push
+
+        return await push(self.cluster, self.fleet, source, pattern, on_progress)
+
+    async def pushed_images(self) -> tuple[PushedImage, ...]:
+        """The images that were sent without a registry."""
+        from korch.master.images import pushed_images
+
+        return await pushed_images(self.cluster.store)
+
+    async def forget_pushed(self, reference: str) -> None:
+        """Ask the registry for this name again."""
+        from korch.master.images import forget_pushed
+
+        await forget_pushed(self.cluster.store, reference)
+
     async def check(self, name: str) -> tuple[Check, ...]:
         """The doctor."""
         from korch.master.doctor import examine
@@ -163,8 +200,14 @@ class LocalClient:
         """The exact image that a reference stands for, as the first node that can tell sees it.
 
         The registry is asked, so that a tag that moved is noticed; an image that only the nodes have is found there.
+        What was sent there by `korch image push` is meant until it is forgotten.
         """
         import importlib
+
+        from korch.master.images import pushed_id
+
+        if pushed := await pushed_id(self.cluster.store, image):
+            return pushed
 
         loading = asyncio.get_running_loop().run_in_executor(None, importlib.import_module, "korch.master.oneshot")
         problems: list[KorchError] = []

@@ -1,0 +1,193 @@
+"""`korch prune`, and what a deploy tidies up behind itself: images, kept wishes, Secrets, tombstones, orphans.
+
+An image goes only when korch brought it to that node, no container there uses it, and no revision of any workload in
+the cluster can ask for it again (see `Machine.prune`, which holds to the first two).
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from korch.client.base import Orphan, Pruned
+from korch.errors import FencedError, ForbiddenError, KorchError, NotFoundError
+from korch.master.adopt import known_of, look
+from korch.master.adoption import orphans_of
+from korch.master.cluster import Cluster
+from korch.master.fleet import Contact, Fleet
+from korch.master.gathering import each, failures
+from korch.master.images import pushed_images
+from korch.nodes.machine import WorkloadRecord
+from korch.objects.objects import Objects
+from korch.resources.expand import unused_secrets
+from korch.resources.images import PINNED, image_reference
+from korch.resources.meta import ObjectMeta
+from korch.resources.misc import Secret
+from korch.resources.pod import Pod, PodSpec
+from korch.resources.podstate import workload_name
+from korch.resources.workload import Deployment, ReplicaSet
+from korch.store.lease import Lead
+
+LEAD_WAIT_S = 10.0
+AFTER_S = 10.0  # at most, at the end of a deploy
+ORPHAN_GRACE_S = 30
+log = logging.getLogger(__name__)
+
+
+async def wanted_images(cluster: Cluster) -> frozenset[str]:
+    """References that somebody may still ask for: of what runs, of all revisions on record, of what people pushed."""
+    objects = cluster.objects
+    found = {image_reference(pod) for pod in (await objects.list(Pod)).items}
+    workloads: list[Deployment | ReplicaSet] = list((await objects.list(Deployment)).items)
+    workloads += (await objects.list(ReplicaSet)).items
+    for workload in workloads:
+        template = workload.spec.template
+        found |= _references(template.metadata, template.spec)
+    return frozenset(found | {pushed.id for pushed in await pushed_images(cluster.store)})
+
+
+def _references(meta: ObjectMeta, spec: PodSpec) -> set[str]:
+    """The exact image of a template; its containers' images as written when that is not on record."""
+    exact = meta.annotations.get(PINNED)
+    return {exact} if exact else {container.image for container in spec.containers}
+
+
+async def prune_after(cluster: Cluster, fleet: Fleet, contacts: Mapping[str, Contact], epoch: int) -> None:
+    """At the end of a rollout, also of a failed one: let old images go where this run has brought a new one.
+
+    It takes a few seconds at most, and what goes wrong is only logged: `korch prune` gets another chance.
+    """
+    del fleet  # nodes that went away during the run fail by themselves
+    pods = (await cluster.objects.list(Pod)).items
+    fresh = {pod.spec.node_name for pod in pods if _was_brought(pod, contacts)}
+    if not fresh:
+        return
+    keep = await wanted_images(cluster)
+
+    async def prune(_: str, contact: Contact) -> tuple[str, ...]:
+        return await contact.machine.prune(keep, epoch=epoch)
+
+    try:
+        async with asyncio.timeout(AFTER_S):
+            results = await each({name: contacts[name] for name in sorted(fresh)}, prune)
+    except (TimeoutError, FencedError) as error:
+        log.info("old images stay for now: %s", error or "it took too long")
+        return
+    for text in failures(results):
+        log.info("old images stay for now: %s", text)
+
+
+def _was_brought(pod: Pod, contacts: Mapping[str, Contact]) -> bool:
+    """Whether the pod's image was not on its node when this run first looked."""
+    contact = contacts.get(pod.spec.node_name)
+    return contact is not None and image_reference(pod) not in contact.images
+
+
+async def find_orphans(cluster: Cluster, fleet: Fleet) -> tuple[Orphan, ...]:
+    """Containers of this cluster that its state never heard of."""
+    await fleet.survey()
+    finds, _ = await look(fleet, cluster.record.id)
+    found = []
+    for node, seen in orphans_of(finds, await known_of(cluster.objects, finds)):
+        assert seen.identity is not None
+        found.append(Orphan(node, seen.name, seen.identity.pod, seen.identity.uid, seen.state))
+    return tuple(found)
+
+
+async def prune(cluster: Cluster, fleet: Fleet, *, orphans: frozenset[str] = frozenset()) -> Pruned:
+    """Remove what nothing needs, everywhere that can be reached. `orphans`: uids of orphans that go, too."""
+    lead = Lead(cluster.store, lock_file=cluster.settings.cluster_dir / "lead.lock", note={"doing": "pruning"})
+    await fleet.survey()
+    if not await lead.acquire(wait_s=LEAD_WAIT_S):
+        raise ForbiddenError("another korch leads this cluster now", hint="Wait until it is done, then try again.")
+    try:
+        contacts = await fleet.contacts(claim=False)
+        mine = {name: found for name, found in contacts.items() if found.report.claim is not None}
+        epoch = await lead.raise_epoch(max((found.report.epoch for found in mine.values()), default=0))
+        objects = Objects(cluster.store, clock=cluster.clock, fence=lead.fence)
+        return await _Pruning(cluster, fleet, mine, objects, epoch).run(orphans)
+    finally:
+        await lead.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pruning:
+    """One pass over the nodes that answer."""
+
+    cluster: Cluster
+    fleet: Fleet
+    contacts: Mapping[str, Contact]
+    objects: Objects
+    epoch: int
+
+    async def run(self, orphans: frozenset[str]) -> Pruned:
+        """What went, and what could not be looked at."""
+        lines = await self._orphans(orphans) if orphans else []
+        secrets = await self._secrets()
+        lines += [f"secret/{name}" for name in secrets]
+        keep, here = await wanted_images(self.cluster), await self._wanted_wishes()
+
+        async def tidy(name: str, contact: Contact) -> list[str]:
+            gone = [f"{name}: image {id_}" for id_ in await contact.machine.prune(keep, epoch=self.epoch)]
+            for stored in await contact.machine.read_wishes():
+                if (name, stored.file) not in here:
+                    namespace, _, workload = stored.file.partition("_")
+                    await contact.machine.remove_wish(namespace, workload.replace("%2F", "/"), epoch=self.epoch)
+                    gone.append(f"{name}: wish of {namespace}/{workload.replace('%2F', '/')}")
+            return gone
+
+        results = await each(self.contacts, tidy)
+        lines += [line for found in results.values() if not isinstance(found, KorchError) for line in found]
+        if old := await self.objects.prune_tombstones():
+            lines.append(f"{old} tombstone(s) of pods that ended long ago")
+        notes = [*failures(results), *(f"{name}: {error}" for name, error in sorted(self.fleet.problems.items()))]
+        return Pruned(tuple(lines), tuple(dict.fromkeys(notes)))
+
+    async def _orphans(self, uids: frozenset[str]) -> list[str]:
+        finds, _ = await look(self.fleet, self.cluster.record.id)
+        found = orphans_of(finds, await known_of(self.objects, finds))
+        chosen = {
+            seen.name: (node, seen.identity)
+            for node, seen in found
+            if seen.identity is not None and seen.identity.uid in uids and node in self.contacts
+        }
+        results = await each(
+            chosen,
+            lambda _, one: self.contacts[one[0]].machine.remove(one[1], grace_s=ORPHAN_GRACE_S, epoch=self.epoch),
+        )
+        if failures(results):
+            raise ForbiddenError("; ".join(failures(results)), hint="Try again, or remove them with the engine.")
+        return [f"{node}: container {name}" for name, (node, _) in sorted(chosen.items())]
+
+    async def _secrets(self) -> list[str]:
+        workloads: list[Deployment | ReplicaSet] = list((await self.objects.list(Deployment)).items)
+        workloads += (await self.objects.list(ReplicaSet)).items
+        gone = []
+        for secret in unused_secrets((await self.objects.list(Secret)).items, workloads):
+            try:
+                await self.objects.delete(Secret, secret.metadata.name, secret.metadata.namespace)
+            except NotFoundError:
+                continue
+            gone.append(secret.metadata.name)
+        return gone
+
+    async def _wanted_wishes(self) -> set[tuple[str, str]]:
+        """(node, file) of the wishes that are to stay: of every workload that is on record.
+
+        Where it has pods; where it has none anywhere (scaled to 0), on each node that keeps it.
+        """
+        wanted: set[tuple[str, str]] = set()
+        pods = (await self.objects.list(Pod)).items
+        singles = [pod for pod in pods if not pod.metadata.owner_references]
+        sets = [found for found in (await self.objects.list(ReplicaSet)).items if not found.metadata.owner_references]
+        for workload in (*(await self.objects.list(Deployment)).items, *sets, *singles):
+            meta = workload.metadata
+            record = WorkloadRecord(meta.namespace, f"{type(workload).__name__}/{meta.name}", b"")
+            nodes = {
+                pod.spec.node_name
+                for pod in pods
+                if pod.metadata.namespace == meta.namespace
+                and (pod.metadata.uid == meta.uid or workload_name(pod) == workload_name(workload))
+            }
+            wanted |= {(node, record.file) for node in nodes - {""} or set(self.contacts)}
+        return wanted

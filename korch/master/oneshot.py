@@ -144,7 +144,7 @@ class OneShot:
             await self._remove_surplus(view, keepers, objects)
             for keeper in keepers.values():
                 group.create_task(keeper.run(), name=f"keeper-{keeper.node}")
-            return await self._until_settled(view, keepers)
+            return await self._until_settled(view)
 
     def _keepers(self, view: View, contacts: dict[str, Contact]) -> dict[str, Keeper]:
         found = {}
@@ -247,32 +247,14 @@ class OneShot:
 
         await asyncio.gather(*(one(keeper) for keeper in keepers.values()))
 
-    async def _until_settled(self, view: View, keepers: dict[str, Keeper]) -> tuple[Outcome, ...]:
-        """Wait; then look once more at the nodes, so that what is reported is what stands."""
+    async def _until_settled(self, view: View) -> tuple[Outcome, ...]:
+        """Wait until only a person could do more."""
         while True:
             self._lead.fence()
             standings = self._standings(view)
             if all(found.state != "going" for found in standings):
-                if not self._needs_last_look(view):
-                    return self._outcomes(view, standings)
-                await asyncio.gather(*(self._last_look(keeper) for keeper in keepers.values()))
-                standings = self._standings(view)
-                if all(found.state != "going" for found in standings):
-                    return self._outcomes(view, standings)
+                return self._outcomes(view, standings)
             await self._wait_for_change(0.5)
-
-    def _needs_last_look(self, view: View) -> bool:
-        """Only a workload with a settling time is worth another round trip."""
-        found = [view.find(Deployment, workload.name, workload.namespace) for workload in self._workloads]
-        return any(deployment is not None and deployment.spec.min_ready_seconds for deployment in found)
-
-    async def _last_look(self, keeper: Keeper) -> None:
-        try:
-            await keeper.look()
-        except FencedError:
-            raise
-        except KorchError as error:
-            self._node_lost(keeper.node, error)
 
     # Judging
 

@@ -152,15 +152,29 @@ class Keeper:
         if seen is None:
             await self._note_missing(pod)
             return
-        readiness = self._readiness(pod, seen)
-        status = observed_status(pod, seen, now=self._clock.now(), host_ip=self._address, readiness=readiness)
+
+        def status_with(last_log: str) -> PodStatus:
+            return observed_status(
+                pod,
+                seen,
+                now=self._clock.now(),
+                host_ip=self._address,
+                readiness=self._readiness(pod, seen),
+                settle_s=self._settle_s(pod),
+                last_log=last_log,
+            )
+
+        status = status_with("")
         if _got_worse(pod, status):
             await self._blame(pod)
-            lines = await self._last_log(seen)
-            status = observed_status(
-                pod, seen, now=self._clock.now(), host_ip=self._address, readiness=readiness, last_log=lines
-            )
+            status = status_with(await self._last_log(seen))
         await self._report(pod, status)
+
+    def _settle_s(self, pod: Pod) -> int:
+        """How long its set wants the pod to have run well."""
+        owner = next((ref.name for ref in pod.metadata.owner_references if ref.kind == "ReplicaSet"), "")
+        found = self._view.find(ReplicaSet, owner, pod.metadata.namespace) if owner else None
+        return found.spec.min_ready_seconds if found is not None else 0
 
     async def _note_missing(self, pod: Pod) -> None:
         """Somebody removed the container of a pod that ran: until it is made anew, the pod serves nobody."""

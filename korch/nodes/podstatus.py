@@ -17,8 +17,8 @@ from korch.resources.pod import (
     PodIP,
     PodStatus,
 )
-from korch.resources.podstate import LAST_LOG, main_status, with_condition
-from korch.resources.times import rfc3339
+from korch.resources.podstate import LAST_LOG, main_status, ready_for_s, with_condition
+from korch.resources.times import rfc3339, rfc3339_micro
 
 MESSAGE_LIMIT = 4096  # bytes of a kept message; Kubernetes' limit for termination messages
 
@@ -33,9 +33,19 @@ class Readiness:
 
 
 def observed_status(
-    pod: Pod, seen: ObservedContainer, *, now: float, host_ip: str, readiness: Readiness, last_log: str = ""
+    pod: Pod,
+    seen: ObservedContainer,
+    *,
+    now: float,
+    host_ip: str,
+    readiness: Readiness,
+    settle_s: int = 0,
+    last_log: str = "",
 ) -> PodStatus:
-    """The pod's status now that its container was seen like this. `last_log` replaces the kept lines unless empty."""
+    """The pod's status now that its container was seen like this. `last_log` replaces the kept lines unless empty.
+
+    While the pod has been ready for less than `settle_s`, the look itself is noted: availability counts between looks.
+    """
     old = main_status(pod)
     state = _state(seen, last_log)
     running = state.running is not None
@@ -71,7 +81,26 @@ def observed_status(
         start_time=pod.status.start_time or rfc3339(now),
         container_statuses=(status,),
     )
-    return replace(new, conditions=_conditions(new, ready, state, readiness, last_log, now))
+    if ready and old is not None and _restarted(old, status):  # what it was ready for before counts no more
+        new = replace(new, conditions=tuple(found for found in new.conditions if found.type != "Ready"))
+    conditions = _conditions(new, ready, state, readiness, last_log, now)
+    return replace(new, conditions=_noted(conditions, now, settle_s) if ready else conditions)
+
+
+def _restarted(old: ContainerStatus, new: ContainerStatus) -> bool:
+    """Whether the container ended and was started since it was last reported as running."""
+    if old.state.running is None or new.state.running is None:
+        return False
+    return new.restart_count > old.restart_count or new.state.running.started_at != old.state.running.started_at
+
+
+def _noted(conditions: tuple[Condition, ...], now: float, settle_s: int) -> tuple[Condition, ...]:
+    """Condition Ready with the time of this look, as long as that matters to anybody."""
+    ready = next(found for found in conditions if found.type == "Ready")
+    if ready.last_probe_time and ready_for_s(ready, now) >= settle_s:
+        return conditions
+    noted = replace(ready, last_probe_time=rfc3339_micro(now))
+    return tuple(noted if found.type == "Ready" else found for found in conditions)
 
 
 def waiting_status(pod: Pod, reason: str, message: str, *, now: float, host_ip: str) -> PodStatus:
@@ -156,13 +185,13 @@ def _conditions(
     reason, message = "", ""
     if not ready:
         reason, message = _why_not_ready(state, readiness)
-    stamp = rfc3339(now)
+    stamp = rfc3339_micro(now)
     word = "True" if ready else "False"
     conditions = status.conditions
     for type_ in ("ContainersReady", "Ready"):
-        conditions = with_condition(
-            conditions, Condition(type=type_, status=word, reason=reason, message=message), stamp
-        )
+        before = next((found.last_probe_time for found in conditions if found.type == type_ and ready), None)
+        found = Condition(type=type_, status=word, reason=reason, message=message, last_probe_time=before)
+        conditions = with_condition(conditions, found, stamp)
     if last_log:
         kept = Condition(type=LAST_LOG, status="True", reason="Kept", message=last_log[-MESSAGE_LIMIT:])
         conditions = with_condition(conditions, kept, stamp)

@@ -35,11 +35,17 @@ def is_ready(pod: Pod) -> bool:
 
 
 def is_available(pod: Pod, min_ready_s: int, now: float) -> bool:
-    """Ready for at least `min_ready_s` seconds."""
+    """Ready for at least `min_ready_s` seconds, and seen to be so after them: a restart in between begins anew."""
     found = condition(pod.status.conditions, "Ready")
     if not is_ready(pod) or found is None:
         return False
-    return not min_ready_s or now - parse_time(found.last_transition_time or "") >= min_ready_s
+    return not min_ready_s or ready_for_s(found, now) >= min_ready_s
+
+
+def ready_for_s(ready: Condition, now: float) -> float:
+    """Seconds from when a pod became ready to when it was last seen so; to `now` where nobody notes looks."""
+    seen = parse_time(ready.last_probe_time) if ready.last_probe_time else now
+    return seen - parse_time(ready.last_transition_time or "")
 
 
 def unschedulable(pod: Pod) -> str:

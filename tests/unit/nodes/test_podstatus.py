@@ -4,7 +4,7 @@ from korch.engines.observed import ObservedContainer
 from korch.nodes.podstatus import Readiness, observed_status
 from korch.resources.codec import with_meta
 from korch.resources.pod import Container, Pod, PodSpec
-from korch.resources.podstate import failure_of, main_status
+from korch.resources.podstate import failure_of, is_available, main_status
 
 
 def pod() -> Pod:
@@ -38,3 +38,34 @@ def test_end_that_nobody_saw_is_not_given_a_status() -> None:
     found = looks(pod(), ("running", None, 0), ("running", None, 2))
     assert "web-1 on n1: the container ended and was started again" in failure_of(found)
     assert "no file" in failure_of(found)
+
+
+def seen_at(found: Pod, now: float, *, restarts: int = 0, started: float = 0.0, settle_s: int = 2) -> Pod:
+    from msgspec.structs import replace
+
+    seen = ObservedContainer(
+        id="c1", name="c", image="web:1", image_id="", state="running", restart_count=restarts, started_at=started
+    )
+    ready = Readiness(passing=True)
+    return replace(found, status=observed_status(found, seen, now=now, host_ip="", readiness=ready, settle_s=settle_s))
+
+
+def test_a_pod_is_available_only_when_it_was_seen_well_after_its_settling_time() -> None:
+    found = seen_at(pod(), 100.9)
+    assert not is_available(found, 2, 1_000.0)  # time alone proves nothing
+    found = seen_at(found, 102.5)
+    assert not is_available(found, 2, 1_000.0)
+    found = seen_at(found, 103.0)
+    assert is_available(found, 2, 103.0)
+    assert seen_at(found, 110.0) == found  # later looks write nothing
+
+
+def test_a_container_that_dies_again_and_again_never_becomes_available() -> None:
+    found = pod()
+    for step in range(8):
+        found = seen_at(found, 100.0 + step, restarts=step, started=100.0 + step)
+        assert not is_available(found, 2, 1_000.0)
+
+
+def test_without_a_settling_time_the_first_look_is_enough() -> None:
+    assert is_available(seen_at(pod(), 100.0, settle_s=0), 0, 100.0)

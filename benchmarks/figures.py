@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+_UNUSUAL = {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}  # build machines set them; people's machines do not
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -45,7 +47,8 @@ def in_turn(rounds: int, contenders: Mapping[str, Callable[[int], object]]) -> d
 
 def call(argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
     """Run to the end; what it prints is shown only when it fails."""
-    done = subprocess.run(argv, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False)
+    found = {name: value for name, value in os.environ.items() if name not in _UNUSUAL}
+    done = subprocess.run(argv, env={**found, **(env or {})}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
 

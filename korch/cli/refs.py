@@ -34,6 +34,8 @@ def parse_refs(words: Sequence[str]) -> tuple[Ref, ...]:
     kinds: list[Kind] = []
     for word in filter(None, words[0].split(",")):
         kinds += ALL if word == "all" else (kind_named(word),)
+    if not kinds:
+        raise InvalidError("no kind is named", hint="Such as: korch get pods")
     if names and words[0] == "all":
         raise InvalidError('"all" takes no names', hint="Name a kind: korch get pods NAME")
     return tuple(Ref(kind, names) for kind in dict.fromkeys(kinds))

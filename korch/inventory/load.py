@@ -46,8 +46,8 @@ def parse_source(text: str, home: Path) -> Source:
         return _lab(text, rest or "lab", home)
     if word == "vagrant" and (not colon or rest):
         return Source("vagrant", text, Path(rest or ".").expanduser())
-    if text and Path(text).expanduser().exists():
-        return Source("ansible", text, Path(text).expanduser())
+    if (path := _existing(text)) is not None:
+        return Source("ansible", text, path)
     if "/" in text or text.endswith(_FILE_ENDINGS):
         raise InvalidError(f'inventory "{text}" does not exist', hint="Give the path of an Ansible inventory.")
     if "," in text or "@" in text:
@@ -56,6 +56,15 @@ def parse_source(text: str, home: Path) -> Source:
         f'inventory "{text}" is neither a file nor a list of hosts',
         hint=f'For one host write "{text or "host"}," or user@{text or "host"}; else give a file, lab or vagrant.',
     )
+
+
+def _existing(text: str) -> Path | None:
+    """The path, when it is one of something that exists."""
+    try:
+        path = Path(text).expanduser()
+        return path if text and path.exists() else None
+    except (OSError, RuntimeError):  # a name too long for the system; `~somebody` whom it does not know
+        return None
 
 
 def _lab(text: str, name: str, home: Path) -> Source:

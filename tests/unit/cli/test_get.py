@@ -274,6 +274,7 @@ def test_a_missing_name_does_not_hide_the_others(world: World) -> None:
         (("pod/",), InvalidError.exit_code, '"pod/" is not KIND/NAME'),
         (("pod/a/b",), InvalidError.exit_code, '"pod/a/b" is not KIND/NAME'),
         (("pods", "deploy/x"), InvalidError.exit_code, '"pods" is not KIND/NAME'),
+        (("",), InvalidError.exit_code, "no kind is named"),
         (("all", "x"), InvalidError.exit_code, '"all" takes no names'),
         (("pods", "x", "-l", "a=b"), 2, "not both"),
         (("pods", "x", "-A"), 2, "one namespace"),

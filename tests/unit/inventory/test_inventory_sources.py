@@ -155,6 +155,8 @@ def test_sources_are_told_apart(text: str, kind: str, tmp_path: Path, monkeypatc
     [
         ("web1", "neither a file nor a list", '"web1,"'),
         ("", "neither a file nor a list", ""),
+        ("x" * 5000, "neither a file nor a list", ""),
+        ("~nobody-of-that-name/hosts", "does not exist", "path"),
         ("hosts.yml", "does not exist", "path"),
         ("ann@./hosts", "does not exist", "path"),
         ("lab", 'there is no lab "lab"', "korch lab up"),

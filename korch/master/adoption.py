@@ -283,10 +283,13 @@ class _Builder:
                 owner = with_meta(owner, annotations={**owner.metadata.annotations, **marks})
                 owner = replace(owner, spec=replace(owner.spec, replicas=size))
                 made.append(owner)
-            elif (owner.spec.replicas or 0) < size:
-                changed.append(replace(owner, spec=replace(owner.spec, replicas=size)))
+            elif (owner.spec.replicas or 0) < size or _has_any(owner, gone):
+                changed.append(_sized(owner, size))
             lost += 0 if member.template is not None or owner in stored else len(member.pods)
             self._taken += [TakenPod(pod_of_set(owner, _identity(seen), node), seen) for node, seen in member.pods]
+        there_now = {f"{meta.name}-{member.hashed}" for member in members.values()}
+        empty = [found for found in stored if found.metadata.name not in there_now and _has_any(found, gone)]
+        changed += [_sized(found, self._counted(found, gone)) for found in empty]  # nobody makes those pods anew
         if lost:
             self._notes.append(
                 f"{meta.name}: no node keeps the settings of {lost} replica(s): the next sync remakes them"
@@ -340,6 +343,14 @@ def _missing_secret(obj: Object, spec: PodSpec, name: str) -> str:
         f"{obj.metadata.name}: the values of Secret {name}{what} are lost, as nodes keep only its name. What runs goes"
         f" on; no replica can be made anew until you {how}, or apply a Secret of that name"
     )
+
+
+def _has_any(owner: ReplicaSet, pods: Sequence[Pod]) -> bool:
+    return any(_owned_by(pod, owner.metadata.uid) for pod in pods)
+
+
+def _sized(found: ReplicaSet, replicas: int) -> ReplicaSet:
+    return replace(found, spec=replace(found.spec, replicas=replicas))
 
 
 def _identity(seen: ObservedContainer) -> Identity:

@@ -34,13 +34,20 @@ def manifest_files(names: tuple[str, ...]) -> Iterator[str]:
     """Files as named; of a folder all manifests in it, sorted by name."""
     for name in names:
         folder = Path(name)
-        if name == "-" or not folder.is_dir():
+        if name == "-" or not _is_folder(folder):
             yield name
             continue
         found = sorted(str(path) for path in folder.iterdir() if path.suffix in MANIFESTS)
         if not found:
             raise InvalidError(f"{name} holds no manifests", hint=f"Their names end in {', '.join(MANIFESTS)}.")
         yield from found
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long for the system: reading it will say so
+        return False
 
 
 def read_manifests(names: tuple[str, ...], namespace: str) -> tuple[Object, ...]:

@@ -127,7 +127,7 @@ def _wish_of_files(options: DeployOptions, values: Mapping[str, str]) -> Wish:
     for file in files:
         text, source = read_text(file)
         documents = load_trees(text, source)
-        if documents and all(is_short_form(found) for found in documents):
+        if all(is_short_form(found) for found in documents):  # an empty file too: it says what is missing
             apps.extend((_app_from_flags(options, app), where) for app, where in load_apps(text, source))
         else:
             loaded = load_manifests(text, source)

@@ -82,7 +82,8 @@ def image_problem(image: str) -> str:
     if not image:
         return "an image is needed"
     if len(image) <= 4096 and (_IMAGE.fullmatch(image) or _IMAGE_ID.fullmatch(image)):
-        return ""
+        path = re.sub(r":[^:/]*$", "", image.partition("@")[0])
+        return "" if len(path) <= 255 else f'"{image[:60]}..." is not an image: its name is longer than 255 characters'
     lower = image.lower()
     if lower != image and _IMAGE.fullmatch(lower):
         return f'"{image}" is not an image: its path has capital letters'

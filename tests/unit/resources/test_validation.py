@@ -344,6 +344,11 @@ def test_images(image):
     assert image_problem(image) == ""
 
 
+def test_length_of_images():
+    assert image_problem("x" * 255 + ":1") == image_problem("reg:5000/" + "x" * 246) == ""
+    assert "longer than 255" in image_problem("x" * 256 + "@sha256:" + "a" * 64)
+
+
 @pytest.mark.parametrize("image", ["Web", "web:", "web:a b", "web@sha256:12", "/web", "web/", "a//b", "web:-x", "a..b"])
 def test_no_images(image):
     assert image_problem(image)

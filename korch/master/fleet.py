@@ -153,6 +153,11 @@ class Fleet:
                     usable.pop(name)
         return usable
 
+    def _announce(self, name: str) -> None:
+        """A node can be worked with."""
+        for queue in self._arrivals:
+            queue.put_nowait(name)
+
     async def usable(self) -> AsyncGenerator[Machine, None]:
         """Machines that can be worked with, each as soon as it has answered: the first need not wait for the last."""
         if self._contacts or self.errors:
@@ -190,15 +195,17 @@ class Fleet:
             await self.transport(name).connect(timeout_s=CONNECT_S)
             old = loads.get(name)
             known = known_engine(nodes.get(name), self._cluster.clock.now()) if quick else None
+            if known is not None:
+                self.machine(name).assume(known[0])
+                self._announce(name)
             report = await self.machine(name).report(
                 previous_ticks=old.cpu_ticks if old else None,
                 measure_cpu=measure_cpu,
                 inventory=known is None,
                 known=known,
             )
-            for queue in self._arrivals:
-                if report.state in _USABLE:
-                    queue.put_nowait(name)
+            if known is None and report.state in _USABLE:
+                self._announce(name)
             return report
 
         looked = await _each({name: name for name in wanted}, look)

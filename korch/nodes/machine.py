@@ -105,6 +105,11 @@ class Machine:
         """The engine that answers there; None before the first look."""
         return self._courier.engine
 
+    def assume(self, engine: EngineName) -> None:
+        """Take over what a look some minutes ago found, so that the first act need not wait for another look."""
+        if not self._known:
+            self._known, self._courier.engine = True, engine
+
     # Looking
 
     async def report(

@@ -23,7 +23,6 @@ if [ "$korch_policy" != Always ]; then
     [ "$korch_policy" != Never ] || korch_fail "$korch_out"
 fi
 korch_claim_first "$1" "$2"
-korch_before=$(korch_image_ids)
 set -- "$korch_engine" pull
 if [ "$korch_auth" = 1 ]; then
     for korch_folder in /dev/shm /run "${XDG_RUNTIME_DIR:-/dev/shm}"; do
@@ -37,7 +36,9 @@ if [ "$korch_auth" = 1 ]; then
     podman) set -- podman pull --authfile "$korch_tmp/config.json" ;;
     esac
 fi
+korch_before=$(korch_image_ids)
 korch_out=$("$@" -q "$korch_reference" 2>&1 </dev/null) || korch_fail "$korch_out"
-korch_record_new "$korch_before"
 korch_out=$(korch_see) || korch_fail "$korch_out"
+korch_id=${korch_out#*\"Id\":\"}
+korch_record_new "$korch_before" "${korch_id%%\"*}"
 korch_found pulled

@@ -1,0 +1,1 @@
+"""korch beside its peers, and its own figures."""

@@ -145,7 +145,12 @@ class Objects:
         name = obj.metadata.namespace
         if not kind_of(obj).namespaced or name == DEFAULT_NAMESPACE:
             return ()
-        namespace = await self.get(Namespace, name)
+        namespace = await self.find(Namespace, name)
+        if namespace is None:
+            manifest = f"{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}"
+            raise NotFoundError(
+                f'namespace "{name}" not found', hint=f"Make it first: echo '{manifest}' | korch apply -f -"
+            )
         if namespace.metadata.deletion_timestamp is not None:
             raise ForbiddenError(f'namespace "{name}" is being deleted', hint="Use another namespace.")
         return (Check(key_of(namespace), expected(namespace)),)
@@ -245,12 +250,15 @@ class Objects:
         name, namespace = obj.metadata.name, (obj.metadata.namespace or DEFAULT_NAMESPACE) if namespaced else ""
         for _ in range(_TRIES):
             before = await self.find(type(obj), name, namespace)
-            try:
-                if before is None:
+            if before is None:
+                try:
                     return await self.create(applying.declared(obj)), "created"
+                except AlreadyExistsError:
+                    continue  # it came in between
+            try:
                 after = await self.modify(type(obj), name, namespace, lambda stored: applying.merged(obj, stored))
-            except (AlreadyExistsError, NotFoundError):
-                continue  # it came or went in between
+            except NotFoundError:
+                continue  # it went in between
             same = after.metadata.resource_version == before.metadata.resource_version
             return after, "unchanged" if same else "configured"
         raise ConflictError(f"{prepare.subject(obj)} comes and goes", hint="Somebody else deletes it: try it again.")

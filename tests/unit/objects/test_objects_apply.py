@@ -3,7 +3,7 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from korch.errors import InvalidError
+from korch.errors import InvalidError, NotFoundError
 from korch.objects.apply import LAST_APPLIED
 from korch.resources.codec import with_meta
 from korch.resources.manifests import load_manifests
@@ -170,5 +170,14 @@ def test_apply_refuses_what_is_invalid_and_writes_nothing():
         with pytest.raises(InvalidError, match="replicas: -1 is less than 0"):
             await world.objects.apply(with_replicas(manifest(), -1))
         assert world.store.writes == writes
+
+    run(check)
+
+
+def test_apply_into_a_namespace_that_is_missing_says_how_to_make_it():
+    async def check(world: World) -> None:
+        with pytest.raises(NotFoundError, match='namespace "staging" not found') as caught:
+            await world.objects.apply(with_meta(manifest(), namespace="staging"))
+        assert "kind: Namespace, metadata: {name: staging}" in caught.value.hint
 
     run(check)

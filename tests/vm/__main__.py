@@ -67,20 +67,20 @@ def _outside(transcript: Transcript, work: Path, docker: Vm, podman: Vm) -> None
             korch(f"node trust {node} --fingerprint {docker.image.fingerprint}")
         korch("node check", status=None)
         korch("nodes")
-        _bring_images(transcript, work, vms)
+        _bring_images(transcript, work, korch)
         _life_of_an_app(transcript, korch, vms)
 
 
 def _life_of_an_app(transcript: Transcript, korch: Callable[..., str], vms: dict[str, Vm]) -> None:
     slow = " ".join(SLOW)
     transcript.title("Two replicas")
-    korch(f"deploy {IMAGES['1']} --replicas 2 --cpu 100m --memory 32Mi --health /healthz {slow}")
+    korch(f"deploy {IMAGES['1']} --replicas 2 --port 8080 --cpu 100m --memory 32Mi --health /healthz {slow}")
     korch("get pods -o wide")
     for name, vm in vms.items():
         _check_replica(transcript, name, vm.host(), "1")
     transcript.title("The same again changes nothing")
     before = {name: _ids(name, vm.host()) for name, vm in vms.items()}
-    korch(f"deploy {IMAGES['1']} --replicas 2 --cpu 100m --memory 32Mi --health /healthz {slow}")
+    korch(f"deploy {IMAGES['1']} --replicas 2 --port 8080 --cpu 100m --memory 32Mi --health /healthz {slow}")
     transcript.check("same containers", {name: _ids(name, vm.host()) for name, vm in vms.items()} == before, True)
     transcript.title("Another version")
     korch(f"deploy {IMAGES['2']} --name web --replicas 2 {slow}")
@@ -117,13 +117,12 @@ def _describe(transcript: Transcript, name: str, host: Host) -> None:
     transcript.check(f"{name}: Docker's service runs", host.service("docker").is_running, name == "docker")
 
 
-def _bring_images(transcript: Transcript, work: Path, vms: dict[str, Vm]) -> None:
+def _bring_images(transcript: Transcript, work: Path, korch: Callable[..., str]) -> None:
     transcript.title("Images without a registry")
     for version, reference in IMAGES.items():
         path = work / f"web-{version}.tar"
         write_sample_image(path, version, reference)
-        for name, vm in vms.items():
-            transcript.run(f"ssh {name} {name} load < {path.name}", vm.ssh_words(f"{name} load"), stdin=path)
+        korch(f"image push --archive {path.name}", cwd=work)
 
 
 def _check_replica(transcript: Transcript, engine: str, host: Host, version: str) -> None:

@@ -100,6 +100,7 @@ def running(
             _qemu(vm, disk, memory_mib, cpus, masked), stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
+        _wait_for_port(vm, process, log)
         yield vm
     finally:
         process.kill()
@@ -124,6 +125,18 @@ def _qemu(vm: Vm, disk: Path, memory_mib: int, cpus: int, masked: Sequence[str])
         *("-netdev", f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{vm.port}-:22"),
         *("-device", "virtio-net-pci,netdev=n0", "-device", "virtio-rng-pci"),
     )
+
+
+def _wait_for_port(vm: Vm, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when qemu listens: the next machine then takes another port."""
+    for _ in range(600):
+        if process.poll() is not None:
+            raise SetupError(f"qemu ended at once for virtual machine {vm.name}: {log.read_text(errors='replace')}")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", vm.port)) == 0:
+                return
+        time.sleep(0.1)
+    raise SetupError(f"qemu does not listen at port {vm.port} for virtual machine {vm.name}")
 
 
 def _free_port() -> int:

@@ -164,11 +164,10 @@ def _test(transcript: Transcript, work: Path) -> None:
     _vagrant(transcript, work, "status")
     tar = work / "web.tar"
     write_sample_image(tar, "1", IMAGE)
-    for node in NODES:
-        _vagrant(transcript, work, f"ssh {node} -c 'docker load'", stdin=tar)
     transcript.title("korch on them")
     _korch(transcript, work, "nodes -o wide")
     _korch(transcript, work, "node check", status=None)
+    _korch(transcript, work, f"image push --archive {tar}")
     _korch(transcript, work, f"deploy {IMAGE} --replicas 2 --port 8080 --health /healthz --timeout 600")
     _korch(transcript, work, "get pods -o wide")
     _check_pages(transcript, work)

@@ -37,7 +37,7 @@ class _Examination:
         self._node = node_name(host.name)
         self._transport: Transport = fleet.transport(self._node)
         self._machine: Machine = fleet.machine(self._node)
-        self._ssh_address, self._ssh_port = "", 22
+        self._ssh_address, self._ssh_port, self._login = "", 22, ""
 
     async def run(self) -> tuple[Check, ...]:
         """The checks, as far as they can be made."""
@@ -55,7 +55,7 @@ class _Examination:
         return (
             *contact,
             checks.program_checks(_lines(extra, "missing")),
-            *checks.engine_checks(report),
+            *checks.engine_checks(report, login=self._login, through_sudo=self._through_sudo),
             checks.claim_check(report),
             *(checks.sshd_checks(_settings(extra), forwarding) if self._is_remote else ()),
             *checks.room_checks(report),
@@ -70,6 +70,10 @@ class _Examination:
     def _is_remote(self) -> bool:
         return self._host.connection == "ssh"
 
+    @property
+    def _through_sudo(self) -> bool:
+        return self._machine.become is True and self._login != "root"
+
     async def _contact(self) -> tuple[Check, ...]:
         if not self._is_remote:
             return (checks.ok("reachable", "this machine itself"),)
@@ -77,7 +81,8 @@ class _Examination:
         try:
             options = await self._fleet.connector.options_for(self._host)
             self._ssh_address, self._ssh_port = options.hostname, options.port
-            user, where = options.user, f"{options.hostname} port {options.port}"
+            user = self._login = options.user
+            where = f"{options.hostname} port {options.port}"
             await self._transport.connect(timeout_s=CONNECT_S)
         except KorchError as found:
             error = found
@@ -93,7 +98,7 @@ class _Examination:
 
     async def _extra(self, report: NodeReport) -> Answer:
         """What only the doctor asks, as root where that is possible."""
-        become = True if report.uid and report.sudo else None
+        become = True if self._through_sudo or (report.uid and report.sudo) else None
         text = (files("korch.master") / "doctor.sh").read_text(encoding="utf-8")
         script = Script(text, (" ".join(checks.PROGRAMS), "1" if self._is_remote else "0"), timeout_s=20.0)
         try:

@@ -16,6 +16,7 @@ from korch.nodes.report import NodeReport, is_virtual
 
 _MIB = 1024 * 1024
 LEAST_SESSIONS = 7  # korch's session and six commands at once on one connection
+LEAST_STARTUPS = 4  # a control connection, one for streams, and a person
 OLDEST = {"docker": (20, 10), "podman": (4, 0)}
 PROGRAMS = (
     *("base64", "cat", "chmod", "date", "df", "grep", "head", "id", "mkdir", "mktemp", "mv", "rm", "rmdir", "sleep"),
@@ -51,18 +52,17 @@ def contact_checks(error: KorchError | None, where: str, user: str) -> tuple[Che
     return (fail("reachable", failed, error.hint),)
 
 
-def engine_checks(report: NodeReport) -> tuple[Check, ...]:
-    """The engine, the user's rights on it, sudo."""
-    engine = report.engine
-    who = report.user or f"uid {report.uid}"
-    sudo = _sudo(report)
+def engine_checks(report: NodeReport, *, login: str, through_sudo: bool = False) -> tuple[Check, ...]:
+    """The engine, the rights on it of the user who logs in, sudo. `through_sudo`: the report was made as root."""
+    engine, who = report.engine, login or report.user or "the user"
+    sudo = ok("sudo", "without a password") if through_sudo else _sudo(report)
     if engine.state == "EngineMissing":
         return (fail("engine", engine.message, engine.hint), sudo)
     if engine.state == "EngineDown":
         return (fail("engine", f"{engine.name}: {engine.message}", engine.hint), sudo)
     if engine.state == "NoPermission":
         return (fail("rights", f"{who}: {engine.message}", engine.hint), sudo)
-    through = " through sudo" if report.uid and report.sudo and report.state_root.startswith("/var/lib") else ""
+    through = " through sudo" if through_sudo else ""
     return (_version(engine.name or "", engine.version), ok("rights", f"{who} may use it{through}"), sudo)
 
 
@@ -181,16 +181,17 @@ def _forwarding(settings: Mapping[str, str] | None, forwarding: str) -> Check:
 def _limits(settings: Mapping[str, str] | None) -> tuple[Check, ...]:
     if settings is None:
         return (ok("sshd limits", "not readable for this user: sshd's defaults are assumed, they suffice"),)
-    sessions, startups = settings.get("maxsessions", ""), settings.get("maxstartups", "")
-    checks = []
-    if sessions.isdigit() and int(sessions) < LEAST_SESSIONS:
-        text = f"MaxSessions {sessions}: korch wants {LEAST_SESSIONS} on one connection"
-        checks.append(fail("sshd limits", text, "MaxSessions 10 in /etc/ssh/sshd_config, then `systemctl reload ssh`."))
+    sessions, startups = settings.get("maxsessions", "?"), settings.get("maxstartups", "?")
+    cure = "{} in /etc/ssh/sshd_config, then `systemctl reload ssh`."
     first = startups.partition(":")[0]
-    if first.isdigit() and int(first) < 4:
-        text = f"MaxStartups {startups}: sshd drops connections that are made at the same time"
-        checks.append(warn("sshd limits", text, "MaxStartups 10:30:100 in /etc/ssh/sshd_config, then reload it."))
-    return tuple(checks) or (ok("sshd limits", f"MaxSessions {sessions or '?'}, MaxStartups {startups or '?'}"),)
+    checks = [ok("MaxSessions", sessions), ok("MaxStartups", startups)]
+    if sessions.isdigit() and int(sessions) < LEAST_SESSIONS:
+        text = f"{sessions}: korch wants {LEAST_SESSIONS} on one connection"
+        checks[0] = fail("MaxSessions", text, cure.format("MaxSessions 10"))
+    if first.isdigit() and int(first) < LEAST_STARTUPS:
+        text = f"{startups}: sshd drops connections that are made at the same time"
+        checks[1] = warn("MaxStartups", text, cure.format("MaxStartups 10:30:100"))
+    return tuple(checks)
 
 
 def port_check(wanted: Mapping[int, str], report: NodeReport, cluster_id: str) -> Check:

@@ -64,13 +64,19 @@ def test_how_far_the_connection_came(error: KorchError | None, expected: list[tu
             {"engine": EngineState("docker", state="NoPermission", hint="sudo"), "uid": 1000, "sudo": False},
             [("rights", "fail"), ("sudo", "warn")],
         ),
-        ({"uid": 1000, "sudo": True}, [("engine", "ok"), ("rights", "ok"), ("sudo", "ok")]),
         ({"uid": 1000, "sudo": False}, [("engine", "ok"), ("rights", "ok"), ("sudo", "ok")]),
     ],
-    ids=["root", "old docker", "podman", "missing", "down", "no rights", "through sudo", "in the docker group"],
+    ids=["root", "old docker", "podman", "missing", "down", "no rights", "in the docker group"],
 )
 def test_engine_rights_and_sudo(changes: dict[str, object], expected: list[tuple[str, str]]) -> None:
-    assert words(*checks.engine_checks(report(**changes))) == expected
+    found = checks.engine_checks(report(**changes), login="ann")
+    assert words(*found) == expected
+
+
+def test_a_look_through_sudo_is_told_as_the_user_that_logged_in() -> None:
+    _, rights, sudo = checks.engine_checks(report(), login="ann", through_sudo=True)
+    assert rights.detail == "ann may use it through sudo"
+    assert sudo.detail == "without a password"
 
 
 def test_whose_node_it_is() -> None:
@@ -133,22 +139,17 @@ def sshd(**more: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("settings", "forwarding", "expected"),
     [
-        (sshd(), "", [("forwarding", "ok"), ("sshd limits", "ok")]),
-        (None, "", [("forwarding", "ok"), ("sshd limits", "ok")]),
-        (sshd(allowtcpforwarding="no"), "forbidden", [("forwarding", "warn"), ("sshd limits", "ok")]),
-        (sshd(), "no answer for 5 s", [("forwarding", "warn"), ("sshd limits", "ok")]),
-        (sshd(maxsessions="1"), "", [("forwarding", "ok"), ("sshd limits", "fail")]),
-        (sshd(maxstartups="2:50:5"), "", [("forwarding", "ok"), ("sshd limits", "warn")]),
-        (
-            sshd(maxsessions="2", maxstartups="1"),
-            "",
-            [("forwarding", "ok"), ("sshd limits", "fail"), ("sshd limits", "warn")],
-        ),
+        (sshd(), "", ["ok", "ok", "ok"]),
+        (None, "", ["ok", "ok"]),
+        (sshd(allowtcpforwarding="no"), "forbidden", ["warn", "ok", "ok"]),
+        (sshd(), "no answer for 5 s", ["warn", "ok", "ok"]),
+        (sshd(maxsessions="1"), "", ["ok", "fail", "ok"]),
+        (sshd(maxsessions="2", maxstartups="2:50:5"), "", ["ok", "fail", "warn"]),
     ],
-    ids=["in order", "not readable", "no forwarding", "odd", "one session", "few startups", "both"],
+    ids=["in order", "not readable", "no forwarding", "odd", "one session", "few of all"],
 )
-def test_sshd(settings: dict[str, str] | None, forwarding: str, expected: list[tuple[str, str]]) -> None:
-    assert words(*checks.sshd_checks(settings, forwarding)) == expected
+def test_sshd(settings: dict[str, str] | None, forwarding: str, expected: list[str]) -> None:
+    assert [check.result for check in checks.sshd_checks(settings, forwarding)] == expected
 
 
 def test_ports_taken_by_something_else() -> None:

@@ -7,6 +7,7 @@ leads, it follows what that one does, and takes the lead when that one leaves.
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from korch.client.base import Outcome, Progress, Workload
 from korch.controllers.deployment import DeploymentController
@@ -73,6 +74,7 @@ class OneShot:
         self._dead: dict[str, KorchError] = {}
         self._changed = asyncio.Event()
         self._orphans = self._held_back = 0
+        self._queues: tuple[WorkQueue[Any], ...] = ()
 
     async def run(self, timeout_s: float) -> tuple[Outcome, ...]:
         """An outcome for each workload, in order; the lead is given back in any case."""
@@ -215,7 +217,8 @@ class OneShot:
         for type_ in KINDS:
             for obj in view.all(type_):
                 route(Change("ADDED", obj, None, 0))
-        for queue in (deployments, sets, garbage, placing):
+        self._queues = (deployments, sets, garbage, placing)
+        for queue in self._queues:
             group.create_task(queue.run(workers=1 if queue is placing else 4), name=queue.name)
 
     def _collect(self, view: View, garbage: WorkQueue[tuple[type[Object], str, str]], change: Change[Object]) -> None:
@@ -252,9 +255,14 @@ class OneShot:
         while True:
             self._lead.fence()
             standings = self._standings(view)
-            if all(found.state != "going" for found in standings):
+            stuck = any(found.state == "stuck" for found in standings)
+            if all(found.state != "going" for found in standings) and (self._all_have_looked() or not stuck):
                 return self._outcomes(view, standings)
-            await self._wait_for_change(0.5)
+            await self._wait_for_change(0.5 if not stuck else 0.05)
+
+    def _all_have_looked(self) -> bool:
+        """Whether a pod that fits nowhere is one that this run found so: until then the reason is an earlier run's."""
+        return all(queue.idle for queue in self._queues)
 
     # Judging
 

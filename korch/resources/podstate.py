@@ -1,10 +1,13 @@
 """What a pod's status means to those who count pods. Pure."""
 
+import re
+
 from msgspec.structs import replace
 
 from korch.resources.kinds import kind_of
 from korch.resources.meta import Condition, Object, OwnerReference
 from korch.resources.pod import ContainerStatus, Pod
+from korch.resources.templates import TEMPLATE_HASH_LABEL
 from korch.resources.times import parse_time
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -56,8 +59,13 @@ def unschedulable(pod: Pod) -> str:
 
 def removal_order(pod: Pod) -> tuple[int, int, int, str]:
     """Which pods go first: unplaced, cheap, unready, then by name (after Kubernetes' ActivePods)."""
-    cost = int(pod.metadata.annotations.get(DELETION_COST, "0") or 0)
-    return (int(bool(pod.spec.node_name)), cost, int(is_ready(pod)), pod.metadata.name)
+    return (int(bool(pod.spec.node_name)), _cost(pod), int(is_ready(pod)), pod.metadata.name)
+
+
+def _cost(pod: Pod) -> int:
+    """What the annotation says; anything but a whole number says nothing."""
+    text = pod.metadata.annotations.get(DELETION_COST, "")
+    return int(text) if re.fullmatch(r"-?[0-9]{1,10}", text) else 0
 
 
 def main_status(pod: Pod) -> ContainerStatus | None:
@@ -115,10 +123,17 @@ def last_log(pod: Pod) -> str:
 
 
 def workload_name(obj: Object) -> str:
-    """The name of the workload that a pod or set belongs to: its deployment's, else its set's, else its own."""
-    owner = next((ref for ref in obj.metadata.owner_references if ref.controller), None)
+    """The name of the workload that a pod or set belongs to: its deployment's, else its set's, else its own.
+
+    A set of a deployment is called DEPLOYMENT-HASH, and its pods carry the hash; a set of its own may have any name.
+    """
+    owner = controller_of(obj)
     if owner is None:
         return obj.metadata.name
-    if owner.kind == "Deployment":
-        return owner.name
-    return owner.name.rsplit("-", 1)[0] if "-" in owner.name else owner.name
+    hashed = obj.metadata.labels.get(TEMPLATE_HASH_LABEL, "")
+    return owner.name.removesuffix(f"-{hashed}") if owner.kind == "ReplicaSet" and hashed else owner.name
+
+
+def controller_of(obj: Object) -> OwnerReference | None:
+    """The owner that looks after the object, or None when it is on its own."""
+    return next((ref for ref in obj.metadata.owner_references if ref.controller), None)

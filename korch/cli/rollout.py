@@ -61,6 +61,7 @@ def history(app: str, namespace: str) -> None:
 
     async def act(client: Client) -> None:
         from korch.cli.output import age, table
+        from korch.resources.annotations import COMPLETED
         from korch.resources.images import PINNED
         from korch.resources.workload import Deployment
 
@@ -76,7 +77,7 @@ def history(app: str, namespace: str) -> None:
                 (
                     _revision(found),
                     "yes" if found.spec.replicas else "",
-                    "yes" if found.metadata.annotations.get("korch.dev/completed") == "true" else "never",
+                    "yes" if found.metadata.annotations.get(COMPLETED) == "true" else "never",
                     f"{image} ({digest})" if digest else image,
                     age(found.metadata.creation_timestamp, time.time()),
                 )
@@ -179,6 +180,7 @@ async def _revisions(client: Client, deployment: Deployment) -> list[ReplicaSet]
 def _target(deployment: Deployment, sets: list[ReplicaSet], wanted: int | None) -> ReplicaSet:
     from korch.controllers.rollout import current_set
     from korch.errors import NotFoundError
+    from korch.resources.annotations import COMPLETED
 
     current = current_set(deployment, sets)
     others = [found for found in sets if current is None or found.metadata.uid != current.metadata.uid]
@@ -188,7 +190,7 @@ def _target(deployment: Deployment, sets: list[ReplicaSet], wanted: int | None) 
             known = ", ".join(str(_revision(one)) for one in sets) or "none"
             raise NotFoundError(f'"{deployment.metadata.name}" has no revision {wanted}', hint=f"It has: {known}.")
         return found
-    good = [one for one in others if one.metadata.annotations.get("korch.dev/completed") == "true"]
+    good = [one for one in others if one.metadata.annotations.get(COMPLETED) == "true"]
     if not good:
         hint = f"See `korch rollout history {deployment.metadata.name}`."
         raise NotFoundError(f'"{deployment.metadata.name}" has no earlier revision that ran well', hint=hint)

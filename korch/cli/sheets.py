@@ -19,6 +19,7 @@ from korch.cli.columns import (
 )
 from korch.cli.output import age, table
 from korch.cli.sheet import Block, Part
+from korch.resources.annotations import DECISION
 from korch.resources.kinds import kind_of
 from korch.resources.meta import Condition, Object, ObjectMeta
 from korch.resources.misc import Event, Secret
@@ -31,7 +32,7 @@ from korch.resources.workload import Deployment, ReplicaSet
 Fields = list[tuple[str, object]]
 
 _HIDDEN_ANNOTATIONS = {
-    "korch.dev/decision",
+    DECISION,
     "kubectl.kubernetes.io/last-applied-configuration",
     "korch.dev/last-applied",
 }

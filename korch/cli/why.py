@@ -57,9 +57,10 @@ def why(name: str, namespace: str, output: str | None) -> None:
 
 def decision_of(pod: Pod) -> Decision | None:
     """What the scheduler recorded on the pod, or None."""
-    from korch.scheduler.decision import DECISION_ANNOTATION, from_json
+    from korch.resources.annotations import DECISION
+    from korch.scheduler.decision import from_json
 
-    text = pod.metadata.annotations.get(DECISION_ANNOTATION)
+    text = pod.metadata.annotations.get(DECISION)
     return from_json(text) if text else None
 
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from korch.client.base import Client, Workload
 from korch.errors import InvalidError, NotFoundError
+from korch.resources.annotations import FAILED_REVISION
 from korch.resources.codec import with_meta
 from korch.resources.images import PINNED, pinned_meta, pinned_template
 from korch.resources.kinds import kind_of
@@ -20,7 +21,6 @@ from korch.resources.pod import Pod, PodSpec
 from korch.resources.validation import DOCKER_CONFIG_KEY
 from korch.resources.workload import Deployment, ReplicaSet
 
-FAILED_REVISION = "korch.dev/failed-revision"
 T = TypeVar("T", bound=Object)
 
 

@@ -5,18 +5,11 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from korch.controllers.rollout import (
-    COMPLETED,
-    FAILED_REVISION,
-    REVISION,
-    WANTED,
-    RolloutPlan,
-    current_set,
-    plan_rollout,
-)
+from korch.controllers.rollout import RolloutPlan, current_set, plan_rollout
 from korch.errors import AlreadyExistsError, ConflictError
 from korch.objects.objects import Clock
 from korch.objects.view import View
+from korch.resources.annotations import COMPLETED, FAILED_REVISION, REVISION, WANTED
 from korch.resources.codec import with_meta
 from korch.resources.meta import LabelSelector, ObjectMeta
 from korch.resources.pod import Pod

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from korch.resources.annotations import AUTO_ROLLBACK, COMPLETED, FAILED_REVISION, REVISION, STOP_FIRST, WANTED
 from korch.resources.meta import Condition
 from korch.resources.pod import Pod
 from korch.resources.podstate import (
@@ -23,13 +24,6 @@ from korch.resources.podstate import (
 from korch.resources.templates import rolling_bounds, template_hash
 from korch.resources.times import parse_time, rfc3339
 from korch.resources.workload import Deployment, DeploymentStatus, ReplicaSet
-
-AUTO_ROLLBACK = "korch.dev/auto-rollback"
-FAILED_REVISION = "korch.dev/failed-revision"  # template hash of a revision that is not tried again by itself
-REVISION = "deployment.kubernetes.io/revision"
-COMPLETED = "korch.dev/completed"  # on a set: this revision once ran in full
-WANTED = "deployment.kubernetes.io/desired-replicas"  # on a set: the wish when it last ran in full
-STOP_FIRST = "korch.dev/fits-without"  # on a pending pod: the old pod whose removal makes it fit
 
 
 @dataclass(frozen=True, slots=True)

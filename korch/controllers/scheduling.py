@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from korch.controllers.rollout import STOP_FIRST
 from korch.errors import ConflictError, NotFoundError
 from korch.objects.objects import Clock
 from korch.objects.view import View
+from korch.resources.annotations import DECISION, STOP_FIRST
 from korch.resources.blame import recent_failures
 from korch.resources.codec import with_meta
 from korch.resources.meta import Condition
@@ -16,7 +16,7 @@ from korch.resources.pod import Pod
 from korch.resources.podstate import is_counted, unschedulable, with_condition
 from korch.resources.times import rfc3339
 from korch.resources.workload import ReplicaSet
-from korch.scheduler.decision import DECISION_ANNOTATION, Decision, to_json
+from korch.scheduler.decision import Decision, to_json
 from korch.scheduler.select import schedule
 from korch.scheduler.snapshot import Snapshot, snapshot
 
@@ -71,7 +71,7 @@ class SchedulingController:
             return
         now = rfc3339(self._clock.now())
         waiting = Condition(type="PodScheduled", status="False", reason="Unschedulable", message=decision.message)
-        notes = {DECISION_ANNOTATION: to_json(decision)} | ({STOP_FIRST: victim} if victim else {})
+        notes = {DECISION: to_json(decision)} | ({STOP_FIRST: victim} if victim else {})
 
         def annotate(found: Pod) -> Pod:
             kept = {key: text for key, text in found.metadata.annotations.items() if key != STOP_FIRST}

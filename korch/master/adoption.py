@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from korch.controllers.rollout import COMPLETED, WANTED, revision_of
+from korch.controllers.rollout import revision_of
 from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer
 from korch.master.remade import bare_pod, guessed_template, placed, pod_of_set, remade_set
+from korch.resources.annotations import COMPLETED, WANTED
 from korch.resources.codec import with_meta
 from korch.resources.meta import Object
 from korch.resources.misc import Secret

@@ -3,8 +3,8 @@
 from msgspec.structs import replace
 
 from korch.nodes.machine import WorkloadRecord
-from korch.objects.prepare import DECISION_ANNOTATION
 from korch.objects.view import View
+from korch.resources.annotations import DECISION
 from korch.resources.codec import encode, with_meta
 from korch.resources.kinds import kind_of
 from korch.resources.pod import Pod
@@ -24,7 +24,7 @@ def workload_record(view: View, pod: Pod) -> WorkloadRecord:
 
 def record_of(workload: Deployment | ReplicaSet | Pod) -> WorkloadRecord:
     """A workload's record, without what it came to: only the wish is kept."""
-    kept = {key: text for key, text in workload.metadata.annotations.items() if key != DECISION_ANNOTATION}
+    kept = {key: text for key, text in workload.metadata.annotations.items() if key != DECISION}
     bare = with_meta(replace(workload, status=type(workload)().status), annotations=kept)
     meta = bare.metadata
     return WorkloadRecord(meta.namespace, f"{kind_of(bare).name}/{meta.name}", encode(bare))

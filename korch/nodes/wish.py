@@ -9,19 +9,14 @@ from korch.engines.names import Identity, volume_name
 from korch.engines.wish import ContainerWish, EnvValue, Mount, PublishedPort
 from korch.errors import InvalidError
 from korch.nodes.report import ClusterIdentity
+from korch.resources.images import image_reference
 from korch.resources.misc import Secret
 from korch.resources.pod import Container, EnvVar, Pod, SecurityContext, Volume, VolumeMount
 from korch.resources.publish import PUBLISH_ANNOTATION, published_ports
 from korch.resources.quantity import cpu_millis, memory_bytes
 from korch.resources.templates import spec_hash
 
-IMAGE_ANNOTATION = "korch.dev/image"  # what the tag meant when it was deployed: a digest reference or an image id
 _ENV_NAME = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*")
-
-
-def image_reference(pod: Pod) -> str:
-    """The image that the pod's container runs: as resolved at deploy, else as written."""
-    return pod.metadata.annotations.get(IMAGE_ANNOTATION) or pod.spec.containers[0].image
 
 
 def container_wish(

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from korch.errors import ConflictError, InvalidError
+from korch.resources.annotations import DECISION
 from korch.resources.codec import typed, with_meta
 from korch.resources.defaults import GRACE_S, with_defaults
 from korch.resources.kinds import kind_of, kind_of_type
@@ -15,7 +16,6 @@ from korch.resources.validation import validate, validate_update
 
 T = TypeVar("T", bound=Object)
 
-DECISION_ANNOTATION = "korch.dev/decision"
 _NOT_SPEC = frozenset({"api_version", "kind", "metadata", "status"})
 
 
@@ -95,7 +95,7 @@ def bound(pod: Pod, node: str, decision: str, now: float) -> Pod:
     """The pod on its node, with the scheduler's reasons."""
     ready = Condition(type="PodScheduled", status="True", last_transition_time=rfc3339(now))
     others = tuple(c for c in pod.status.conditions if c.type != "PodScheduled")
-    noted = with_meta(pod, annotations={**pod.metadata.annotations, DECISION_ANNOTATION: decision})
+    noted = with_meta(pod, annotations={**pod.metadata.annotations, DECISION: decision})
     spec, status = replace(pod.spec, node_name=node), replace(pod.status, conditions=(*others, ready))
     return replace(noted, spec=spec, status=status)
 

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from korch.errors import InvalidError
+from korch.resources.annotations import DECISION
 
-DECISION_ANNOTATION = "korch.dev/decision"
 NAMES_KEPT = 20  # nodes named per refusal
 VERDICTS_KEPT = 8  # scored nodes kept in the annotation
 REASONS_TOLD = 6  # in one sentence
@@ -151,6 +151,6 @@ def from_json(text: str | bytes) -> Decision:
     try:
         data: Any = msgspec.json.decode(text, type=Decision)
     except msgspec.MsgspecError as error:
-        raise InvalidError(f"annotation {DECISION_ANNOTATION}: {error}") from error
+        raise InvalidError(f"annotation {DECISION}: {error}") from error
     result: Decision = data
     return result

@@ -5,11 +5,12 @@ from msgspec.structs import replace
 
 from korch.client.base import NodeSeen
 from korch.errors import HostUnreachableError, InvalidError, NotFoundError, RolloutFailedError
+from korch.resources import annotations
 from korch.resources.codec import with_meta
 from korch.resources.meta import Condition, Object
 from korch.resources.pod import Container, Pod, PodSpec, PodStatus, ResourceRequirements
 from korch.resources.workload import Deployment
-from korch.scheduler.decision import DECISION_ANNOTATION, Decision, Part, Refusal, Refused, Verdict, to_json
+from korch.scheduler.decision import Decision, Part, Refusal, Refused, Verdict, to_json
 
 from .world import GIB, World, a_deployment, a_load, a_node, a_pod, a_workload
 
@@ -32,7 +33,7 @@ DECISION = Decision(
 
 
 def _decided(pod: Pod, decision: Decision) -> Pod:
-    return with_meta(pod, annotations={DECISION_ANNOTATION: to_json(decision)})
+    return with_meta(pod, annotations={annotations.DECISION: to_json(decision)})
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_bad_names(world: World, name: str, code: int, words: str) -> None:
 
 
 def test_a_damaged_record_is_explained(world: World) -> None:
-    world.put(with_meta(a_pod("web-1"), annotations={DECISION_ANNOTATION: "{"}))
+    world.put(with_meta(a_pod("web-1"), annotations={annotations.DECISION: "{"}))
     assert world.run("why", "web-1").exit_code == InvalidError.exit_code
 
 

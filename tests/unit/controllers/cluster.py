@@ -6,7 +6,8 @@ from msgspec.structs import replace
 
 from korch.controllers.deployment import set_from, template_of
 from korch.controllers.replicaset import plan_replicas, pod_from
-from korch.controllers.rollout import COMPLETED, FAILED_REVISION, WANTED, RolloutPlan, plan_rollout
+from korch.controllers.rollout import RolloutPlan, plan_rollout
+from korch.resources.annotations import COMPLETED, FAILED_REVISION, WANTED
 from korch.resources.codec import with_meta
 from korch.resources.meta import Condition, LabelSelector, ObjectMeta
 from korch.resources.pod import (

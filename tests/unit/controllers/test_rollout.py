@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from korch.controllers.rollout import STOP_FIRST
+from korch.resources.annotations import STOP_FIRST
 from korch.resources.codec import with_meta
 from korch.resources.meta import Condition
 from korch.resources.podstate import condition, with_condition

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from korch.client.base import ClusterFound
 from korch.controllers.replicaset import pod_from
-from korch.controllers.rollout import COMPLETED, current_set, plan_rollout, revision_of
+from korch.controllers.rollout import current_set, plan_rollout, revision_of
 from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer
 from korch.errors import ForbiddenError, InvalidError, NotFoundError
@@ -20,6 +20,7 @@ from korch.nodes.machine import StoredWish
 from korch.nodes.podstatus import Readiness, observed_status
 from korch.nodes.records import record_of
 from korch.objects.prepare import for_create
+from korch.resources.annotations import COMPLETED
 from korch.resources.codec import encode, with_meta
 from korch.resources.defaults import with_defaults
 from korch.resources.meta import ObjectMeta

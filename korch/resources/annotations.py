@@ -1,0 +1,9 @@
+"""The annotations by which korch's parts tell each other things: one place for their names."""
+
+AUTO_ROLLBACK = "korch.dev/auto-rollback"  # on a deployment, "true": a revision that fails goes back as a whole
+FAILED_REVISION = "korch.dev/failed-revision"  # on a deployment: template hash of a revision that is not tried again
+REVISION = "deployment.kubernetes.io/revision"  # on a set: its number
+COMPLETED = "korch.dev/completed"  # on a set, "true": this revision once ran in full
+WANTED = "deployment.kubernetes.io/desired-replicas"  # on a set: the wish when it last ran in full
+STOP_FIRST = "korch.dev/fits-without"  # on a pending pod: the old pod whose removal makes it fit
+DECISION = "korch.dev/decision"  # on a pod: why it was placed where it is, or nowhere, for `korch why`

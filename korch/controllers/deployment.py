@@ -5,7 +5,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from korch.controllers.rollout import RolloutPlan, current_set, plan_rollout
+from korch.controllers.rollout import RolloutPlan, current_set, plan_rollout, revision_of
 from korch.errors import AlreadyExistsError, ConflictError
 from korch.objects.objects import Clock
 from korch.objects.view import View
@@ -102,15 +102,14 @@ class DeploymentController:
         new = current_set(deployment, tuple(sets.values()))
         if new is None:
             return
-        newest = max(int(found.metadata.annotations.get(REVISION, "0")) for found in sets.values())
-        number = new.metadata.annotations.get(REVISION, "0")
+        newest = max(revision_of(found) for found in sets.values())
+        number = newest if revision_of(new) == newest else newest + 1
         wait = deployment.spec.min_ready_seconds
-        if new.spec.min_ready_seconds == wait and int(number) == newest:
+        if new.spec.min_ready_seconds == wait and revision_of(new) == number:
             return
-        number = number if int(number) == newest else str(newest + 1)
 
         def adapt(found: ReplicaSet) -> ReplicaSet:
-            found = with_meta(found, annotations={**found.metadata.annotations, REVISION: number})
+            found = with_meta(found, annotations={**found.metadata.annotations, REVISION: str(number)})
             return replace(found, spec=replace(found.spec, min_ready_seconds=wait))
 
         await self._view.modify(ReplicaSet, new.metadata.name, new.metadata.namespace, adapt)

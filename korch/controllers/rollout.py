@@ -45,7 +45,7 @@ class RolloutPlan:
 def revision_of(replicaset: ReplicaSet) -> int:
     """The revision number of a set, 0 when it has none."""
     text = replicaset.metadata.annotations.get(REVISION, "0")
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def current_set(deployment: Deployment, sets: Sequence[ReplicaSet]) -> ReplicaSet | None:
@@ -64,6 +64,7 @@ class _Facts:
     now: float
     new: ReplicaSet | None
     wanted: int  # replicas of the wish; 0 when the revision was given up
+    given_up: bool
     automatic: bool
 
     @property
@@ -90,7 +91,7 @@ def plan_rollout(
 ) -> RolloutPlan:
     """The next step; a plan without actions when the wish is true or only waiting helps. Input order is irrelevant."""
     ordered = tuple(sorted(sets, key=lambda found: (revision_of(found), found.metadata.name)))
-    failed = deployment.metadata.annotations.get(FAILED_REVISION, "")
+    given_up = deployment.metadata.annotations.get(FAILED_REVISION) == template_hash(deployment.spec.template)
     wish = deployment.spec.replicas if deployment.spec.replicas is not None else 1
     facts = _Facts(
         deployment,
@@ -98,7 +99,8 @@ def plan_rollout(
         pods,
         now,
         current_set(deployment, ordered),
-        0 if failed and failed == template_hash(deployment.spec.template) else wish,
+        0 if given_up else wish,
+        given_up,
         deployment.metadata.annotations.get(AUTO_ROLLBACK) == "true",
     )
     plan = _finish(facts, _steps(facts))
@@ -107,20 +109,26 @@ def plan_rollout(
 
 def _steps(facts: _Facts) -> RolloutPlan:
     deployment = facts.deployment
-    if deployment.metadata.deletion_timestamp or (deployment.spec.paused and facts.new is None):
+    if deployment.metadata.deletion_timestamp:
         return RolloutPlan()
+    if deployment.spec.paused:
+        return _paused(facts)
     if facts.new is None:
-        if not facts.wanted:
+        if facts.given_up:
             return RolloutPlan(scale=_all_to(facts.old, 0, facts))
         return RolloutPlan(create_revision=max((revision_of(found) for found in facts.sets), default=0) + 1)
-    if deployment.spec.paused:
-        return RolloutPlan(scale=_scale(facts, {facts.new.metadata.name: facts.wanted} if not facts.old else {}))
     problem = _failure(facts)
     if problem:
         return _failed(facts, problem)
     if deployment.spec.strategy.type == "Recreate":
         return _recreate(facts)
     return _roll(facts)
+
+
+def _paused(facts: _Facts) -> RolloutPlan:
+    """Nothing is rolled; the one set that runs (or ran last) follows the number of replicas, as in Kubernetes."""
+    active = [found for found in facts.sets if found.spec.replicas] or facts.sets[-1:]
+    return RolloutPlan(scale=_scale(facts, {active[0].metadata.name: facts.wanted}) if len(active) == 1 else ())
 
 
 def _recreate(facts: _Facts) -> RolloutPlan:

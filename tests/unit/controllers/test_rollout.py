@@ -1,11 +1,13 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from korch.resources.annotations import STOP_FIRST
 from korch.resources.codec import with_meta
 from korch.resources.meta import Condition
 from korch.resources.podstate import condition, with_condition
 from korch.resources.templates import rolling_bounds
+from korch.resources.workload import DeploymentStrategy
 from tests.unit.controllers.cluster import Toy, deployment
 
 
@@ -144,3 +146,120 @@ def test_history_is_kept_to_its_limit() -> None:
         toy.wish(image=f"web:{number}")
         toy.settle()
     assert len(toy.sets) == 3
+
+
+def test_no_replicas_is_a_wish_that_comes_true_at_once() -> None:
+    toy = Toy(deployment(replicas=0))
+    toy.settle()
+    assert condition(toy.deployment.status.conditions, "Progressing").reason == "NewReplicaSetAvailable"
+    assert toy.pods == {}
+    toy.wish(replicas=2)
+    toy.settle()
+    assert images(toy) == ["web:1"] * 2
+
+
+def test_no_replicas_of_a_new_template_ends_those_of_the_old() -> None:
+    toy = Toy(deployment(replicas=2))
+    toy.settle()
+    toy.wish(image="web:2", replicas=0)
+    toy.step()
+    assert condition(toy.deployment.status.conditions, "Progressing").reason != "NewReplicaSetAvailable"
+    toy.settle()
+    assert toy.pods == {}
+    assert condition(toy.deployment.status.conditions, "Progressing").reason == "NewReplicaSetAvailable"
+
+
+def paused(toy: Toy, value: bool = True) -> None:
+    toy.deployment = replace(toy.deployment, spec=replace(toy.deployment.spec, paused=value))
+
+
+def test_a_paused_deployment_scales_what_runs_and_rolls_nothing() -> None:
+    toy = Toy(deployment(replicas=2))
+    toy.settle()
+    toy.wish(image="web:2")
+    toy.settle()  # now there is a revision that is history
+    paused(toy)
+    toy.wish(replicas=4)
+    toy.settle()
+    assert images(toy) == ["web:2"] * 4
+    toy.wish(image="web:3", replicas=3)
+    for _ in range(5):
+        toy.step()
+    assert images(toy) == ["web:2"] * 3, "scaled, but of the template that ran"
+    toy.wish(replicas=0)
+    toy.step()
+    toy.wish(replicas=1)
+    toy.settle()
+    assert images(toy) == ["web:2"]
+    paused(toy, False)
+    toy.wish(replicas=2)
+    toy.settle()
+    assert images(toy) == ["web:3"] * 2
+
+
+def test_nothing_starts_while_a_new_deployment_is_paused() -> None:
+    toy = Toy(deployment())
+    paused(toy)
+    assert not toy.step()
+    assert toy.sets == {}
+
+
+def test_a_rollout_that_is_paused_half_way_stays_where_it_is() -> None:
+    toy = Toy(deployment(replicas=3))
+    toy.settle()
+    toy.wish(image="web:2")
+    toy.step(2)
+    halfway = images(toy)
+    assert set(halfway) == {"web:1", "web:2"}
+    paused(toy)
+    for _ in range(5):
+        toy.step()
+    assert images(toy) == halfway
+
+
+@given(flips=st.lists(st.sampled_from(["web:1", "web:2", "web:3"]), min_size=1, max_size=6), steps=st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_a_template_that_flips_quickly_ends_as_it_was_last_wished(flips: list[str], steps: int) -> None:
+    toy = Toy(deployment(replicas=3))
+    toy.settle()
+    for image in flips:
+        toy.wish(image=image)
+        for _ in range(steps):
+            toy.step()
+    toy.settle()
+    assert images(toy) == [flips[-1]] * 3
+    assert condition(toy.deployment.status.conditions, "Progressing").reason == "NewReplicaSetAvailable"
+    assert condition(toy.deployment.status.conditions, "RolledBack") is None
+
+
+def test_recreate_stops_all_before_it_starts_any() -> None:
+    toy = Toy(deployment(replicas=3))
+    toy.deployment = replace(
+        toy.deployment, spec=replace(toy.deployment.spec, strategy=DeploymentStrategy(type="Recreate"))
+    )
+    toy.settle()
+    toy.wish(image="web:2")
+    for _ in range(60):
+        toy.step()
+        assert len(set(images(toy))) <= 1
+        for name, pod in toy.pods.items():
+            if not pod.status.conditions:
+                toy.make_ready(name)
+    assert images(toy) == ["web:2"] * 3
+
+
+def test_a_wish_during_the_way_back_is_followed() -> None:
+    toy = Toy(deployment(replicas=2))
+    toy.settle()
+    toy.wish(image="web:bad")
+    toy.step()
+    toy.step()
+    for name, pod in list(toy.pods.items()):
+        if pod.spec.containers[0].image == "web:bad":
+            toy.crash(name)
+    toy.step()
+    assert "RolledBack" in {found.type for found in toy.deployment.status.conditions}
+    toy.wish(image="web:3")
+    toy.settle()
+    assert images(toy) == ["web:3"] * 2
+    assert condition(toy.deployment.status.conditions, "RolledBack") is None

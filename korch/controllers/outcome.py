@@ -4,11 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from korch.controllers.rollout import FAILED_REVISION, STOP_FIRST
+from korch.resources.annotations import FAILED_REVISION, STOP_FIRST
 from korch.resources.pod import Pod
-from korch.resources.podstate import condition, failure_of, is_available, is_counted, main_status, unschedulable
+from korch.resources.podstate import (
+    condition,
+    controller_of,
+    failure_of,
+    is_available,
+    is_counted,
+    last_log,
+    main_status,
+    unschedulable,
+)
 from korch.resources.templates import template_hash
-from korch.resources.workload import Deployment
+from korch.resources.workload import Deployment, ReplicaSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +40,19 @@ def standing(
     dead_nodes: frozenset[str],
     since: int = 0,
     ownerless: bool = False,
+    alone: ReplicaSet | None = None,
 ) -> Standing:
     """How a workload with all these `pods` stands. A rollback counts from generation `since` on.
 
-    `ownerless`: sets or pods are left over of a deployment that was deleted.
+    `ownerless`: sets or pods are left over of a deployment that was deleted. `alone`: the set that is the workload.
     Pods that are to go from a node that cannot be reached (`dead_nodes`) are not waited for.
     """
-    pods = [pod for pod in pods if not (_leaving(pod) and pod.spec.node_name in dead_nodes)]
     if deployment is None:
         if ownerless:
             return Standing("going", "what it owned is being removed")
-        return _standing_of_pods(pods, now)
+        pods = [pod for pod in pods if not (pod.metadata.deletion_timestamp and pod.spec.node_name in dead_nodes)]
+        return _standing_of_set(alone, pods, now, dead_nodes) if alone else _standing_of_pods(pods, now, dead_nodes)
+    pods = [pod for pod in pods if controller_of(pod) and not (_leaving(pod) and pod.spec.node_name in dead_nodes)]
     failed = _failure(deployment, pods, since)
     if failed is not None:
         return failed
@@ -53,31 +64,54 @@ def standing(
         and progressing is not None
         and progressing.reason == "NewReplicaSetAvailable"
         and len(pods) == wanted == status.available_replicas
+        and all(
+            is_available(pod, deployment.spec.min_ready_seconds, now) for pod in pods
+        )  # may be newer than the status
         and not any(pod.spec.node_name in dead_nodes for pod in pods)
     ):
         return Standing("done")
-    return _why_not_yet(deployment, pods, wanted, now, dead_nodes)
+    if deployment.spec.paused:
+        return Standing("stuck", "it is paused: nothing is rolled out until `spec.paused` is false again")
+    seen = status.observed_generation == deployment.metadata.generation
+    return _why_not_yet(pods, wanted, deployment.spec.min_ready_seconds, now, dead_nodes, seen=seen)
 
 
 def _leaving(pod: Pod) -> bool:
     return pod.metadata.deletion_timestamp is not None or not is_counted(pod)
 
 
-def _standing_of_pods(pods: Sequence[Pod], now: float) -> Standing:
-    """Of a workload without a deployment: pods of their own, or one that is being deleted."""
+def _standing_of_set(alone: ReplicaSet, pods: Sequence[Pod], now: float, dead_nodes: frozenset[str]) -> Standing:
+    """Of a set that no deployment made."""
+    wanted = 1 if alone.spec.replicas is None else alone.spec.replicas
+    wait = alone.spec.min_ready_seconds
+    if len(pods) == wanted and all(
+        is_available(pod, wait, now) and pod.spec.node_name not in dead_nodes for pod in pods
+    ):
+        return Standing("done")
+    return _why_not_yet(pods, wanted, wait, now, dead_nodes, seen=True)
+
+
+def _standing_of_pods(pods: Sequence[Pod], now: float, dead_nodes: frozenset[str]) -> Standing:
+    """Of pods of their own, and of what is left of a workload that is being deleted."""
     if any(pod.metadata.deletion_timestamp for pod in pods):
         return Standing("going", "its containers are being stopped")
     for pod in pods:
         if pod.status.phase == "Failed":
-            ended = main_status(pod)
-            code = ended.state.terminated.exit_code if ended and ended.state.terminated else "?"
-            return Standing("failed", f"{pod.metadata.name}: ended with status {code}")
+            return Standing("failed", f"{pod.metadata.name}: {_end_of(pod)}")
         if failure_of(pod):
             return Standing("failed", failure_of(pod))
-    late = [pod for pod in pods if pod.status.phase != "Succeeded" and not is_available(pod, 0, now)]
-    if late and all(unschedulable(pod) for pod in late):
-        return Standing("stuck", f"{late[0].metadata.name} is Pending: {unschedulable(late[0])}")
-    return Standing("going", "not ready yet") if late else Standing("done")
+    alive = [pod for pod in pods if pod.status.phase != "Succeeded"]
+    if not alive or (all(is_available(pod, 0, now) and pod.spec.node_name not in dead_nodes for pod in alive)):
+        return Standing("done")
+    return _why_not_yet(alive, len(alive), 0, now, dead_nodes, seen=True)
+
+
+def _end_of(pod: Pod) -> str:
+    """How a failed pod ended."""
+    found = main_status(pod)
+    if found is not None and found.state.terminated is not None:
+        return f"ended with status {found.state.terminated.exit_code}{last_log(pod)}"
+    return pod.status.message or pod.status.reason or "failed"
 
 
 def _failure(deployment: Deployment, pods: Sequence[Pod], since: int) -> Standing | None:
@@ -86,7 +120,7 @@ def _failure(deployment: Deployment, pods: Sequence[Pod], since: int) -> Standin
     rolled = condition(deployment.status.conditions, "RolledBack")
     if given_up:
         if pods:
-            return Standing("going", "its containers are being removed")
+            return Standing("going", f"{rolled.message if rolled else 'it failed'} Not all of them are gone yet.")
         return Standing("failed", rolled.message if rolled else "this revision failed before")
     if rolled is None or (rolled.observed_generation or 0) < since:
         return None
@@ -97,27 +131,30 @@ def _failure(deployment: Deployment, pods: Sequence[Pod], since: int) -> Standin
         and progressing.reason == "NewReplicaSetAvailable"
     )
     leaving = any(_leaving(pod) for pod in pods)
-    return Standing("failed", rolled.message) if back and not leaving else Standing("going", "going back")
+    if back and not leaving:
+        return Standing("failed", rolled.message)
+    return Standing("going", f"{rolled.message} That is not finished yet.")
 
 
 def _why_not_yet(
-    deployment: Deployment, pods: Sequence[Pod], wanted: int, now: float, dead_nodes: frozenset[str]
+    pods: Sequence[Pod], wanted: int, wait_s: int, now: float, dead_nodes: frozenset[str], *, seen: bool
 ) -> Standing:
-    wait = deployment.spec.min_ready_seconds
+    """Of a wish that is not true. `seen`: the controllers have looked at it."""
     alive = [pod for pod in pods if is_counted(pod)]
-    late = sorted((pod for pod in alive if not is_available(pod, wait, now)), key=lambda pod: pod.metadata.name)
+    late = sorted((pod for pod in alive if not is_available(pod, wait_s, now)), key=lambda pod: pod.metadata.name)
     good = sum(pod not in late and pod.spec.node_name not in dead_nodes for pod in alive)
     count = f"{good} of {wanted} replicas run"
-    seen = deployment.status.observed_generation == deployment.metadata.generation
     unheard = sorted({pod.spec.node_name for pod in alive if pod.spec.node_name in dead_nodes})
     if seen and unheard and all(pod.spec.node_name in dead_nodes for pod in late):
         where = ", ".join(unheard)
         return Standing("stuck", f"{count}; no answer from {where}, so what runs there is not known", silent=True)
+    leaving = sorted((pod for pod in pods if _leaving(pod)), key=lambda pod: pod.metadata.name)
     stuck = [pod for pod in late if unschedulable(pod)]
-    if seen and stuck and len(stuck) == len(late) and len(alive) >= wanted and not _can_roll(stuck):
+    if seen and stuck and len(stuck) == len(late) and len(alive) >= wanted and not leaving and not _can_roll(stuck):
         return Standing("stuck", f"{count}; {stuck[0].metadata.name} is Pending: {unschedulable(stuck[0])}")
-    reasons = "; ".join(f"{pod.metadata.name}: {_pod_reason(pod)}" for pod in late[:3])
-    return Standing("going", f"{count}{'; ' + reasons if reasons else ''}")
+    reasons = [f"{pod.metadata.name}: {_pod_reason(pod)}" for pod in late[:3]]
+    reasons += [f"{pod.metadata.name} on {pod.spec.node_name or 'no node'} is stopping" for pod in leaving[:2]]
+    return Standing("going", "; ".join((count, *reasons)))
 
 
 def _can_roll(stuck: Sequence[Pod]) -> bool:
@@ -127,6 +164,8 @@ def _can_roll(stuck: Sequence[Pod]) -> bool:
 def _pod_reason(pod: Pod) -> str:
     if not pod.spec.node_name:
         return unschedulable(pod) or "not placed yet"
+    if failure_of(pod):
+        return failure_of(pod).removeprefix(f"{pod.metadata.name} ")
     ready = condition(pod.status.conditions, "Ready")
     why = (ready.message or ready.reason) if ready else "starting"
     return f"on {pod.spec.node_name}: {why or 'not ready yet'}"

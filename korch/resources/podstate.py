@@ -96,7 +96,7 @@ PROBED_RESTARTS = 3  # an app with a health check may die this often while it wa
 def failure_of(pod: Pod) -> str:
     """Why this pod will not become ready by waiting, with its last log lines; "" while there is hope."""
     status = main_status(pod)
-    if status is None:
+    if status is None or pod.status.phase == "Succeeded":
         return ""
     where = f"{pod.metadata.name} on {pod.spec.node_name or 'no node'}"
     waiting = status.state.waiting

@@ -10,7 +10,7 @@ from korch.cli.output import age
 from korch.resources.meta import LabelSelector, Object
 from korch.resources.misc import Event, Lease, Namespace, Secret
 from korch.resources.node import Node, NodeLoad
-from korch.resources.pod import Container, ContainerStatus, Pod
+from korch.resources.pod import Container, ContainerPort, ContainerStatus, Pod
 from korch.resources.podstate import condition
 from korch.resources.quantity import human_bytes
 from korch.resources.selectors import selector_text
@@ -96,13 +96,22 @@ def pod_restarts(pod: Pod, now: float) -> str:
     return f"{count} ({age(last, now)} ago)" if count and last else str(count)
 
 
+def published_ports(pod: Pod) -> list[ContainerPort]:
+    """The ports that containers listen on, each as published: as the node's engine says, else as wished."""
+    wished = [port for container in pod.spec.containers for port in container.ports]
+    found = {(port.container_port, port.protocol or "TCP"): port for port in wished}
+    for port in (port for status in pod.status.container_statuses for port in status.published):
+        if ":" not in port.host_ip or ":" in pod.status.host_ip:  # Docker lists its IPv6 half too
+            found[port.container_port, port.protocol or "TCP"] = port
+    return list(found.values())
+
+
 def pod_ports(pod: Pod) -> str:
     """`10.0.0.5:8080->80/tcp`, comma-separated; unpublished ports without the left part."""
-    address = pod.status.host_ip
     found = []
-    for port in (port for container in pod.spec.containers for port in container.ports):
+    for port in published_ports(pod):
         inside = f"{port.container_port}/{(port.protocol or 'TCP').lower()}"
-        where = port.host_ip or address
+        where = port.host_ip if port.host_ip not in {"", "0.0.0.0", "::"} else pod.status.host_ip  # noqa: S104
         outside = f"{where}:{port.host_port}" if where else str(port.host_port)
         found.append(f"{outside}->{inside}" if port.host_port else inside)
     return ",".join(found) or NONE

@@ -132,7 +132,12 @@ def _container(container: Container, status: ContainerStatus | None, now: float)
     if status is not None and status.image_id:
         fields.append(("Image ID", status.image_id))
     if container.ports:
-        fields.append(("Ports", [_port_text(p.container_port, p.host_port, p.protocol) for p in container.ports]))
+        published = {(p.container_port, p.protocol): p.host_port for p in (status.published if status else ())}
+        texts = [
+            _port_text(p.container_port, p.host_port or published.get((p.container_port, p.protocol), 0), p.protocol)
+            for p in container.ports
+        ]
+        fields.append(("Ports", texts))
     for key, words in (("Command", container.command), ("Args", container.args)):
         if words:
             fields.append((key, shlex.join(words)))

@@ -5,6 +5,7 @@ from korch.resources.meta import Condition, ObjectMeta, ObjectReference
 from korch.resources.misc import Event, EventSource, Lease, LeaseSpec
 from korch.resources.pod import (
     Container,
+    ContainerPort,
     ContainerState,
     ContainerStateTerminated,
     ContainerStatus,
@@ -43,6 +44,7 @@ def test_a_pod_with_everything(world: World) -> None:
     container = Container(
         name="app",
         image="web:1",
+        ports=(ContainerPort(container_port=80, protocol="TCP"), ContainerPort(container_port=90, protocol="TCP")),
         command=("serve", "a b"),
         env=(
             EnvVar(name="LEVEL", value="info"),
@@ -63,7 +65,14 @@ def test_a_pod_with_everything(world: World) -> None:
     status = PodStatus(
         phase="Running",
         host_ip="10.0.0.1",
-        container_statuses=(ContainerStatus(name="app", restart_count=2, state=ended),),
+        container_statuses=(
+            ContainerStatus(
+                name="app",
+                restart_count=2,
+                state=ended,
+                published=(ContainerPort(container_port=80, host_port=32768, host_ip="10.0.0.1", protocol="TCP"),),
+            ),
+        ),
         conditions=(Condition(type="Ready", status="False", reason="ProbeFailed", message="503"),),
     )
     pod = a_pod(
@@ -78,6 +87,8 @@ def test_a_pod_with_everything(world: World) -> None:
         "Annotations: x: y",
         "Node: n1/10.0.0.1",
         "Status: ExitCode:1",
+        "Ports: 80/TCP, on the node: 32768",
+        "90/TCP",
         "Command: serve 'a b'",
         "State: Terminated, exit code 1, 11m ago",
         "last words",

@@ -14,6 +14,7 @@ from korch.resources.meta import Condition, ObjectMeta, ObjectReference
 from korch.resources.misc import Event, EventSource, Namespace, Secret
 from korch.resources.pod import (
     Container,
+    ContainerPort,
     ContainerState,
     ContainerStateRunning,
     ContainerStateTerminated,
@@ -107,6 +108,17 @@ def test_restarts_say_when_the_last_one_was() -> None:
 
 def test_ports_are_published_on_the_node_address() -> None:
     assert pod_ports(a_pod("p")) == "10.0.0.1:8080->80/tcp"
+
+
+def test_a_port_that_the_engine_chose_is_shown() -> None:
+    free = (ContainerPort(container_port=80, protocol="TCP"), ContainerPort(container_port=90, protocol="TCP"))
+    published = (
+        ContainerPort(container_port=80, host_port=32768, host_ip="10.0.0.1", protocol="TCP"),
+        ContainerPort(container_port=80, host_port=32999, host_ip="::", protocol="TCP"),
+    )
+    pod = a_pod("p", spec=PodSpec(containers=(Container(name="app", image="web:1", ports=free),)))
+    status = replace(pod.status, container_statuses=(replace(running(), published=published),))
+    assert pod_ports(replace(pod, status=status)) == "10.0.0.1:32768->80/tcp,90/tcp"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from korch.errors import InvalidError
+from korch.errors import InvalidError, NotFoundError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,15 @@ class Settings:
     def known_hosts(self) -> Path:
         """Host keys that korch was told to trust, beside the user's own known_hosts."""
         return self.cluster_dir / "known_hosts"
+
+
+def no_such_cluster(settings: Settings) -> NotFoundError:
+    """The error for a cluster that is not there: it names those that are, and how one is made."""
+    others = sorted(path.parent.name for path in settings.home.glob("clusters/*/state.db"))
+    make = "Make it by naming an inventory once: korch nodes -i hosts.yml (or user@host1,host2 / vagrant / lab)."
+    first = others[0] if others else ""
+    known = f"There is {', '.join(others)}: give --cluster {first}, or set KORCH_CLUSTER={first}. " if others else ""
+    return NotFoundError(f'cluster "{settings.cluster}" does not exist on this machine', hint=known + make)
 
 
 def korch_home(environ: Mapping[str, str] = os.environ) -> Path:

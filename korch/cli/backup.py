@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from korch.cli.base import cluster_options, confirm, current_settings, examples, run, run_async
-from korch.errors import AlreadyExistsError, NotFoundError
+from korch.errors import AlreadyExistsError
 
 
 @click.command(epilog=examples("korch backup korch-$(date +%F).db", "korch backup --force /backup/korch.db"))
@@ -20,13 +20,11 @@ def backup(file: Path, force: bool) -> None:
     The file (0600) holds the values of Secrets: keep it as safe as those.
     """
     from korch.master.backup import back_up
+    from korch.settings import no_such_cluster
 
     settings = current_settings()
     if not settings.state_file.exists():
-        raise NotFoundError(
-            f'cluster "{settings.cluster}" does not exist on this machine',
-            hint="`korch cluster list` lists what there is.",
-        )
+        raise no_such_cluster(settings)
     if file.exists() and not force:
         raise AlreadyExistsError(f"{file} exists already", hint="Name another file, or replace it: --force")
     run_async(lambda: back_up(settings, file))

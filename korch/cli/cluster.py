@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from korch.cli.base import cluster_options, confirm, current_settings, examples, global_options, run, run_async
-from korch.errors import KorchError, NotFoundError
+from korch.errors import KorchError
 
 if TYPE_CHECKING:
     from korch.client.base import Client, ClusterInfo
@@ -148,8 +148,7 @@ def rm(force: bool, yes: bool) -> None:
 
 
 def _need(settings: Settings) -> None:
+    from korch.settings import no_such_cluster
+
     if not settings.state_file.exists():
-        raise NotFoundError(
-            f'cluster "{settings.cluster}" does not exist on this machine',
-            hint="`korch cluster list` lists what there is.",
-        )
+        raise no_such_cluster(settings)

@@ -16,7 +16,7 @@ import msgspec
 from korch.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, SetupError, StoreError
 from korch.objects.objects import Clock, Objects, SystemClock
 from korch.resources.times import rfc3339
-from korch.settings import Settings
+from korch.settings import Settings, no_such_cluster
 from korch.store.base import Store
 from korch.store.sqlite import open_sqlite
 
@@ -70,10 +70,7 @@ def absolute_source(source: str, home: Path) -> str:
 async def open_cluster(settings: Settings, *, limit: str = "", need_inventory: bool = True) -> AsyncIterator[Cluster]:
     """The cluster that the settings name; it is made when an inventory is given for it the first time."""
     if not settings.state_file.exists() and not settings.inventories:
-        raise NotFoundError(
-            f'cluster "{settings.cluster}" does not exist on this machine',
-            hint="Make it by naming an inventory once: korch nodes -i hosts.yml (or user@host1,host2 / vagrant / lab).",
-        )
+        raise no_such_cluster(settings)
     inventory = None
     given = tuple(absolute_source(source, settings.home) for source in settings.inventories)
     if not settings.state_file.exists():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from korch.cli.base import cluster_options, examples, limit_option, namespace_option, run
+from korch.cli.base import cluster_options, examples, limit_option, namespace_option, run, timeout_option
 
 if TYPE_CHECKING:
     from korch.client.base import Client
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "-f", "--file", "files", multiple=True, required=True, metavar="FILE", help="File, folder, or `-` = stdin."
 )
-@click.option("--timeout", "timeout_s", type=click.IntRange(1), default=120, show_default=True, metavar="S")
+@timeout_option
 @click.option("--no-wait", is_flag=True, help="Record the wish only; `korch sync` or a master makes it true.")
 @click.option("--dry-run", is_flag=True, help="Check the manifests, change nothing.")
 @namespace_option

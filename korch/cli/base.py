@@ -104,6 +104,19 @@ def limit_option(function: F) -> F:
     )(function)
 
 
+def timeout_option(function: F) -> F:
+    """Decorator: `--timeout S`, given to the command as `timeout_s`."""
+    return click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.IntRange(1),
+        default=120,
+        show_default=True,
+        metavar="S",
+        help="Give up waiting after so many seconds.",
+    )(function)
+
+
 def namespace_option(function: F) -> F:
     """Decorator: `-n/--namespace`, given to the command as `namespace`."""
     return click.option("-n", "--namespace", metavar="NAME", default="default", help='Default: "default".')(function)

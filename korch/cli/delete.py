@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from korch.cli.base import cluster_options, examples, namespace_option, run
+from korch.cli.base import cluster_options, examples, namespace_option, run, timeout_option
 
 if TYPE_CHECKING:
     from korch.client.base import Client, Workload
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @click.command(epilog=examples("korch delete web", "korch delete deploy/web pod/one-off", "korch delete -f web.yml"))
 @click.argument("names", nargs=-1, metavar="[KIND] NAME...")
 @click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="What a manifest or korch.yml names.")
-@click.option("--timeout", "timeout_s", type=click.IntRange(1), default=120, show_default=True, metavar="S")
+@timeout_option
 @click.option("--no-wait", is_flag=True, help="Record the wish only; containers go with the next `korch sync`.")
 @namespace_option
 @cluster_options()

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from korch.cli.base import cluster_options, examples, limit_option, namespace_option, run
+from korch.cli.base import cluster_options, examples, limit_option, namespace_option, run, timeout_option
+from korch.cli.wish_options import wish_options
 
 if TYPE_CHECKING:
     from korch.client.base import Client
@@ -22,21 +23,8 @@ if TYPE_CHECKING:
         "korch deploy --replicas 3 --dry-run -o yaml",
     )
 )
-@click.argument("image", required=False)
-@click.option("--name", metavar="NAME", help="Name of the app; default: the image's.")
-@click.option("--replicas", type=click.IntRange(0, 10_000), metavar="N", help="How many; default: as before, else 1.")
-@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="korch.yml or Kubernetes YAML; `-` = stdin.")
-@click.option("--port", "ports", multiple=True, metavar="[NODE:]PORT", help="Publish a port; alone = on a free one.")
-@click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Environment variable.")
-@click.option("--env-file", "env_files", multiple=True, metavar="FILE", help="Environment that is kept as a Secret.")
-@click.option("--volume", "volumes", multiple=True, metavar="SOURCE:PATH", help="Named volume or path of the node.")
-@click.option("--cpu", metavar="AMOUNT", help="CPU asked for, such as 250m.")
-@click.option("--memory", metavar="AMOUNT", help="Memory asked for, and the limit, such as 64Mi.")
-@click.option("--command", metavar="WORDS", help="Arguments instead of the image's, split as a shell would.")
-@click.option("--node-selector", "selectors", multiple=True, metavar="LABEL=VALUE", help="Only nodes with this label.")
-@click.option("--health", metavar="PATH", help="HTTP path that answers 200 when a replica is ready.")
-@click.option("--registry-auth", metavar="FILE", help="Engine configuration with credentials for the image's registry.")
-@click.option("--timeout", "timeout_s", type=click.IntRange(1), default=120, show_default=True, metavar="S")
+@wish_options
+@timeout_option
 @click.option(
     "--settle",
     "settle_s",

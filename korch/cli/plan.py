@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from korch.cli.base import cluster_options, examples, limit_option, namespace_option, run
+from korch.cli.wish_options import wish_options
 
 if TYPE_CHECKING:
     from korch.client.base import Client, PlannedStep
@@ -17,16 +18,7 @@ if TYPE_CHECKING:
         "# what `korch deploy --replicas 3` here would do", "korch plan --replicas 3", "korch plan web:2 --name web"
     )
 )
-@click.argument("image", required=False)
-@click.option("--name", metavar="NAME", help="Name of the app; default: the image's.")
-@click.option("--replicas", type=click.IntRange(0, 10_000), metavar="N", help="How many.")
-@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="korch.yml or Kubernetes YAML; `-` = stdin.")
-@click.option("--port", "ports", multiple=True, metavar="[NODE:]PORT", help="Publish a port.")
-@click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Environment variable.")
-@click.option("--env-file", "env_files", multiple=True, metavar="FILE", help="Environment that is kept as a Secret.")
-@click.option("--cpu", metavar="AMOUNT", help="CPU asked for.")
-@click.option("--memory", metavar="AMOUNT", help="Memory asked for.")
-@click.option("--health", metavar="PATH", help="HTTP path that answers 200 when a replica is ready.")
+@wish_options
 @namespace_option
 @limit_option
 @cluster_options()
@@ -37,11 +29,7 @@ def plan(**options: object) -> None:
     """
     from korch.cli.wishes import DeployOptions, read_wish
 
-    rest = {
-        "volumes": (), "command": None, "selectors": (), "registry_auth": None, "timeout_s": 120, "settle_s": 2,
-        "no_wait": False, "dry_run": False, "output": None,
-    }  # fmt: skip
-    chosen = DeployOptions(**options, **rest)  # type: ignore[arg-type]
+    chosen = DeployOptions(**options)  # type: ignore[arg-type]
     wish = read_wish(chosen)
 
     async def act(client: Client) -> None:

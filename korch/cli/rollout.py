@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from korch.cli.base import cluster_options, examples, limit_option, namespace_option, run
+from korch.cli.base import cluster_options, examples, limit_option, namespace_option, run, timeout_option
 
 if TYPE_CHECKING:
     from korch.client.base import Client
     from korch.resources.workload import Deployment, ReplicaSet
-
-_timeout = click.option("--timeout", "timeout_s", type=click.IntRange(1), default=120, show_default=True, metavar="S")
 
 
 @click.group(epilog=examples("korch rollout status web", "korch rollout history web", "korch rollout undo web"))
@@ -90,7 +88,7 @@ def history(app: str, namespace: str) -> None:
 @rollout.command(epilog=examples("korch rollout undo web", "korch rollout undo web --to-revision 3"))
 @click.argument("app")
 @click.option("--to-revision", type=click.IntRange(1), metavar="N", help="Default: the last one that ran well.")
-@_timeout
+@timeout_option
 @namespace_option
 @limit_option
 @cluster_options()
@@ -117,7 +115,7 @@ def undo(app: str, to_revision: int | None, timeout_s: int, namespace: str, limi
 
 @rollout.command(epilog=examples("korch rollout restart web"))
 @click.argument("app")
-@_timeout
+@timeout_option
 @namespace_option
 @limit_option
 @cluster_options()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from korch.cli.base import cluster_options, examples, limit_option, namespace_option, run
+from korch.cli.base import cluster_options, examples, limit_option, namespace_option, run, timeout_option
 
 if TYPE_CHECKING:
     from korch.client.base import Client
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog=examples("korch scale web=5", "korch scale web=5 worker=2 --timeout 60"))
 @click.argument("sizes", nargs=-1, required=True, metavar="APP=N...")
-@click.option("--timeout", "timeout_s", type=click.IntRange(1), default=120, show_default=True, metavar="S")
+@timeout_option
 @click.option("--no-wait", is_flag=True, help="Record the wish only.")
 @namespace_option
 @limit_option

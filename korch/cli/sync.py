@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from korch.cli.base import cluster_options, examples, limit_option, run
+from korch.cli.base import cluster_options, examples, limit_option, run, timeout_option
 
 if TYPE_CHECKING:
     from korch.client.base import Client
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     epilog=examples("korch sync", "# also replace what stood on nodes that are gone", "korch sync --failover")
 )
 @click.option("--failover", is_flag=True, help="Replace the replicas of nodes that cannot be reached.")
-@click.option("--timeout", "timeout_s", type=click.IntRange(1), default=120, show_default=True, metavar="S")
+@timeout_option
 @limit_option
 @cluster_options()
 def sync(failover: bool, timeout_s: int, limit: str) -> None:

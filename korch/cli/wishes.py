@@ -15,9 +15,10 @@ from korch.cli.files import in_namespace, read_text
 from korch.client.base import Client
 from korch.client.declare import new_token
 from korch.errors import InvalidError, NotFoundError
+from korch.resources.annotations import AUTO_ROLLBACK
 from korch.resources.app import App, Health, parse_mount, parse_port
 from korch.resources.env_file import parse_env_file
-from korch.resources.expand import AUTO_ROLLBACK_ANNOTATION, expand
+from korch.resources.expand import expand
 from korch.resources.meta import Object
 from korch.resources.misc import Secret
 from korch.resources.names import dns_label_problem
@@ -44,13 +45,13 @@ class DeployOptions:
     selectors: tuple[str, ...]
     health: str | None
     registry_auth: str | None
-    timeout_s: int
-    settle_s: int
-    no_wait: bool
-    dry_run: bool
-    output: str | None
     namespace: str
     limit: str
+    timeout_s: int = 120
+    settle_s: int = 2
+    no_wait: bool = False
+    dry_run: bool = False
+    output: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,13 @@ class Wish:
     apps: tuple[tuple[App, str], ...] = ()
     manifests: tuple[Object, ...] = ()
     values: Mapping[str, str] | None = None
-    keep_replicas: bool = False  # nobody said how many: an app that stands keeps its number
 
     async def objects(self, client: Client) -> tuple[Object, ...]:
         """The objects, with what the cluster already has taken into account."""
-        known = (await client.list(Secret, self.options.namespace)).items
         found: list[Object] = []
         for app, where in self.apps:
-            meant = await self._with_old_replicas(client, app) if self.keep_replicas else app
+            known = (await client.list(Secret, app.namespace)).items
+            meant = await _with_old_replicas(client, app) if app.replicas is None else app
             found.extend(expand(meant, values=self.values, known=known, token=new_token(), where=where).objects)
         from korch.cli.registry_auth import with_registry_secrets
 
@@ -82,13 +82,6 @@ class Wish:
             found.extend(expand(app, values=self.values, token="new", where=where).objects)  # noqa: S106
         return tuple(self._marked(obj) for obj in (*found, *self.manifests))
 
-    async def _with_old_replicas(self, client: Client, app: App) -> App:
-        try:
-            old = await client.get(Deployment, app.name, self.options.namespace)
-        except NotFoundError:
-            return app
-        return app if old.spec.replicas is None else replace(app, replicas=old.spec.replicas)
-
     def _marked(self, obj: Object) -> Object:
         """What `korch deploy` adds to every deployment: settling time, deadline, going back by itself."""
         if not isinstance(obj, Deployment):
@@ -101,8 +94,17 @@ class Wish:
         )
         if self.options.replicas is not None:
             spec = struct(spec, replicas=self.options.replicas)
-        notes = {**obj.metadata.annotations, AUTO_ROLLBACK_ANNOTATION: "true"}
+        notes = {**obj.metadata.annotations, AUTO_ROLLBACK: "true"}
         return struct(obj, metadata=struct(obj.metadata, annotations=notes), spec=spec)
+
+
+async def _with_old_replicas(client: Client, app: App) -> App:
+    """The app with the number of replicas that it has now: nobody said another."""
+    try:
+        old = await client.get(Deployment, app.name, app.namespace)
+    except NotFoundError:
+        return app
+    return replace(app, replicas=old.spec.replicas)
 
 
 def read_wish(options: DeployOptions) -> Wish:
@@ -112,7 +114,7 @@ def read_wish(options: DeployOptions) -> Wish:
         if options.files:
             raise click.UsageError("give an image or -f, not both")
         app = _app_from_flags(options, App(name=_name_for(options), image=options.image))
-        return Wish(options, apps=((app, ""),), values=values, keep_replicas=options.replicas is None)
+        return Wish(options, apps=((app, ""),), values=values)
     return _wish_of_files(options, values)
 
 

@@ -51,7 +51,7 @@ class App:
     name: str
     image: str
     namespace: str = ""
-    replicas: int = 1
+    replicas: int | None = None  # None = as many as it has, else 1
     ports: tuple[Port, ...] = ()
     entrypoint: tuple[str, ...] = ()  # replaces the image's ENTRYPOINT
     command: tuple[str, ...] = ()  # replaces the image's CMD

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from korch.errors import InvalidError
+from korch.resources.annotations import AUTO_ROLLBACK
 from korch.resources.app import App, Health, Mount, Port
 from korch.resources.defaults import DEFAULT_NAMESPACE, with_defaults
 from korch.resources.kinds import DEPLOYMENT, SECRET
@@ -60,7 +61,6 @@ MANAGED_BY = {"app.kubernetes.io/managed-by": "korch"}
 SECRETS_OF_LABEL = "korch.dev/secrets-of"
 REGISTRY_OF_LABEL = "korch.dev/registry-of"  # on a Secret: the workload that it pulls images for
 REGISTRY_ANNOTATION = "korch.dev/registry"  # there: the registry's `host[:port]`
-AUTO_ROLLBACK_ANNOTATION = "korch.dev/auto-rollback"
 _LABELS = {
     "zone": "topology.kubernetes.io/zone",
     "region": "topology.kubernetes.io/region",
@@ -184,10 +184,10 @@ def _deployment(app: App, secret: str) -> Deployment:
             name=app.name,
             namespace=app.namespace,
             labels={APP_LABEL: app.name, **MANAGED_BY, **app.labels},
-            annotations={AUTO_ROLLBACK_ANNOTATION: "true", **app.annotations},
+            annotations={AUTO_ROLLBACK: "true", **app.annotations},
         ),
         spec=DeploymentSpec(
-            replicas=app.replicas,
+            replicas=1 if app.replicas is None else app.replicas,
             selector=selector,
             strategy=DeploymentStrategy(type="RollingUpdate", rolling_update=rolling)
             if app.update == "rolling"

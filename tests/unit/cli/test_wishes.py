@@ -1,0 +1,98 @@
+"""What `korch deploy` and `korch plan` wish for."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from korch.cli.deploy import deploy
+from korch.cli.plan import plan
+from korch.cli.wishes import DeployOptions, read_wish
+from korch.resources.expand import SECRETS_OF_LABEL
+from korch.resources.meta import Object
+from korch.resources.misc import Secret
+from korch.resources.workload import Deployment
+
+from .world import FakeClient, World, a_deployment
+
+NOTHING_GIVEN: dict[str, Any] = dict.fromkeys(("image", "name", "replicas", "cpu", "memory", "command", "health"))
+
+
+def options(**given: Any) -> DeployOptions:
+    lists = dict.fromkeys(("files", "ports", "env", "env_files", "volumes", "selectors"), ())
+    return DeployOptions(
+        **{**NOTHING_GIVEN, **lists, "registry_auth": None, "namespace": "default", "limit": "", **given}
+    )
+
+
+def wished(world: World, **given: Any) -> tuple[Object, ...]:
+    """What the wish of these options is on the world's cluster."""
+
+    async def ask() -> tuple[Object, ...]:
+        client = FakeClient(world, (await world.open_client(None)).store)  # type: ignore[arg-type]
+        try:
+            return await read_wish(options(**given)).objects(client)  # type: ignore[arg-type]
+        finally:
+            await client.close()
+
+    return asyncio.run(ask())
+
+
+def replicas(world: World, **given: Any) -> int | None:
+    (found,) = (obj for obj in wished(world, **given) if isinstance(obj, Deployment))
+    return found.spec.replicas
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> str:
+    file = tmp_path / "korch.yml"
+    file.write_text("name: web\nimage: web:1\n")
+    return str(file)
+
+
+def test_an_app_that_stands_keeps_its_number_of_replicas(world: World, app: str) -> None:
+    world.put(a_deployment("web", 3))
+    assert replicas(world, files=(app,)) == 3
+    assert replicas(world, image="web:2") == 3
+
+
+def test_a_number_that_is_given_wins(world: World, app: str) -> None:
+    world.put(a_deployment("web", 3))
+    assert replicas(world, files=(app,), replicas=5) == 5
+    Path(app).write_text("name: web\nimage: web:1\nreplicas: 2\n")
+    assert replicas(world, files=(app,)) == 2
+
+
+def test_a_new_app_has_one_replica(world: World, app: str) -> None:
+    assert replicas(world, files=(app,)) == 1
+    world.put(a_deployment("web", 3, namespace="other"))
+    assert replicas(world, files=(app,)) == 1
+    assert replicas(world, files=(app,), namespace="other") == 3
+
+
+def test_the_namespace_of_the_file_counts(world: World, app: str) -> None:
+    Path(app).write_text("name: web\nnamespace: other\nimage: web:1\n")
+    world.put(a_deployment("web", 4, namespace="other"))
+    assert replicas(world, files=(app,)) == 4
+
+
+def test_a_secret_that_did_not_change_keeps_its_name_in_every_namespace(
+    world: World, app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "t")
+    Path(app).write_text("name: web\nnamespace: other\nimage: web:1\nsecrets: [TOKEN]\n")
+
+    def secret() -> Secret:
+        (found,) = (obj for obj in wished(world, files=(app,)) if isinstance(obj, Secret))
+        assert SECRETS_OF_LABEL in found.metadata.labels
+        return found
+
+    first = secret()
+    world.put(first)
+    assert secret().metadata.name == first.metadata.name
+
+
+def test_plan_takes_every_option_that_says_what_to_run() -> None:
+    only_of_deploy = {"timeout_s", "settle_s", "no_wait", "dry_run", "output"}
+    assert {param.name for param in plan.params} == {param.name for param in deploy.params} - only_of_deploy

@@ -74,7 +74,7 @@ def _mark(phase: str, *, plain: bool = False) -> str:
     try:
         mark.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:
-        return {"✓": "+", "✗": "x", "…": "."}.get(mark, "-")
+        return {"✓": "+", "✗": "x", "…": "?", "·": "."}.get(mark, mark)
     colour = {"ready": "green", "failed": "red"}.get(phase)
     return click.style(mark, fg=colour) if colour and not plain else mark
 

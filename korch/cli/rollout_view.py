@@ -10,9 +10,12 @@ from korch.cli.edge import show_error
 from korch.cli.live import rollout_view
 from korch.client.base import Client, Outcome, Workload
 from korch.client.declare import Declared, check_ports, declare, pin_images, title
+from korch.errors import ConflictError, NotFoundError
 from korch.resources.meta import Object
 from korch.resources.pod import Pod
 from korch.resources.podstate import is_ready, main_status
+from korch.resources.templates import template_hash
+from korch.resources.workload import Deployment
 
 
 async def carry_out(client: Client, objects: Sequence[Object], timeout_s: int, *, wait: bool) -> bool:
@@ -34,7 +37,29 @@ async def carry_out(client: Client, objects: Sequence[Object], timeout_s: int, *
 async def follow(client: Client, declared: Sequence[Declared], timeout_s: int) -> bool:
     """Wait for declared workloads."""
     since = {found.workload: found.since for found in declared if found.workload is not None}
-    return await converge(client, list(since), since, timeout_s)
+    done = await converge(client, list(since), since, timeout_s)
+    overtaken = [error for found in declared if (error := await _overtaken(client, found.obj)) is not None]
+    for error in overtaken if done else []:
+        show_error(error)
+    return done and not overtaken
+
+
+async def _overtaken(client: Client, meant: Object) -> ConflictError | None:
+    """Set when another command changed the app while this one waited: what has come true is that wish, not this one."""
+    if not isinstance(meant, Deployment):
+        return None
+    name = meant.metadata.name
+    try:
+        now = await client.get(Deployment, name, meant.metadata.namespace)
+    except NotFoundError:
+        return ConflictError(f'"{name}": another command deleted it meanwhile')
+    same = now.metadata.uid == meant.metadata.uid
+    if same and template_hash(now.spec.template) == template_hash(meant.spec.template):
+        return None
+    return ConflictError(
+        f'"{name}": another command changed it meanwhile; what runs now is that newer wish, not this one',
+        hint=f"Look with `korch rollout history {name}`; deploy again if this one is the right one.",
+    )
 
 
 async def converge(client: Client, workloads: Sequence[Workload], since: dict[Workload, int], timeout_s: float) -> bool:

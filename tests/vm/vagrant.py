@@ -23,6 +23,7 @@ from korch.errors import KorchError, SetupError
 from korch.lab.machine import CLEAN_ENV, run, succeeds
 from tests.vm.cargo import write_sample_image
 from tests.vm.image import ROOT, Image, ensure_image, work_folder
+from tests.vm.machine import KERNEL_WORDS
 from tests.vm.transcript import StepFailedError, Transcript, finish
 
 OUTPUT = Path(__file__).with_name("last-vagrant-test.txt")
@@ -47,7 +48,7 @@ Vagrant.configure("2") do |config|
     machine.cpu_mode = "maximum"
     machine.kernel = "{folder}/vmlinuz"
     machine.initrd = "{folder}/initrd.img"
-    machine.cmd_line = "root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=off"
+    machine.cmd_line = "{words}"
     machine.storage_pool_name = "korch"
     machine.graphics_type = "none"
     machine.video_type = "none"
@@ -148,7 +149,7 @@ def _add_box(work: Path, image: Image) -> None:
             box.add(work / name, name)
     (work / "box.img").unlink()
     (work / "home").mkdir()
-    settings = SETTINGS.format(key=image.key, folder=image.folder)
+    settings = SETTINGS.format(key=image.key, folder=image.folder, words=KERNEL_WORDS)
     (work / "home/Vagrantfile").write_text(settings)
     add = ("vagrant", "box", "add", "--name", BOX, str(work / "korch.box"))
     run(*add, timeout_s=600, env=_environment(work))

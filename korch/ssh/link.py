@@ -10,7 +10,7 @@ from korch.ssh.pipes import BROKEN
 from korch.ssh.wire import WireChannel, WireTransport
 
 OPEN_TIMEOUT_S: Final = 10.0
-ASK_ALIVE_AFTER_S: Final = 10.0  # when ServerAliveInterval is not set
+ASK_ALIVE_AFTER_S: Final = 4.0  # when ServerAliveInterval is not set; lost after four times that
 
 
 class ChannelRefusedError(Exception):

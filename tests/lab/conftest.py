@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import testinfra
@@ -20,6 +21,9 @@ from korch.lab import machine
 from korch.lab.lab import Lab
 from korch.lab.record import OWNERS
 from korch.lab.spec import NodeSpec, node_specs
+
+if TYPE_CHECKING:
+    from tests.lab.faulty import Faulty
 
 HERE = Path(__file__).parent
 
@@ -98,6 +102,29 @@ def podman_lab(make_lab: Callable[..., Lab]) -> Lab:
 def bare_lab(make_lab: Callable[..., Lab]) -> Lab:
     """Nodes with busybox and the engine's command only: d1 with Docker, p1 with Podman."""
     return make_lab("bare", (NodeSpec("d1", busybox=True), NodeSpec("p1", engine="podman", busybox=True)))
+
+
+@pytest.fixture(scope="session")
+def mixed_lab(make_lab: Callable[..., Lab]) -> Lab:
+    """d1 and d2 with Docker, p1 and p2 with Podman: for faults, whose waiting then serves both engines."""
+    from tests.lab.faulty import SPECS
+
+    return make_lab("mixed", SPECS)
+
+
+@pytest.fixture
+def faulty(mixed_lab: Lab, tmp_path: Path) -> "Iterator[Faulty]":
+    """The four nodes, clean, with somebody else's container on each, which must be untouched at the end."""
+    from tests.lab.faulty import make_faulty
+
+    site = make_faulty(mixed_lab, tmp_path)
+    before = site.theirs()
+    try:
+        yield site
+    finally:
+        site.end_started()
+    site.mend()
+    assert site.theirs() == before
 
 
 @pytest.fixture

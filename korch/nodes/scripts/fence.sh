@@ -8,11 +8,16 @@ korch_read_epoch() {
     case $korch_have in '' | *[!0-9]*) korch_refuse 78 state "$korch_dir/epoch is damaged: it reads \"$korch_have\"" ;; esac
 }
 
-# korch_replace FILE TEXT: all of it or nothing, on disk before it counts.
-korch_replace() {
+# korch_put FILE TEXT: all of it or nothing, on disk before it counts; false when it cannot be written.
+korch_put() {
     printf '%s\n' "$2" >"$1.new.$$" && { sync "$1.new.$$" 2>/dev/null || sync; } && mv -f "$1.new.$$" "$1" && return
     rm -f "$1.new.$$"
-    korch_refuse 78 state "cannot write $1: is the disk full?"
+    return 1
+}
+
+# korch_replace FILE TEXT: the same, or the end.
+korch_replace() {
+    korch_put "$1" "$2" || korch_refuse 78 state "cannot write $1: is the disk full?"
 }
 
 # korch_enter EPOCH SHARED CLAIM: returns with the shared lock held, the claim ours and the epoch standing.
@@ -45,6 +50,7 @@ korch_claim() {
             chmod 644 "$korch_root/machine"
         }
         mkdir -p "$korch_dir" || korch_refuse 78 state "cannot write to $korch_root"
+        [ -f "$korch_dir/epoch" ] || korch_replace "$korch_dir/epoch" 0
         korch_replace "$korch_root/claims/$korch_cluster" "$2"
         chmod 644 "$korch_root/claims/$korch_cluster"
     fi
@@ -60,10 +66,14 @@ korch_claim_first() {
     korch_unlock
 }
 
-# korch_raise EPOCH: with the exclusive lock held.
+# korch_raise EPOCH: with the exclusive lock held. Where no new file can be written, the number is written into the block
+# that it has: what stands on a full disk can then still be ended.
 korch_raise() {
     korch_read_epoch
     [ "$korch_have" -le "$1" ] || korch_refuse 75 fenced "$korch_have"
-    [ "$korch_have" -lt "$1" ] && korch_replace "$korch_dir/epoch" "$1"
-    return 0
+    [ "$korch_have" -lt "$1" ] || return 0
+    korch_put "$korch_dir/epoch" "$1" 2>/dev/null && return
+    [ -s "$korch_dir/epoch" ] && printf '%s\n' "$1" | dd of="$korch_dir/epoch" conv=notrunc 2>/dev/null && sync
+    korch_read_epoch
+    [ "$korch_have" = "$1" ] || korch_refuse 78 state "cannot write $korch_dir/epoch: is the disk full?"
 }

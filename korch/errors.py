@@ -19,6 +19,12 @@ class KorchError(Exception):
         self.hint = hint
 
 
+def at(host: str, error: Exception) -> str:
+    """The message with the host before it, once."""
+    text = str(error)
+    return text if text.startswith(f"{host}: ") else f"{host}: {text}"
+
+
 class InvalidError(KorchError):
     """The input is wrong: nothing was done, and nothing will be until it changes."""
 

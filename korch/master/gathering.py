@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from korch.errors import FencedError, KorchError
+from korch.errors import FencedError, KorchError, at
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -27,4 +27,4 @@ async def each(items: Mapping[str, A], call: Callable[[str, A], Awaitable[T]]) -
 
 def failures(results: Mapping[str, T | KorchError]) -> tuple[str, ...]:
     """A sentence for each node that could not be worked with."""
-    return tuple(f"{name}: {found}" for name, found in sorted(results.items()) if isinstance(found, KorchError))
+    return tuple(at(name, found) for name, found in sorted(results.items()) if isinstance(found, KorchError))

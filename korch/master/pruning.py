@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from korch.client.base import Orphan, Pruned
-from korch.errors import FencedError, ForbiddenError, KorchError, NotFoundError
+from korch.errors import FencedError, ForbiddenError, KorchError, NotFoundError, at
 from korch.master.adopt import known_of, look
 from korch.master.adoption import orphans_of
 from korch.master.cluster import Cluster
@@ -140,7 +140,7 @@ class _Pruning:
         lines += [line for found in results.values() if not isinstance(found, KorchError) for line in found]
         if old := await self.objects.prune_tombstones():
             lines.append(f"{old} tombstone(s) of pods that ended long ago")
-        notes = [*failures(results), *(f"{name}: {error}" for name, error in sorted(self.fleet.problems.items()))]
+        notes = [*failures(results), *(at(name, error) for name, error in sorted(self.fleet.problems.items()))]
         return Pruned(tuple(lines), tuple(dict.fromkeys(notes)))
 
     async def _orphans(self, uids: frozenset[str]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from korch.engines.names import Identity
-from korch.errors import ForbiddenError, NotFoundError
+from korch.errors import ForbiddenError, NotFoundError, at
 from korch.master.cluster import Cluster
 from korch.master.fleet import Contact, Fleet
 from korch.master.gathering import each, failures
@@ -39,7 +39,7 @@ async def leave_nodes(cluster: Cluster, fleet: Fleet, *, force: bool) -> tuple[s
             f"containers of this cluster that its state does not know run on {_some(sorted(left))}",
             hint="Take them in (`korch adopt`), or remove them with the cluster: --force",
         )
-    notes = [f"{name}: {error}; what it holds of this cluster stays" for name, error in sorted(fleet.errors.items())]
+    notes = [f"{at(name, error)}; what it holds of this cluster stays" for name, error in sorted(fleet.errors.items())]
     for name, found in sorted(fleet.answering.items()):
         if name not in contacts:
             notes.append(f"{found.report.message}; what it holds of this cluster stays")

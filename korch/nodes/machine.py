@@ -92,6 +92,7 @@ class Machine:
         self._wanted = engine
         self._may_become = become is None
         self._known = engine is not None and become is not None  # else a look settles the user and the engine
+        self._assumed = False  # what is known is an earlier look's: it may be another user's
         self._settling = asyncio.Lock()
         self._courier = Courier(transport, cluster, shared=shared, become=become, engine=engine, state_root=state_root)
 
@@ -108,7 +109,7 @@ class Machine:
     def assume(self, engine: EngineName) -> None:
         """Take over what a look some minutes ago found, so that the first act need not wait for another look."""
         if not self._known:
-            self._known, self._courier.engine = True, engine
+            self._known, self._assumed, self._courier.engine = True, True, engine
 
     # Looking
 
@@ -127,16 +128,28 @@ class Machine:
         the engine or a foreign claim is a state of the report, not an error. `known`: the engine and what it `said`
         about itself lately, which is then not asked again.
         """
+        async with self._settling:
+            return await self._report(
+                previous_ticks, measure_cpu=measure_cpu, inventory=inventory, doctor=doctor, known=known
+            )
+
+    async def _report(
+        self,
+        previous_ticks: tuple[int, int] | None = None,
+        *,
+        measure_cpu: bool = False,
+        inventory: bool = True,
+        doctor: bool = False,
+        known: tuple[EngineName, str] | None = None,
+    ) -> NodeReport:
         found = await self._look(
             previous_ticks, measure_cpu=measure_cpu, inventory=inventory, doctor=doctor, known=known
         )
         if known is not None and found.engine.state != "Ready":
-            return await self.report(
-                previous_ticks=previous_ticks, measure_cpu=measure_cpu, inventory=inventory, doctor=doctor
-            )
+            return await self._report(previous_ticks, measure_cpu=measure_cpu, inventory=inventory, doctor=doctor)
         if found.engine.state == "NoPermission" and self._may_become and self._courier.become is None and found.uid:
             found = await self._look_with_sudo(found, previous_ticks, measure_cpu, inventory, doctor)
-        self._known = found.engine.state == "Ready"
+        self._known, self._assumed = found.engine.state == "Ready", False
         if self._known:
             self._courier.engine = found.engine.name
         return found
@@ -203,16 +216,18 @@ class Machine:
 
     async def _settled(self) -> EngineName:
         """The engine that answers, after a look if there was none. Raises what is wrong with it."""
-        async with self._settling:
-            if not self._known:
-                found = await self.report(inventory=False)
-                errors = {"NoPermission": NoPermissionError, "EngineMissing": EngineMissingError}
-                kind: type[HostRefusedError] = errors.get(found.engine.state, EngineDownError)
-                if found.engine.state != "Ready":
-                    text = f"{self.host}: {found.engine.message}"
-                    raise kind(text, host=self.host, hint=found.engine.hint)
+        if not self._known:
+            async with self._settling:
+                if not self._known:
+                    self._refuse(await self._report(inventory=False))
         assert self._courier.engine is not None
         return self._courier.engine
+
+    def _refuse(self, found: NodeReport) -> None:
+        errors = {"NoPermission": NoPermissionError, "EngineMissing": EngineMissingError}
+        kind: type[HostRefusedError] = errors.get(found.engine.state, EngineDownError)
+        if found.engine.state != "Ready":
+            raise kind(f"{self.host}: {found.engine.message}", host=self.host, hint=found.engine.hint)
 
     # Belonging
 
@@ -245,6 +260,16 @@ class Machine:
 
     async def _image(self, image: str, auth: bytes | None, policy: str, timeout_s: float) -> ImageInfo:
         check_reference(image)
+        assumed = self._assumed
+        try:
+            return await self._image_once(image, auth, policy, timeout_s)
+        except HostRefusedError:
+            if not assumed:
+                raise
+        self._known = self._known and not self._assumed  # what was assumed is wrong: look, then try once more
+        return await self._image_once(image, auth, policy, timeout_s)
+
+    async def _image_once(self, image: str, auth: bytes | None, policy: str, timeout_s: float) -> ImageInfo:
         engine = await self._settled()
         answer = await self._courier.ask(
             "image",

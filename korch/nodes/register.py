@@ -48,10 +48,10 @@ def noted(node: Node, report: NodeReport, now: float) -> Node:
     notes = dict(node.metadata.annotations)
     if report.machine_token:
         notes[CLAIM_TOKEN] = report.machine_token
-    if report.full and report.engine.said:
+    if report.full and report.engine.said and report.uid == 0:  # others may need sudo, which a look finds out
         since = now // (KNOWN_FOR_S / 2) * (KNOWN_FOR_S / 2)  # rounded, so that looks in a row write nothing
         notes[ENGINE_SAID] = f"{report.engine.name} {since:.0f} {report.engine.said}"
-    elif report.engine.state != "Ready":
+    elif report.engine.state != "Ready" or report.uid:
         notes.pop(ENGINE_SAID, None)
     return replace(node, metadata=replace(node.metadata, annotations=notes))
 

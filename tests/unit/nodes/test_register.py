@@ -100,6 +100,12 @@ def test_an_engine_is_asked_again_after_some_minutes() -> None:
     assert ENGINE_SAID not in noted(node, down, 10_002.0).metadata.annotations
 
 
+def test_what_the_engine_told_a_user_who_may_need_sudo_is_asked_again() -> None:
+    node = noted(new_node(HOST), report(), 10_000.0)
+    assert ENGINE_SAID in node.metadata.annotations
+    assert ENGINE_SAID not in noted(node, report(uid=1000, sudo=True), 10_001.0).metadata.annotations
+
+
 @pytest.mark.parametrize(
     ("error", "status", "reason"),
     [

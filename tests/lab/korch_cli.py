@@ -109,7 +109,7 @@ class Korch:
         for text in says:
             assert text in run.err, f"{text!r} is missing in\n{run}"
         if status not in (0, 2):
-            assert run.err.count("Error: ") == 1, run
+            assert len(re.findall(r"^Error: ", run.err, re.MULTILINE)) == 1, run
             assert "Hint: " in run.err, run
         return run
 
@@ -265,6 +265,16 @@ class Site:
     def shell(self, node: str, script: str, *words: str, check: bool = True) -> str:
         """Standard output of a root shell in the node, without SSH."""
         return self.lab.exec_in(node, ("sh", "-c", script, "sh", *words), check=check).stdout
+
+    def clear(self) -> None:
+        """Delete every app, and see that nothing of korch's is left on any node."""
+        apps = [item["metadata"] for item in self.korch.objects("deploy", "-A")]
+        for space in sorted({meta["namespace"] for meta in apps}):
+            self.korch("delete", "-n", space, *(meta["name"] for meta in apps if meta["namespace"] == space))
+        assert self.containers() == []
+        assert self.each_node(lambda node: self.shell(node, "ls /var/lib/korch/*/wishes 2>/dev/null", check=False)) == [
+            "" for _ in self.nodes
+        ]
 
     def traces(self, app: str) -> list[str]:
         """Everything on the nodes that still speaks of an app: containers, stored wishes."""

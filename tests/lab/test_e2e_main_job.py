@@ -28,11 +28,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     made = make_site(wiped(lab), tmp_path_factory.mktemp("main-job"))
     before = made.foreign()
     yield made
-    apps = [item["metadata"]["name"] for item in made.korch.objects("deploy")]
-    if apps:
-        made.korch("delete", *apps)
-    assert made.containers() == []
-    assert made.each_node(lambda node: made.shell(node, "ls /var/lib/korch/*/wishes")) == ["", "", ""]
+    made.clear()
     assert made.foreign() == before
 
 

@@ -41,7 +41,7 @@ class NodeSeen:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One step of a rollout. `phase`: scheduled, pulling, starting, running, ready, failed, stopping, gone."""
+    """One step of a rollout. `phase`: scheduled, pulling, starting, running, ready, failed, lost, stopping, gone."""
 
     workload: Workload
     pod: str

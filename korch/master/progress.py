@@ -11,6 +11,8 @@ from korch.resources.podstate import is_ready, main_status, unschedulable, workl
 
 def phase_of(pod: Pod) -> tuple[str, str]:
     """(phase, message) of `Progress` for a pod."""
+    if pod.status.reason == "NodeLost":
+        return "lost", ""
     if pod.metadata.deletion_timestamp is not None:
         return "stopping", ""
     if not pod.spec.node_name:

@@ -6,14 +6,18 @@ import sys
 
 import pytest
 from msgspec.structs import replace
+from rich.console import Console
+from rich.live import Live
 
-from korch.cli.live import Lines
+from korch.cli.live import Board, Lines, rows_that_fit
 from korch.cli.rollout_view import follow
-from korch.client.base import Outcome, Progress
+from korch.client.base import Outcome, Progress, Workload
 from korch.client.declare import Declared
 from korch.resources.workload import Deployment
 
 from .world import FakeClient, World, a_deployment
+
+WEB = Workload("default", "web")
 
 
 class Waiting(FakeClient):
@@ -71,7 +75,42 @@ def test_marks_differ_in_every_encoding(monkeypatch: pytest.MonkeyPatch, encodin
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
     phases = ("ready", "failed", "waiting", "gone", "pulling")
     for phase in phases:
-        Lines().show(Progress("web", "p", "n1", phase, ""))  # type: ignore[arg-type]
+        Lines().show(Progress(WEB, "p", "n1", phase))
     sys.stdout.flush()
     marks = [line.split()[0] for line in raw.getvalue().decode(encoding).splitlines()]
     assert len(set(marks)) == len(phases)
+
+
+def drawn(phases: list[str], *, height: int, encoding: str = "utf-8") -> str:
+    """What a terminal shows after one step of each phase."""
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding)
+    console = Console(file=file, width=80, height=height, force_terminal=True, highlight=False, color_system=None)
+    with Live(console=console, auto_refresh=False) as live:
+        board = Board(live)
+        for number, phase in enumerate(phases):
+            board.show(Progress(WEB, f"p{number}", "n1", phase, "[bold]why" if phase == "failed" else ""))
+        live.refresh()
+    file.flush()
+    return raw.getvalue().decode(encoding)
+
+
+def test_a_terminal_shows_one_row_a_replica() -> None:
+    text = drawn(["pulling", "ready", "failed"], height=20)
+    for words in ("·  p0  n1  pulling", "✓  p1  n1  ready", "✗  p2  n1  failed   [bold]why"):
+        assert words in text
+
+
+def test_an_ascii_terminal_gets_ascii_marks() -> None:
+    assert "+  p0  n1  ready" in drawn(["ready"], height=20, encoding="ascii")
+
+
+def test_a_low_terminal_shows_the_replicas_at_work() -> None:
+    steps = [Progress(WEB, f"p{number}", "n1", "ready") for number in range(8)]
+    steps += [Progress(WEB, f"p{number}", "n1", "pulling") for number in range(8, 11)]
+    shown, others = rows_that_fit(steps, 6)
+    assert [step.pod for step in shown] == ["p0", "p1", "p8", "p9", "p10"]
+    assert others == "and 6 more: 6 ready"
+    assert rows_that_fit(steps, 11) == (steps, "")
+    assert len(rows_that_fit(steps, -2)[0]) == 1
+    assert "p10" in drawn(["ready"] * 10 + ["pulling"], height=9)

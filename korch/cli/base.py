@@ -175,6 +175,8 @@ def run_async(action: Callable[[], Awaitable[T]], *, endless: bool = False) -> T
         return asyncio.run(_cancelled_by_signals(action))
     except KeyboardInterrupt:
         if endless:
+            if sys.stderr.isatty():
+                click.echo(err=True)  # the terminal has printed ^C
             raise SystemExit(130) from None
         raise
 

@@ -81,7 +81,7 @@ def _print(rows: Sequence[Row], *, wide: bool) -> None:
         from rich.console import Console
 
         console = Console(highlight=False)
-        console.print(rich_view(rows, console, wide=wide))
+        console.print(rich_view(rows, console, wide=wide), crop=False)
         return
     from korch.cli.nodes_view import plain, troubles
 
@@ -129,17 +129,25 @@ _DENSITIES = (
 
 
 def rich_view(rows: Sequence[Row], console: Console, *, wide: bool = False) -> RenderableType:
-    """The widest table that fits, and below it what is wrong and what helps. Bars are ASCII where the terminal is."""
+    """The widest table that fits, and below it what is wrong and what helps. Bars are ASCII where the terminal is.
+
+    A wide table that fits in no way is plain lines, which the terminal wraps: nothing is cut off.
+    """
     from rich.console import Group
     from rich.text import Text
 
-    from korch.cli.nodes_view import troubles
+    from korch.cli.nodes_view import plain, troubles
 
     fancy = console.encoding.lower().startswith("utf")
+    grid: RenderableType
     for density in _DENSITIES:
         grid = _grid(rows, density, fancy=fancy, wide=wide)
-        if wide or console.measure(grid, options=console.options.update_width(9999)).maximum <= console.width:
+        if console.measure(grid, options=console.options.update_width(9999)).maximum <= console.width:
             break
+    else:
+        if wide:
+            lines = plain(rows, wide=True)
+            grid = Text(lines if fancy else lines.replace("–", "-"), no_wrap=True, overflow="ignore")
     found = troubles(rows, arrow="→" if fancy else "->")
     return Group(grid, *(Text(line, style="dim" if line.startswith("  ") else "") for line in found))
 

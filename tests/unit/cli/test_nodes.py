@@ -105,10 +105,10 @@ def test_hostile_words_of_a_host_cannot_move_the_cursor() -> None:
 # --- on a terminal ---
 
 
-def _drawn(rows: tuple[Row, ...], width: int, *, encoding: str = "utf-8", **options: object) -> str:
+def _drawn(rows: tuple[Row, ...], width: int, *, encoding: str = "utf-8", wide: bool = False, **options: object) -> str:
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(file=file, width=width, force_terminal=True, highlight=False, legacy_windows=False, **options)  # type: ignore[arg-type]
-    console.print(rich_view(rows, console))
+    console.print(rich_view(rows, console, wide=wide), crop=False)
     file.flush()
     return file.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined, no-any-return]
 
@@ -133,6 +133,15 @@ def test_wider_terminals_show_more(rows: tuple[Row, ...]) -> None:
     assert "20.10.24" not in _drawn(rows, 80)
     assert "█" in _drawn(rows, 80)
     assert "█" not in _drawn(rows, 65)
+
+
+def test_a_wide_table_is_never_cut(rows: tuple[Row, ...]) -> None:
+    text = ANSI.sub("", _drawn(rows, 80, wide=True))
+    assert "…" not in text
+    for word in ("NODE", "n1", "Debian GNU/Linux 12", "6.1.0", "LABELS"):
+        assert word in text
+    assert max(map(len, text.splitlines())) > 80  # the terminal wraps them
+    assert "█" in ANSI.sub("", _drawn(rows, 300, wide=True))
 
 
 def test_an_ascii_terminal_gets_ascii(rows: tuple[Row, ...]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from korch.cli.output import age
+from korch.cli.output import age, headline
 from korch.resources.meta import LabelSelector, Object
 from korch.resources.misc import Event, Lease, Namespace, Secret
 from korch.resources.node import Node, NodeLoad
@@ -83,8 +83,9 @@ def _is_ready(pod: Pod) -> bool:
 
 
 def ready_count(pod: Pod) -> str:
-    """`1/2`: containers that are ready, of how many."""
-    return f"{sum(s.ready for s in pod.status.container_statuses)}/{len(pod.spec.containers)}"
+    """`1/2`: containers that are ready, of how many; none is on a node that is lost."""
+    lost = pod.status.reason == "NodeLost"
+    return f"{0 if lost else sum(s.ready for s in pod.status.container_statuses)}/{len(pod.spec.containers)}"
 
 
 def pod_restarts(pod: Pod, now: float) -> str:
@@ -267,7 +268,7 @@ def _event(event: Event, now: float) -> tuple[object, ...]:
         event.type,
         event.reason,
         event_subject(event),
-        event.message.strip(),
+        headline(event.message),
         event.source.component or NONE,
         age(event.first_timestamp, now),
         event.count,

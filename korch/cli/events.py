@@ -52,7 +52,7 @@ def events(
         from korch.resources.misc import Event
 
         listing = await client.list(Event, scope)
-        found = sorted(filter(wanted, listing.items), key=event_time)
+        found = sorted(filter(wanted, listing.items), key=lambda event: (event_time(event), _written(event)))
         if output in ("json", "yaml"):
             from korch.cli.output import render_objects
 
@@ -70,6 +70,12 @@ def events(
                     printer([change.object])
 
     run(show, need_inventory=False, endless=watch)
+
+
+def _written(event: Event) -> int:
+    """The store's revision: tells the order of what happened within one second."""
+    version = event.metadata.resource_version
+    return int(version) if version.isdigit() else 0
 
 
 def _filter(subject: str | None, types: str | None) -> Callable[[Event], bool]:

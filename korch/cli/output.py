@@ -26,6 +26,21 @@ def clean(text: str, *, keep_newlines: bool = False) -> str:
     return pattern.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
+def headline(text: str) -> str:
+    """The first line, and a sign when there is more."""
+    first, *more = text.strip().splitlines() or [""]
+    return f"{first} ..." if more else first
+
+
+def hanging_table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
+    """As `table`, with the further lines of a last cell below its first one."""
+    split: list[Sequence[object]] = []
+    for *cells, last in rows:
+        first, *more = str(last).strip().splitlines() or [""]
+        split += [(*cells, first), *((*("" for _ in cells), line) for line in more)]
+    return table(split, headers)
+
+
 def table(rows: Iterable[Sequence[object]], headers: Sequence[str], *, widths: list[int] | None = None) -> str:
     """Left-aligned columns, three spaces apart, no trailing blanks; "" without rows. Cells are cleaned.
 

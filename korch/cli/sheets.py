@@ -17,7 +17,7 @@ from korch.cli.columns import (
     percent,
     pod_status,
 )
-from korch.cli.output import age, table
+from korch.cli.output import age, hanging_table, table
 from korch.cli.sheet import Block, Part
 from korch.resources.annotations import DECISION
 from korch.resources.kinds import kind_of
@@ -60,7 +60,7 @@ def events_block(events: Sequence[Event], now: float) -> object:
     if not events:
         return NONE
     rows = [(e.type, e.reason, event_age(e, now), e.source.component, e.message.strip()) for e in events]
-    return Block(table(rows, ("TYPE", "REASON", "AGE", "FROM", "MESSAGE")))
+    return Block(hanging_table(rows, ("TYPE", "REASON", "AGE", "FROM", "MESSAGE")))
 
 
 # --- parts that several kinds have ---
@@ -93,7 +93,7 @@ def _conditions(conditions: Iterable[Condition], now: float) -> object:
         (c.type, c.status, age(c.last_transition_time, now) if c.last_transition_time else "", c.reason, c.message)
         for c in conditions
     ]
-    return Block(table(rows, ("TYPE", "STATUS", "SINCE", "REASON", "MESSAGE"))) if rows else NONE
+    return Block(hanging_table(rows, ("TYPE", "STATUS", "SINCE", "REASON", "MESSAGE"))) if rows else NONE
 
 
 def _probe(probe: Probe) -> str:

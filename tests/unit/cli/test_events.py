@@ -56,6 +56,11 @@ def test_events_of_a_deployment_include_what_it_owns_and_nothing_of_a_namesake(e
     ]
 
 
+def test_events_of_one_second_come_in_the_order_of_their_writing(world: World) -> None:
+    world.put(_event("Pod", "z", seconds=5), _event("Pod", "a", seconds=5))
+    assert _objects(world.run("events").stdout) == ["pod/z", "pod/a"]
+
+
 def test_events_of_a_pod(events: World) -> None:
     assert len(_objects(events.run("events", "--for", "pod/web-bcdfghjklm-x2x9k").stdout)) == 1
 

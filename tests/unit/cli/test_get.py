@@ -8,7 +8,7 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
-from korch.cli.columns import node_state, pod_ports, pod_restarts, pod_status
+from korch.cli.columns import node_state, pod_ports, pod_restarts, pod_status, ready_count
 from korch.errors import InvalidError, NotFoundError
 from korch.resources.meta import Condition, ObjectMeta, ObjectReference
 from korch.resources.misc import Event, EventSource, Namespace, Secret
@@ -104,6 +104,12 @@ def test_restarts_say_when_the_last_one_was() -> None:
     pod = a_pod("p", status=PodStatus(phase="Running", container_statuses=(status,)))
     assert pod_restarts(pod, 1767225600 + 300) == "3 (5m ago)"
     assert pod_restarts(a_pod("q"), 0) == "0"
+
+
+def test_nothing_is_ready_on_a_lost_node() -> None:
+    pod = a_pod("p")
+    assert ready_count(pod) == "1/1"
+    assert ready_count(replace(pod, status=replace(pod.status, reason="NodeLost"))) == "0/1"
 
 
 def test_ports_are_published_on_the_node_address() -> None:
@@ -216,7 +222,7 @@ def test_every_kind_has_a_table(world: World) -> None:
     )
     secret = Secret(metadata=meta("s"), type="Opaque", data={"a": "eA=="})
     world.put(event, secret, a_load("n1"), a_set("web-1", "web"), Namespace(metadata=ObjectMeta(name="team")))
-    assert "11m         Normal   Pulled   pod/web-1   image\\nis there" in world.run("get", "events").stdout
+    assert "11m         Normal   Pulled   pod/web-1   image ..." in world.run("get", "events").stdout
     assert world.run("get", "secrets").stdout.splitlines()[1].split() == ["s", "Opaque", "1", "11m"]
     assert world.run("get", "nodeloads").stdout.splitlines()[1].split()[:5] == ["n1", "25%", "50%", "25%", "0.50/2"]
     assert world.run("get", "rs").stdout.splitlines()[1].split() == ["web-1", "1", "0", "0", "11m"]

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from korch.cli.output import clean, dump, format_age, render_objects, table, to_yaml
+from korch.cli.output import clean, dump, format_age, hanging_table, headline, render_objects, table, to_yaml
 from korch.cli.sheet import Block, Part, render
 
 from .world import a_deployment, a_pod
@@ -47,6 +47,17 @@ def test_an_age_is_short_and_has_no_zero_part(seconds: int) -> None:
 
 def test_table_aligns_and_leaves_no_blanks_at_the_end() -> None:
     assert table([("a", ""), ("long-name", "x")], ("NAME", "B")) == "NAME        B\na\nlong-name   x"
+
+
+def test_further_lines_of_the_last_cell_hang_below_it() -> None:
+    text = hanging_table([("Warning", "it failed\n  why\x1b"), ("Normal", "")], ("TYPE", "MESSAGE"))
+    assert text.splitlines() == ["TYPE      MESSAGE", "Warning   it failed", "            why\\x1b", "Normal"]
+
+
+def test_a_headline_says_that_there_is_more() -> None:
+    assert headline("it failed\nlast log lines:\n...") == "it failed ..."
+    assert headline(" one line \n") == "one line"
+    assert headline("") == ""
 
 
 def test_an_empty_table_is_nothing() -> None:

@@ -152,7 +152,10 @@ class NodeReport:
                 return self.engine.hint
 
 
-CLAIMED_HINT = "Use that cluster, remove the node there (`korch node rm`), or set korch_shared: true for the host."
+CLAIMED_HINT = (
+    "Use that cluster (`korch adopt` if its state was lost), remove the node there (`korch node rm`),"
+    " or set korch_shared: true for the host."
+)
 
 
 def claimed_message(host: str, claim: Claim) -> str:

@@ -19,7 +19,7 @@ class Identity:
     pod: str
     uid: str  # of the pod
     container: str
-    owner: str = ""  # "ReplicaSet/web-5d9c"
+    owner: str = ""  # the workload that it is a replica of, such as "web"
     generation: int = 0
     spec_hash: str = ""
 

@@ -310,8 +310,10 @@ async def _readiness(contact: Contact, pod: Pod, seen: ObservedContainer) -> Rea
     probe = pod.spec.containers[0].readiness_probe
     if probe is None:
         return Readiness(passing=True)
-    problem = await run_probe(contact.machine, pod, seen, probe) if seen.state == "running" else "it does not run"
-    return Readiness(passing=not problem, message=problem)
+    if seen.state != "running":
+        return Readiness(message="it does not run")
+    verdict = await run_probe(contact.machine, pod, seen, probe)
+    return Readiness(passing=not verdict.problem, message=verdict.problem)
 
 
 def _wish_of(newer: Deployment) -> Callable[[Deployment], Deployment]:

@@ -59,6 +59,7 @@ class Fleet:
         self._transports: dict[str, Transport] = {}
         self._machines: dict[str, Machine] = {}
         self._contacts: dict[str, Contact] = {}
+        self._lost: dict[str, Contact] = {}  # the last look at nodes that went away in this run
         self._arrivals: list[asyncio.Queue[str]] = []
         self._history = LoadHistory(cluster.settings.cluster_dir / "load.db")
         self.errors: dict[str, KorchError] = {}
@@ -83,7 +84,7 @@ class Fleet:
     def problems(self) -> dict[str, KorchError]:
         """Why each node that cannot be worked with cannot: not reached, or no engine to work with."""
         refused = {
-            name: HostRefusedError(f"{name}: {found.report.message}", host=name, hint=found.report.hint)
+            name: HostRefusedError(found.report.message, host=name, hint=found.report.hint)
             for name, found in self._contacts.items()
             if found.report.state not in _USABLE
         }
@@ -132,12 +133,20 @@ class Fleet:
         self._cluster = cluster
         self._machines.clear()
         self._contacts.clear()
+        self._lost.clear()
         self.errors.clear()
 
     def mark_lost(self, node: str, error: KorchError) -> None:
         """A node that was reached in this run went away."""
-        self._contacts.pop(node, None)
+        if node in self._contacts:
+            self._lost[node] = self._contacts.pop(node)
         self.errors[node] = error
+
+    def mark_found(self, node: str) -> None:
+        """A lost node answers again, as it was when it went away."""
+        if node in self._lost:
+            self._contacts[node] = self._lost.pop(node)
+            self.errors.pop(node, None)
 
     async def contacts(self, *, claim: bool) -> dict[str, Contact]:
         """Every host that can be worked with, looked at at least once; `claim` marks them as this cluster's."""
@@ -241,6 +250,7 @@ class Fleet:
             node = await self._created(new_node(host))
         elif declared_node(host, node) != node:
             node = await objects.modify(Node, name, "", lambda old: declared_node(host, old))
+        self._lost.pop(name, None)
         if isinstance(found, KorchError):
             self._contacts.pop(name, None)
             self.errors[name] = found

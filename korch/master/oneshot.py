@@ -71,6 +71,7 @@ class OneShot:
             note={"doing": ", ".join(map(str, workloads))},
         )
         self._reporter = Reporter(on_progress)
+        self._keeping: dict[str, Keeper] = {}
         self._dead: dict[str, KorchError] = {}
         self._changed = asyncio.Event()
         self._orphans = self._held_back = 0
@@ -139,7 +140,7 @@ class OneShot:
         self._orphans = self._held_back = 0
         async with background() as group:
             await view.start(group)
-            keepers = self._keepers(view, contacts)
+            self._keeping = keepers = self._keepers(view, contacts)
             self._count_absent(view, keepers)
             await asyncio.gather(*(keeper.take_stock() for keeper in keepers.values()))
             self._start_controllers(view, keepers, group)
@@ -159,7 +160,7 @@ class OneShot:
                 address=contact.address,
                 epoch=self._epoch,
                 mine=self._scope.has,
-                on_lost=self._node_lost,
+                on_contact=self._contact,
             )
             keeper.adopt(contact.report.containers, contact.images)
             found[name] = keeper
@@ -172,14 +173,21 @@ class OneShot:
             if node and node not in keepers and node not in self._dead and self._scope.has(pod):
                 self._dead[node] = HostUnreachableError(f"{node} is not in the inventory any more", host=node)
 
-    def _node_lost(self, node: str, error: KorchError) -> None:
-        if node not in self._dead:
-            self._dead[node] = error
+    def _contact(self, node: str, error: KorchError | None) -> None:
+        """A node went away, or is back."""
+        if error is not None:
             self._fleet.mark_lost(node, error)
-            self._changed.set()
+        else:
+            self._fleet.mark_found(node)
+        self._changed.set()
+
+    def _silent(self) -> dict[str, KorchError]:
+        """Nodes that cannot be worked with now, and why."""
+        lost = {name: keeper.given_up for name, keeper in self._keeping.items() if keeper.given_up is not None}
+        return self._dead | lost
 
     def _allowed(self) -> frozenset[str]:
-        return self._fleet.placeable - frozenset(self._dead)
+        return self._fleet.placeable - self._silent().keys()
 
     def _start_controllers(self, view: View, keepers: dict[str, Keeper], group: asyncio.TaskGroup) -> None:
         clock = self._cluster.clock
@@ -281,7 +289,7 @@ class OneShot:
         return tuple(pod for pod in view.all(Pod, workload.namespace) if workload_name(pod) == workload.name)
 
     def _standings(self, view: View) -> tuple[Standing, ...]:
-        now, dead = self._cluster.clock.now(), frozenset(self._dead)
+        now, dead = self._cluster.clock.now(), frozenset(self._silent())
         return tuple(
             standing(
                 view.find(Deployment, workload.name, workload.namespace),
@@ -296,16 +304,17 @@ class OneShot:
 
     def _ownerless(self, view: View, workload: Workload) -> bool:
         """Whether something is left whose owner is gone; what stands on nodes that cannot be reached does not count."""
+        silent = self._silent()
         there: set[str] = {obj.metadata.uid for type_ in (Deployment, ReplicaSet) for obj in view.all(type_)}
         sets = [found for found in view.all(ReplicaSet, workload.namespace) if workload_name(found) == workload.name]
-        pods = [pod for pod in self._pods(view, workload) if pod.spec.node_name not in self._dead]
+        pods = [pod for pod in self._pods(view, workload) if pod.spec.node_name not in silent]
         owners = [ref.uid for obj in (*sets, *pods) for ref in obj.metadata.owner_references if ref.controller]
         return any(uid not in there for uid in owners)
 
     def _outcomes(
         self, view: View, standings: Sequence[Standing], *, late_s: float | None = None
     ) -> tuple[Outcome, ...]:
-        notes = [f"{name}: {error}" for name, error in sorted(self._dead.items())]
+        notes = [_about(name, error) for name, error in sorted(self._silent().items())]
         if self._orphans:
             notes.append(f"{self._orphans} container(s) of this cluster are unknown to its state: see `korch adopt`")
         if self._held_back:
@@ -323,6 +332,10 @@ class OneShot:
                 Outcome(workload, changed=self._reporter.changed(workload), pods=pods, error=error, notes=tuple(notes))
             )
         return tuple(outcomes)
+
+
+def _about(node: str, error: KorchError) -> str:
+    return str(error) if str(error).startswith(node) else f"{node}: {error}"
 
 
 def _next_step(workload: Workload, found: Standing) -> str:

@@ -15,10 +15,11 @@ def plan_pod(pod: Pod, seen: ObservedContainer | None) -> Step:
     """The next step for a pod of this node.
 
     "start": make its container; "again": start the one that ended (`docker kill` leaves it Exited); "remove": end it
-    and the pod; "watch": run its checks; "none": it has ended, or the engine is at it.
+    and the pod; "watch": run its checks; "none": it has ended (finalizers may still hold it), or the engine is at it.
     """
     if pod.metadata.deletion_timestamp is not None:
-        return "remove"
+        ended = pod.metadata.deletion_grace_period_seconds == 0 and bool(pod.metadata.finalizers)
+        return "none" if ended and seen is None else "remove"
     if pod.status.phase in {"Succeeded", "Failed"}:
         return "none"
     if seen is None:

@@ -17,7 +17,7 @@ from korch.resources.pod import (
     PodIP,
     PodStatus,
 )
-from korch.resources.podstate import LAST_LOG, main_status, ready_for_s, with_condition
+from korch.resources.podstate import LAST_LOG, is_ready, main_status, ready_for_s, with_condition
 from korch.resources.times import rfc3339, rfc3339_micro
 
 MESSAGE_LIMIT = 4096  # bytes of a kept message; Kubernetes' limit for termination messages
@@ -87,6 +87,25 @@ def observed_status(
     return replace(new, conditions=_noted(conditions, now, settle_s) if ready else conditions)
 
 
+def was_ready(pod: Pod, seen: ObservedContainer) -> bool:
+    """Whether the pod was on record as ready with this very run of its container."""
+    status = main_status(pod)
+    same = status is not None and status.container_id == seen.id and status.restart_count >= seen.restart_count
+    return same and is_ready(pod)
+
+
+def got_worse(pod: Pod, status: PodStatus) -> bool:
+    """The container died, is dying again and again, or its checks failed for good since the last report."""
+    old, new = main_status(pod), status.container_statuses[0]
+    if new.state.terminated is not None and (old is None or old.state.terminated is None):
+        return True
+    if new.restart_count > (old.restart_count if old else 0):
+        return True
+    reasons = {found.reason for found in status.conditions if found.type == "Ready"}
+    before = {found.reason for found in pod.status.conditions if found.type == "Ready"}
+    return "ProbeFailed" in reasons and "ProbeFailed" not in before
+
+
 def _restarted(old: ContainerStatus, new: ContainerStatus) -> bool:
     """Whether the container ended and was started since it was last reported as running."""
     if old.state.running is None or new.state.running is None:
@@ -107,10 +126,12 @@ def waiting_status(pod: Pod, reason: str, message: str, *, now: float, host_ip: 
     """The status of a pod whose container does not stand (yet), and why."""
     old = main_status(pod)
     container = pod.spec.containers[0]
+    old = old or ContainerStatus(name=container.name, image=container.image)
     status = replace(
-        old or ContainerStatus(name=container.name, image=container.image),
+        old,
         ready=False,
         state=ContainerState(waiting=ContainerStateWaiting(reason=reason, message=message[:MESSAGE_LIMIT])),
+        last_state=old.state if old.state.terminated is not None else old.last_state,
     )
     not_ready = Condition(type="Ready", status="False", reason=reason, message=message[:MESSAGE_LIMIT])
     conditions = with_condition(pod.status.conditions, not_ready, rfc3339(now))

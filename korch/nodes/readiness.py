@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from korch.engines.observed import ObservedContainer
 from korch.errors import CommandTimeoutError, KorchError
@@ -10,7 +11,21 @@ from korch.nodes.machine import Machine
 from korch.resources.pod import HTTPGetAction, Pod, Probe
 from korch.ssh.base import Tunnel
 
-ANSWER_LIMIT = 512  # bytes of an answer that a message may show
+ANSWER_LIMIT = 512  # bytes of an answer's body that a message may show
+HEAD_LIMIT = 64 * 1024  # bytes of an answer's head; what sends more is no HTTP server
+BODY_WAIT_S = 0.2  # for what a failing server says about it
+STATUS_TIMED_OUT = 124  # of a program that its deadline on the node ended
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one check found: "" or a problem, in words for people.
+
+    `silent`: nothing answered in time, which may be the fault of the connection to the node as well.
+    """
+
+    problem: str = ""
+    silent: bool = False
 
 
 def probe_port(pod: Pod, port: int | str) -> int:
@@ -21,43 +36,49 @@ def probe_port(pod: Pod, port: int | str) -> int:
     return named.get(port) or int(port)
 
 
-async def run_probe(machine: Machine, pod: Pod, seen: ObservedContainer, probe: Probe) -> str:
-    """One try: "" when it passes, else what was seen, in words for people."""
+async def run_probe(machine: Machine, pod: Pod, seen: ObservedContainer, probe: Probe) -> Verdict:
+    """One try. Raises `KorchError` when the node could not be asked, which says nothing about the container."""
     timeout_s = float(probe.timeout_seconds or 1)
     try:
         if probe.exec is not None:
             return await _exec(machine, seen, probe.exec.command, timeout_s)
         async with asyncio.timeout(timeout_s):
             if probe.http_get is not None:
-                return await _http(machine, pod, seen, probe.http_get)
+                return Verdict(await _http(machine, pod, seen, probe.http_get))
             if probe.tcp_socket is not None:
                 tunnel = await _reach(machine, seen, probe_port(pod, probe.tcp_socket.port), probe.tcp_socket.host)
                 await tunnel.close()
-    except TimeoutError:
-        return f"{_what(pod, probe)}: no answer within {timeout_s:g} s"
+    except (TimeoutError, CommandTimeoutError):
+        return Verdict(f"{_what(pod, probe)}: no answer within {timeout_s:g} s", silent=True)
     except PermissionError:
-        return "the node's sshd forbids forwarding (AllowTcpForwarding no): use an exec check"
-    except ConnectionError as error:
-        return f"{_what(pod, probe)}: {error or 'connection refused'}"
-    except CommandTimeoutError:
-        return f"the command gave no answer within {timeout_s:g} s"
-    return ""
+        return Verdict("the node's sshd forbids forwarding (AllowTcpForwarding no): use an exec check")
+    except OSError as error:
+        return Verdict(f"{_what(pod, probe)}: {error if error.args else 'connection refused'}")
+    return Verdict()
 
 
 def _what(pod: Pod, probe: Probe) -> str:
     if probe.http_get is not None:
-        return f"GET {probe.http_get.path or '/'} on port {probe_port(pod, probe.http_get.port)}"
+        return f"GET {_path(probe.http_get)} on port {probe_port(pod, probe.http_get.port)}"
     if probe.tcp_socket is not None:
         return f"TCP port {probe_port(pod, probe.tcp_socket.port)}"
-    return "command"
+    return " ".join(probe.exec.command) if probe.exec is not None else "check"
 
 
-async def _exec(machine: Machine, seen: ObservedContainer, argv: tuple[str, ...], timeout_s: float) -> str:
+def _path(get: HTTPGetAction) -> str:
+    path = get.path or "/"
+    return path if path.startswith("/") else f"/{path}"
+
+
+async def _exec(machine: Machine, seen: ObservedContainer, argv: tuple[str, ...], timeout_s: float) -> Verdict:
     result = await machine.exec_probe(seen.name, argv, timeout_s)
+    words = " ".join(argv)
     if result.status == 0:
-        return ""
+        return Verdict()
+    if result.status == STATUS_TIMED_OUT:
+        return Verdict(f"{words}: no answer within {timeout_s:g} s")
     output = (result.stdout + result.stderr).decode("utf-8", "replace").strip()[:ANSWER_LIMIT]
-    return f"{' '.join(argv)}: exit status {result.status}{': ' + output if output else ''}"
+    return Verdict(f"{words}: exit status {result.status}{': ' + output if output else ''}")
 
 
 async def _reach(machine: Machine, seen: ObservedContainer, port: int, host: str = "") -> Tunnel:
@@ -82,32 +103,41 @@ async def _http(machine: Machine, pod: Pod, seen: ObservedContainer, get: HTTPGe
     port = probe_port(pod, get.port)
     tunnel = await _reach(machine, seen, port, get.host)
     try:
-        await tunnel.write(http_request(get.path or "/", {item.name: item.value for item in get.http_headers}, seen.ip))
-        answer = b""
-        while b"\r\n\r\n" not in answer or len(answer) < ANSWER_LIMIT:
-            piece = await tunnel.read()
-            if not piece:
-                break
-            answer += piece
+        await tunnel.write(http_request(_path(get), {item.name: item.value for item in get.http_headers}, seen.ip))
+        status, body = await _answer(tunnel)
     finally:
         with contextlib.suppress(KorchError, OSError):
             await tunnel.close()
-    status, body = http_answer(answer)
     if 200 <= status < 400:
         return ""
     said = f": {body}" if body else ""
-    return f"GET {get.path or '/'} on port {port} answered {status or 'nothing that is HTTP'}{said}"
+    return f"GET {_path(get)} on port {port} answered {status or 'nothing that is HTTP'}{said}"
+
+
+async def _answer(tunnel: Tunnel) -> tuple[int, str]:
+    """As `http_answer`. Success needs no body, and no server that keeps the connection open is waited for."""
+    answer = b""
+    while b"\r\n\r\n" not in answer and len(answer) < HEAD_LIMIT and (piece := await tunnel.read()):
+        answer += piece
+    if not 200 <= http_answer(answer)[0] < 400:
+        with contextlib.suppress(OSError):  # it takes too long, or is cut off: what came is told
+            async with asyncio.timeout(BODY_WAIT_S):
+                limit = len(answer) + ANSWER_LIMIT
+                while len(answer) < limit and (piece := await tunnel.read()):
+                    answer += piece
+    return http_answer(answer)
 
 
 def http_request(path: str, headers: Mapping[str, str], host: str) -> bytes:
-    """A GET in HTTP/1.1 that asks for the connection to be closed."""
-    lines = {
-        "Host": host or "localhost",
+    """A GET in HTTP/1.1 that asks for the connection to be closed. `headers` replace those that go by themselves."""
+    usual = {
+        "Host": (f"[{host}]" if ":" in host else host) or "localhost",
         "User-Agent": "korch-probe",
         "Accept": "*/*",
-        **headers,
         "Connection": "close",
     }
+    given = {name.lower() for name in headers}
+    lines = {**{name: value for name, value in usual.items() if name.lower() not in given}, **headers}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     return f"GET {path} HTTP/1.1\r\n{head}\r\n".encode()
 

@@ -12,11 +12,25 @@ from korch.nodes.report import ClusterIdentity
 from korch.resources.images import image_reference
 from korch.resources.misc import Secret
 from korch.resources.pod import Container, EnvVar, Pod, SecurityContext, Volume, VolumeMount
+from korch.resources.podstate import workload_name
 from korch.resources.publish import PUBLISH_ANNOTATION, published_ports
 from korch.resources.quantity import cpu_millis, memory_bytes
 from korch.resources.templates import spec_hash
 
 _ENV_NAME = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*")
+
+
+def identity_for(pod: Pod, cluster_id: str) -> Identity:
+    """What the labels of the pod's container say."""
+    return Identity(
+        cluster=cluster_id,
+        namespace=pod.metadata.namespace,
+        pod=pod.metadata.name,
+        uid=pod.metadata.uid,
+        container=pod.spec.containers[0].name,
+        owner=workload_name(pod),
+        spec_hash=spec_hash(pod.spec, publish=pod.metadata.annotations.get(PUBLISH_ANNOTATION, "")),
+    )
 
 
 def container_wish(
@@ -26,8 +40,6 @@ def container_wish(
     node_address: str,
     node_name: str = "",
     secrets: Mapping[str, Secret] | None = None,
-    owner: str = "",
-    generation: int = 0,
 ) -> ContainerWish:
     """The wish for the pod's container; `secrets` are those of its namespace by name.
 
@@ -35,24 +47,13 @@ def container_wish(
     key that does not exist, and for ports without a node address.
     """
     container, spec = pod.spec.containers[0], pod.spec
-    publish = pod.metadata.annotations.get(PUBLISH_ANNOTATION, "")
-    identity = Identity(
-        cluster=cluster.id,
-        namespace=pod.metadata.namespace,
-        pod=pod.metadata.name,
-        uid=pod.metadata.uid,
-        container=container.name,
-        owner=owner,
-        generation=generation,
-        spec_hash=spec_hash(spec, publish=publish),
-    )
     security = _Security(spec.security_context, container.security_context)
     requests, limits = container.resources.requests, container.resources.limits
     env = _environment(pod, container, secrets or {}, node_address, node_name)
     always = spec.restart_policy in {"", "Always"} and len(spec.containers) == 1 and not spec.init_containers
     grace_s = spec.termination_grace_period_seconds
     return ContainerWish(
-        identity=identity,
+        identity=identity_for(pod, cluster.id),
         cluster_name=cluster.name,
         image=image_reference(pod),
         entrypoint=_words(pod, container.command, env),

@@ -332,22 +332,24 @@ class Objects:
                 hint = f"See `korch get {kind.plural} -n {name}`."
                 raise ForbiddenError(f'namespace "{name}" still holds {kind.plural}: delete them first', hint=hint)
 
-    async def finish_delete(self, pod: Pod) -> None:
-        """Remove a pod whose containers are gone, and leave a tombstone, in one transaction. Repeating it is safe."""
+    async def finish_delete(self, pod: Pod) -> Pod | None:
+        """Remove a pod whose containers are gone, and leave a tombstone, in one transaction. Repeating it is safe.
+
+        None when it is gone; the pod while finalizers hold it.
+        """
         for _ in range(_TRIES):
             stored = await self.find(Pod, pod.metadata.name, pod.metadata.namespace)
             if stored is None or stored.metadata.uid != pod.metadata.uid:
-                return
+                return None
             try:
                 if stored.metadata.finalizers:
-                    await self._access.save(prepare.ended(stored, self._clock.now()), expect=expected(stored))
-                else:
-                    await self._remove(stored)
+                    return await self._replace(prepare.ended(stored, self._clock.now()), stored)
+                await self._remove(stored)
             except FencedError:
                 raise
             except ConflictError:
                 continue
-            return
+            return None
         raise ConflictError(f"{prepare.subject(pod)} changes all the time", hint="Try it again.")
 
     async def _remove(self, stored: Object) -> int:

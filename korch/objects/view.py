@@ -115,8 +115,11 @@ class View:
 
     async def finish_delete(self, pod: Pod) -> None:
         """The pod's containers are gone: remove it for good."""
-        await self.objects.finish_delete(pod)
-        self._forget(pod)
+        left = await self.objects.finish_delete(pod)
+        if left is None:
+            self._forget(pod)
+        else:
+            self._observe(left)
 
     # Following
 

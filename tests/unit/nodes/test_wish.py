@@ -7,7 +7,7 @@ from korch.engines.wish import EnvValue, Mount, PublishedPort
 from korch.errors import InvalidError
 from korch.nodes.machine import ClusterIdentity
 from korch.nodes.wish import container_wish, image_reference
-from korch.resources.meta import ObjectMeta
+from korch.resources.meta import ObjectMeta, OwnerReference
 from korch.resources.misc import Secret
 from korch.resources.pod import (
     Capabilities,
@@ -49,12 +49,15 @@ def pod(container: dict[str, Any] | None = None, *, annotations: dict[str, str] 
         uid="aaaaaaaa-1",
         labels={"app": "web"},
         annotations=annotations or {},
+        owner_references=(
+            OwnerReference(api_version="apps/v1", kind="ReplicaSet", name="web", uid="s", controller=True),
+        ),
     )
     return Pod(metadata=meta, spec=PodSpec(containers=(main,), **spec))
 
 
 def wish_of(found: Pod, **more: Any) -> Any:
-    settings = {"node_address": "10.0.0.1", "node_name": "n1", "secrets": SECRETS, "owner": "web", **more}
+    settings = {"node_address": "10.0.0.1", "node_name": "n1", "secrets": SECRETS, **more}
     return container_wish(found, cluster=CLUSTER, **settings)
 
 

@@ -1,0 +1,137 @@
+"""A machine that only remembers, with faults to order: what a keeper drives in tests."""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+
+from korch.engines.names import Identity
+from korch.engines.observed import ObservedContainer
+from korch.engines.wish import ContainerWish
+from korch.errors import HostUnreachableError
+from korch.nodes.report import ClusterIdentity
+from korch.ssh.base import Result
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CLUSTER = ClusterIdentity(id="c1", name="lab", master_host="root@here")
+
+
+class FakeTunnel:
+    """Answers once; `keep_open`: then says nothing, else hangs up."""
+
+    def __init__(self, answer: bytes, *, keep_open: bool = False) -> None:
+        self.answer, self.keep_open = answer, keep_open
+        self.sent = b""
+        self.closed = False
+
+    async def write(self, data: bytes) -> None:
+        self.sent += data
+
+    async def read(self, limit: int = 65536) -> bytes:
+        answer, self.answer = self.answer, b""
+        if not answer and self.keep_open:
+            await asyncio.sleep(3600)
+        return answer
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class FakeMachine:
+    """`faults`: word of a call → error that it raises; `delays`: → seconds that it takes; `calls`: what was asked."""
+
+    def __init__(self, host: str = "n1") -> None:
+        self.host, self.cluster = host, CLUSTER
+        self.held: dict[str, ObservedContainer] = {}
+        self.faults: dict[str, Exception] = {}
+        self.delays: dict[str, float] = {}
+        self.calls: list[str] = []
+        self.answer: bytes | Exception = OK  # of HTTP checks
+        self.silent = False  # checks get no answer
+        self.tunnels: list[FakeTunnel] = []
+        self.serial = 0
+
+    @property
+    def transport(self) -> "FakeMachine":
+        return self
+
+    def count(self, word: str) -> int:
+        return sum(call.split()[0] == word for call in self.calls)
+
+    def cut(self) -> None:
+        """The network to it stops."""
+        gone = HostUnreachableError(f"{self.host}: no route", host=self.host)
+        self.faults = dict.fromkeys(("look", "pull", "start", "remove", "logs", "forward", "run", "exec"), gone)
+
+    def heal(self) -> None:
+        self.faults = {}
+
+    async def _call(self, word: str, what: str = "") -> None:
+        self.calls.append(f"{word} {what}".strip())
+        await asyncio.sleep(self.delays.get(word, 0.01))
+        if word in self.faults:
+            raise self.faults[word]
+
+    async def containers(self) -> tuple[ObservedContainer, ...]:
+        found = tuple(self.held.values())  # as it stands when the engine is asked
+        await self._call("look")
+        return found
+
+    async def pull(self, image: str, *, auth: bytes | None = None, timeout_s: float = 600.0) -> None:
+        await self._call("pull", image)
+
+    async def start(self, wish: ContainerWish, *, epoch: int, records: object = ()) -> ObservedContainer:
+        await self._call("start", wish.identity.pod)
+        uid = wish.identity.uid
+        self.serial += 1
+        old = self.held.get(uid)
+        self.held[uid] = ObservedContainer(
+            id=old.id if old else f"id{self.serial}",
+            name=wish.name,
+            image=wish.image,
+            image_id="sha256:1",
+            state="running",
+            identity=wish.identity,
+            started_at=asyncio.get_running_loop().time(),
+            ip="172.17.0.2",
+        )
+        return self.held[uid]
+
+    async def remove(self, identity: Identity, *, grace_s: int, epoch: int) -> None:
+        await self._call("remove", identity.pod)
+        with suppress(KeyError):
+            del self.held[identity.uid]
+
+    async def last_logs(self, name: str, lines: int = 20) -> str:
+        await self._call("logs", name)
+        return "its last words"
+
+    async def exec_probe(self, name: str, argv: tuple[str, ...], timeout_s: float) -> Result:
+        await self._call("exec", name)
+        return Result(0, b"", b"")
+
+    # as its own transport
+
+    async def run(self, command: object, *, become: bool | None = None) -> Result:
+        await self._call("run")
+        return Result(0, b"", b"")
+
+    async def forward(self, address: str, port: int) -> FakeTunnel:
+        await self._call("forward", f"{address}:{port}")
+        if self.silent:
+            await asyncio.sleep(3600)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        self.tunnels.append(FakeTunnel(self.answer))
+        return self.tunnels[-1]
+
+    # what happens there by itself
+
+    def end(self, uid: str, code: int = 1) -> None:
+        """The container ends, and the engine does not start it again."""
+        now = asyncio.get_running_loop().time()
+        self.held[uid] = replace(self.held[uid], state="exited", exit_code=code, finished_at=now)
+
+    def restart(self, uid: str) -> None:
+        """It ends, and the engine starts it again at once."""
+        old, now = self.held[uid], asyncio.get_running_loop().time()
+        self.held[uid] = replace(old, started_at=now, restart_count=old.restart_count + 1)

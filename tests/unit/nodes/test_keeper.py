@@ -1,0 +1,527 @@
+"""A keeper's life with its node: faults, slowness, loss, and what the store is told."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from msgspec.structs import replace
+
+from korch.errors import FencedError, KorchError
+from korch.master.background import background
+from korch.nodes.errors import EngineCallError
+from korch.nodes.keeper import Keeper
+from korch.objects.objects import Objects
+from korch.objects.view import View
+from korch.resources.codec import with_meta
+from korch.resources.meta import ObjectMeta
+from korch.resources.misc import Secret
+from korch.resources.pod import (
+    Container,
+    EnvVar,
+    EnvVarSource,
+    ExecAction,
+    HTTPGetAction,
+    Pod,
+    PodSpec,
+    Probe,
+    SecretKeySelector,
+)
+from korch.resources.podstate import condition, is_ready, main_status
+from korch.resources.workload import ReplicaSet
+from tests.unit.nodes.fake_machine import OK, FakeMachine
+from tests.unit.nodes.virtual_loop import LoopClock, run_virtually
+from tests.unit.objects.memory_store import MemoryStore
+
+PROBE = Probe(http_get=HTTPGetAction(path="/healthz", port=80), period_seconds=5, failure_threshold=3)
+
+
+class World:
+    """One node with its keeper, on a store in memory."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.machine = FakeMachine()
+        self.heard: list[str] = []
+        self.objects = Objects(self.store, clock=LoopClock())  # type: ignore[arg-type]
+        self.view = View(self.objects, (Pod, ReplicaSet))
+        self.keeper = Keeper(
+            "n1",
+            self.machine,  # type: ignore[arg-type]
+            self.view,
+            LoopClock(),
+            address="10.0.0.1",
+            epoch=lambda: 1,
+            mine=lambda pod: pod.metadata.labels.get("mine") != "no",
+            on_contact=lambda node, error: self.heard.append(f"{node} {'lost' if error else 'back'}"),
+        )
+        self.view.listen(lambda change: self.keeper.wake(change.object))  # type: ignore[arg-type]
+
+    async def pod(self, name: str = "web-1", *, namespace: str = "default", **container: object) -> Pod:
+        spec = container.pop("spec", {})
+        pod = Pod(
+            metadata=ObjectMeta(name=name, namespace=namespace),
+            spec=PodSpec(containers=(Container(name="web", image="web:1", **container),), node_name="n1", **spec),
+        )
+        return await self.objects.create(pod)
+
+    async def now(self, name: str = "web-1") -> Pod:
+        return await self.objects.get(Pod, name)
+
+    async def reason(self, name: str = "web-1") -> str:
+        """Why it is not ready; "" when it is."""
+        pod = await self.now(name)
+        found = condition(pod.status.conditions, "Ready")
+        return "" if is_ready(pod) else (found.reason if found else "unknown")
+
+    async def gone(self, name: str = "web-1") -> bool:
+        return await self.objects.find(Pod, name) is None
+
+
+def with_keeper(body: Callable[[World], Awaitable[None]]) -> None:
+    async def main() -> None:
+        world = World()
+        async with background() as group:
+            await world.view.start(group)
+            group.create_task(world.keeper.run())
+            await body(world)
+
+    run_virtually(main)
+
+
+def refused(reason: str = "ImageNotFound") -> EngineCallError:
+    return EngineCallError("n1: no such image", host="n1", pod_reason=reason)
+
+
+# --- starting and removing ---
+
+
+def test_a_pod_is_started_reported_and_removed_with_a_tombstone() -> None:
+    async def body(world: World) -> None:
+        made = await world.pod()
+        await asyncio.sleep(2)
+        pod = await world.now()
+        assert (pod.status.phase, pod.status.host_ip, is_ready(pod)) == ("Running", "10.0.0.1", True)
+        assert (world.machine.count("pull"), world.machine.count("start")) == (1, 1)
+        await world.objects.delete(Pod, "web-1")
+        await asyncio.sleep(2)
+        assert await world.gone()
+        assert world.machine.held == {}
+        assert await world.objects.tombstone(made.metadata.uid) is not None
+
+    with_keeper(body)
+
+
+def test_pods_of_the_same_name_in_two_namespaces_are_two() -> None:
+    async def body(world: World) -> None:
+        await world.objects.create(_namespace("other"))
+        await world.pod()
+        other = await world.pod(namespace="other")
+        await asyncio.sleep(2)
+        assert len(world.machine.held) == 2
+        await world.objects.delete(Pod, "web-1", "default")
+        await asyncio.sleep(2)
+        assert list(world.machine.held) == [other.metadata.uid]
+
+    with_keeper(body)
+
+
+def _namespace(name: str):
+    from korch.resources.misc import Namespace
+
+    return Namespace(metadata=ObjectMeta(name=name))
+
+
+def test_what_fails_is_tried_again_with_back_off_however_often_the_node_is_looked_at() -> None:
+    async def body(world: World) -> None:
+        world.machine.faults["pull"] = refused()
+        await world.pod()
+        await asyncio.sleep(62)
+        assert 4 <= world.machine.count("pull") <= 7
+        assert world.machine.count("look") > 100
+        assert world.store.writes < 60, "a failure that stays the same is not written again and again"
+        status = main_status(await world.now())
+        assert status is not None
+        assert status.state.waiting is not None
+        world.machine.faults.clear()
+        await asyncio.sleep(70)
+        assert await world.reason() == ""
+
+    with_keeper(body)
+
+
+def test_a_pod_that_could_not_start_goes_at_once() -> None:
+    async def body(world: World) -> None:
+        world.machine.faults["start"] = refused("PortTaken")
+        await world.pod()
+        await asyncio.sleep(60)
+        assert await world.reason() == "PortTaken"
+        await world.objects.delete(Pod, "web-1")
+        await asyncio.sleep(1)
+        assert await world.gone()
+
+    with_keeper(body)
+
+
+def test_a_pod_that_is_deleted_while_its_image_comes_is_never_started() -> None:
+    async def body(world: World) -> None:
+        world.machine.delays["pull"] = 500
+        await world.pod()
+        await asyncio.sleep(5)
+        assert await world.reason() == "Pulling"
+        await world.objects.delete(Pod, "web-1")
+        await asyncio.sleep(3)
+        assert await world.gone(), "nobody waits for an image that is not wanted"
+        await asyncio.sleep(600)
+        assert world.machine.count("start") == 0
+
+    with_keeper(body)
+
+
+def test_a_successor_of_the_same_name_is_another_pod() -> None:
+    async def body(world: World) -> None:
+        world.machine.delays["start"] = 20
+        old = await world.pod()
+        await asyncio.sleep(5)
+        await world.objects.finish_delete(old)
+        new = await world.pod()
+        await asyncio.sleep(60)
+        assert is_ready(await world.now())
+        assert new.metadata.uid in world.machine.held
+        assert world.machine.calls.count("start web-1") == 2
+
+    with_keeper(body)
+
+
+def test_a_missing_secret_may_come_later() -> None:
+    async def body(world: World) -> None:
+        source = EnvVarSource(secret_key_ref=SecretKeySelector(name="late", key="K"))
+        await world.pod(env=(EnvVar(name="K", value_from=source),))
+        await asyncio.sleep(30)
+        assert not is_ready(await world.now())
+        await world.objects.create(
+            Secret(metadata=ObjectMeta(name="late", namespace="default"), string_data={"K": "v"})
+        )
+        await asyncio.sleep(10)
+        assert is_ready(await world.now())
+
+    with_keeper(body)
+
+
+def test_a_pod_that_a_finalizer_holds_is_ended_once() -> None:
+    async def body(world: World) -> None:
+        made = await world.pod()
+        await world.objects.modify(
+            Pod, "web-1", "default", lambda pod: with_meta(pod, finalizers=("example.com/wait",))
+        )
+        await asyncio.sleep(2)
+        await world.objects.delete(Pod, "web-1")
+        await asyncio.sleep(2)
+        writes = world.store.writes
+        await asyncio.sleep(60)
+        assert world.machine.held == {}
+        assert (world.store.writes, world.machine.count("remove")) == (writes, 1)
+        assert not await world.gone()
+        await world.objects.modify(Pod, "web-1", "default", lambda pod: with_meta(pod, finalizers=()))
+        assert await world.gone()
+        assert await world.objects.tombstone(made.metadata.uid) is not None
+
+    with_keeper(body)
+
+
+def test_nothing_is_remembered_of_pods_that_are_gone() -> None:
+    async def body(world: World) -> None:
+        world.machine.faults["start"] = refused("PortTaken")
+        for number in range(20):
+            pod = await world.pod(f"web-{number}", readiness_probe=PROBE)
+            await asyncio.sleep(1)
+            await world.objects.finish_delete(pod)  # by somebody else
+        await asyncio.sleep(2)
+        assert world.keeper._memory == {}
+
+    with_keeper(body)
+
+
+# --- looking ---
+
+
+def test_a_look_that_overlaps_a_start_does_not_report_it_gone() -> None:
+    async def body(world: World) -> None:
+        await world.pod("first")
+        await asyncio.sleep(1)
+        world.machine.delays |= {"look": 3.0, "start": 0.4}  # an answer that is old when it comes
+        reasons: set[str] = set()
+        world.view.listen(lambda change: reasons.add(_reason_of(change.object)))
+        await world.pod()
+        await asyncio.sleep(20)
+        assert world.machine.count("start") == 2
+        assert "ContainerGone" not in reasons
+        assert is_ready(await world.now())
+
+    with_keeper(body)
+
+
+def _reason_of(pod: object) -> str:
+    assert isinstance(pod, Pod)
+    found = condition(pod.status.conditions, "Ready")
+    return found.reason if found else ""
+
+
+def test_a_crash_beside_a_long_pull_is_seen() -> None:
+    async def body(world: World) -> None:
+        first = await world.pod("first", spec={"restart_policy": "Never"})
+        await asyncio.sleep(2)
+        world.machine.delays["pull"] = 400
+        slow = await world.pod("slow")
+        world.keeper._images.clear()
+        await world.objects.modify(
+            Pod, slow.metadata.name, "default", lambda pod: with_meta(pod, labels={"again": "1"})
+        )
+        await asyncio.sleep(2)
+        world.machine.end(first.metadata.uid, 3)
+        await asyncio.sleep(5)
+        assert (await world.now("first")).status.phase == "Failed"
+
+    with_keeper(body)
+
+
+def test_somebody_removed_the_container_it_is_made_anew() -> None:
+    async def body(world: World) -> None:
+        pod = await world.pod()
+        await asyncio.sleep(2)
+        del world.machine.held[pod.metadata.uid]
+        await asyncio.sleep(3)
+        assert world.machine.count("start") == 2
+        assert is_ready(await world.now())
+
+    with_keeper(body)
+
+
+def test_pods_that_are_not_of_this_run_are_left_alone() -> None:
+    async def body(world: World) -> None:
+        pod = Pod(
+            metadata=ObjectMeta(name="theirs", namespace="default", labels={"mine": "no"}),
+            spec=PodSpec(containers=(Container(name="web", image="web:1"),), node_name="n1"),
+        )
+        await world.objects.create(pod)
+        await asyncio.sleep(10)
+        assert world.machine.calls == []
+
+    with_keeper(body)
+
+
+# --- ending again and again ---
+
+
+def test_what_the_engine_does_not_restart_is_started_again_with_back_off() -> None:
+    async def body(world: World) -> None:
+        pod = await world.pod(spec={"restart_policy": "OnFailure"})
+        await asyncio.sleep(2)
+        for _ in range(240):
+            if world.machine.held[pod.metadata.uid].state == "running":
+                world.machine.end(pod.metadata.uid)
+            await asyncio.sleep(1)
+        assert 4 <= world.machine.count("start") <= 10
+        assert world.machine.count("logs") <= world.machine.count("start")
+        assert world.store.writes < 12 * world.machine.count("start"), "waiting is not written again and again"
+        found = main_status(await world.now())
+        assert found is not None
+        assert found.last_state.terminated is not None
+        assert found.last_state.terminated.exit_code == 1
+
+    with_keeper(body)
+
+
+def test_a_killed_container_is_started_at_once() -> None:
+    async def body(world: World) -> None:
+        pod = await world.pod()
+        await asyncio.sleep(2)
+        world.machine.end(pod.metadata.uid, 137)
+        await asyncio.sleep(2)
+        assert world.machine.count("start") == 2
+        assert is_ready(await world.now())
+
+    with_keeper(body)
+
+
+def test_a_program_that_has_done_its_work_is_left_in_peace() -> None:
+    async def body(world: World) -> None:
+        pod = await world.pod(spec={"restart_policy": "OnFailure"})
+        await asyncio.sleep(2)
+        world.machine.end(pod.metadata.uid, 0)
+        await asyncio.sleep(30)
+        assert (await world.now()).status.phase == "Succeeded"
+        assert world.machine.count("start") == 1
+
+    with_keeper(body)
+
+
+# --- checks ---
+
+
+def test_a_check_decides_when_a_pod_is_ready() -> None:
+    async def body(world: World) -> None:
+        world.machine.answer = ConnectionRefusedError("not yet")
+        await world.pod(readiness_probe=PROBE)
+        await asyncio.sleep(1.5)
+        assert not is_ready(await world.now())
+        world.machine.answer = OK
+        await asyncio.sleep(2)
+        assert is_ready(await world.now())
+
+    with_keeper(body)
+
+
+def test_an_app_that_does_not_answer_fails_for_good_with_its_last_lines() -> None:
+    async def body(world: World) -> None:
+        world.machine.silent = True
+        await world.pod(readiness_probe=PROBE)
+        await asyncio.sleep(15)
+        assert await world.reason() == "ProbeFailed"
+        kept = condition((await world.now()).status.conditions, "korch.dev/LastLog")
+        assert kept is not None
+        assert kept.message == "its last words"
+
+    with_keeper(body)
+
+
+@pytest.mark.parametrize("silent", [True, False], ids=["packets are lost", "the connection broke"])
+def test_a_cut_of_the_network_is_no_fault_of_the_app(silent: bool) -> None:
+    async def body(world: World) -> None:
+        await world.pod(readiness_probe=PROBE)
+        await asyncio.sleep(5)
+        assert is_ready(await world.now())
+        world.machine.cut()
+        if silent:
+            world.machine.faults.pop("forward")
+            world.machine.silent = True
+        await asyncio.sleep(60)
+        assert await world.reason() == ""
+        world.machine.heal()
+        world.machine.silent = False
+        await asyncio.sleep(10)
+        assert await world.reason() == ""
+
+    with_keeper(body)
+
+
+def test_a_container_that_was_started_again_has_to_pass_anew() -> None:
+    async def body(world: World) -> None:
+        pod = await world.pod(readiness_probe=PROBE)
+        await asyncio.sleep(5)
+        assert is_ready(await world.now())
+        world.machine.answer = ConnectionRefusedError("starting")
+        world.machine.restart(pod.metadata.uid)
+        await asyncio.sleep(1.5)
+        assert not is_ready(await world.now())
+        world.machine.answer = OK
+        await asyncio.sleep(3)
+        assert is_ready(await world.now())
+
+    with_keeper(body)
+
+
+def test_a_check_that_trips_over_a_bug_spoils_nothing_else() -> None:
+    async def body(world: World) -> None:
+        world.machine.answer = RuntimeError("a bug")
+        await world.pod("bad", readiness_probe=PROBE)
+        await asyncio.sleep(5)
+        await world.pod("good")
+        await asyncio.sleep(2)
+        assert is_ready(await world.now("good"))
+        assert not is_ready(await world.now("bad"))
+
+    with_keeper(body)
+
+
+def test_a_check_by_command() -> None:
+    async def body(world: World) -> None:
+        await world.pod(readiness_probe=Probe(exec=ExecAction(command=("true",)), period_seconds=1))
+        await asyncio.sleep(3)
+        assert is_ready(await world.now())
+
+    with_keeper(body)
+
+
+# --- the node goes, another leads, something is wrong with korch ---
+
+
+def test_pods_that_never_ran_leave_a_lost_node_and_the_others_stay() -> None:
+    async def body(world: World) -> None:
+        await world.pod("ran")
+        await asyncio.sleep(2)
+        world.machine.cut()
+        await world.pod("new")
+        await asyncio.sleep(20)
+        assert (await world.now("new")).status.reason == "NodeUnreachable"
+        assert (await world.now("new")).status.phase == "Failed"
+        assert is_ready(await world.now("ran")), "failing over is not decided here"
+        assert world.heard[0] == "n1 lost"
+        assert isinstance(world.keeper.given_up, KorchError)
+        world.machine.heal()
+        await asyncio.sleep(2)
+        assert world.heard[-1] == "n1 back"
+        assert world.keeper.given_up is None
+
+    with_keeper(body)
+
+
+def test_a_short_cut_moves_nothing() -> None:
+    async def body(world: World) -> None:
+        world.machine.cut()
+        await world.pod()
+        await asyncio.sleep(5)
+        world.machine.heal()
+        await asyncio.sleep(3)
+        assert is_ready(await world.now())
+        assert world.heard == []
+
+    with_keeper(body)
+
+
+@pytest.mark.parametrize("word", ["look", "start", "remove"])
+def test_a_keeper_that_no_longer_leads_stops(word: str) -> None:
+    async def body(world: World) -> None:
+        await world.pod("first")
+        await asyncio.sleep(1)
+        world.machine.faults[word] = FencedError("n1 has seen a newer master")
+        await world.pod()
+        await asyncio.sleep(1)
+        await world.objects.delete(Pod, "first")
+        await asyncio.sleep(60)
+
+    with pytest.raises(FencedError):
+        with_keeper(body)
+
+
+def test_a_look_that_trips_over_a_bug_is_tried_again() -> None:
+    async def body(world: World) -> None:
+        await world.pod()
+        await asyncio.sleep(2)
+        world.machine.faults["look"] = RuntimeError("a bug")
+        await asyncio.sleep(5)
+        looks = world.machine.count("look")
+        world.machine.heal()
+        await asyncio.sleep(20)
+        assert world.machine.count("look") > looks
+
+    with_keeper(body)
+
+
+def test_a_status_that_somebody_else_has_written_meanwhile_stays() -> None:
+    async def body(world: World) -> None:
+        pod = await world.pod()
+        await asyncio.sleep(2)
+        world.machine.delays["logs"] = 1.0  # the keeper is about to report an end ...
+        world.machine.end(pod.metadata.uid)
+        await asyncio.sleep(0.8)
+        lost = await world.objects.modify(
+            Pod,
+            "web-1",
+            "default",
+            lambda found: replace(found, status=replace(found.status, phase="Failed", reason="NodeLost")),
+            status=True,
+        )
+        await asyncio.sleep(10)
+        assert (await world.now()).status == lost.status
+
+    with_keeper(body)

@@ -4,6 +4,7 @@ It asks for little: a node that lets nobody in, or that has no engine, gets the 
 """
 
 import asyncio
+import getpass
 from importlib.resources import files
 
 from korch.client.base import Check
@@ -76,6 +77,7 @@ class _Examination:
 
     async def _contact(self) -> tuple[Check, ...]:
         if not self._is_remote:
+            self._login = getpass.getuser()
             return (checks.ok("reachable", "this machine itself"),)
         user, where, error = self._host.user or "", self._host.address, None
         try:

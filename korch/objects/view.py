@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar, cast
 
-from korch.errors import ExpiredError, NotFoundError
+from korch.errors import ConflictError, ExpiredError, FencedError, NotFoundError
 from korch.objects.objects import Change, Objects
 from korch.resources.meta import Object
 from korch.resources.pod import Pod
@@ -18,6 +18,8 @@ T = TypeVar("T", bound=Object)
 Key = tuple[type[Object], str, str]
 Listener = Callable[[Change[Object]], None]
 log = logging.getLogger(__name__)
+
+GONE_KEPT = 10_000  # deletions remembered: far more than answers can be under way
 
 
 def key_of(obj: Object) -> Key:
@@ -36,7 +38,7 @@ class View:
         self.objects = objects
         self._types = tuple(types)
         self._known: dict[type[Object], dict[tuple[str, str], Object]] = {type_: {} for type_ in self._types}
-        self._gone: dict[Key, int] = {}
+        self._gone: dict[Key, int] = {}  # deleted at that revision, the latest last: an older answer may still come
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
@@ -102,12 +104,18 @@ class View:
         return made
 
     async def delete(self, obj: Object, *, grace_s: int | None = None) -> None:
-        """Delete this very object (by uid); gone already is fine."""
+        """Delete this very object (by uid); gone already is fine, also when another one has its name now."""
         meta = obj.metadata
         try:
             left = await self.objects.delete(type(obj), meta.name, meta.namespace, uid=meta.uid, grace_s=grace_s)
+        except FencedError:
+            raise
         except NotFoundError:
             left = None
+        except ConflictError:
+            left = await self.objects.find(type(obj), meta.name, meta.namespace)
+            if left is not None and left.metadata.uid == meta.uid:
+                raise
         if left is None:
             self._forget(obj)
         else:
@@ -164,7 +172,9 @@ class View:
         old = self._known.get(key[0], {}).get(key[1:])
         if old is not None and _revision(old) > at:
             return
-        self._gone[key] = max(at, self._gone.get(key, 0))
+        self._gone[key] = max(at, self._gone.pop(key, 0))
+        if len(self._gone) > GONE_KEPT:
+            del self._gone[next(iter(self._gone))]
         if old is not None:
             del self._known[key[0]][key[1:]]
             self._tell(Change("DELETED", old, old, at))

@@ -74,13 +74,13 @@ def _outside(transcript: Transcript, work: Path, docker: Vm, podman: Vm) -> None
 def _life_of_an_app(transcript: Transcript, korch: Callable[..., str], vms: dict[str, Vm]) -> None:
     slow = " ".join(SLOW)
     transcript.title("Two replicas")
-    korch(f"deploy {IMAGES['1']} --replicas 2 --port 8080 --cpu 100m --memory 32Mi --health /healthz {slow}")
+    korch(f"deploy {IMAGES['1']} --replicas 2 --port 8080:8080 --cpu 100m --memory 32Mi --health /healthz {slow}")
     korch("get pods -o wide")
     for name, vm in vms.items():
         _check_replica(transcript, name, vm.host(), "1")
     transcript.title("The same again changes nothing")
     before = {name: _ids(name, vm.host()) for name, vm in vms.items()}
-    korch(f"deploy {IMAGES['1']} --replicas 2 --port 8080 --cpu 100m --memory 32Mi --health /healthz {slow}")
+    korch(f"deploy {IMAGES['1']} --replicas 2 --port 8080:8080 --cpu 100m --memory 32Mi --health /healthz {slow}")
     transcript.check("same containers", {name: _ids(name, vm.host()) for name, vm in vms.items()} == before, True)
     transcript.title("Another version")
     korch(f"deploy {IMAGES['2']} --name web --replicas 2 {slow}")

@@ -51,7 +51,7 @@ done
 in_root chown -R vagrant:vagrant /home/vagrant
 in_root systemctl -q enable systemd-networkd ssh docker
 in_root systemctl -q mask systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer \
-  e2scrub_reap.service fstrim.timer man-db.timer lxcfs.service docker-registry.service nftables.service
+  e2scrub_reap.service fstrim.timer man-db.timer lxcfs.service docker-registry.service nftables.service serial-getty@ttyS0.service
 : > "$root/etc/machine-id" # each machine makes its own at its first start
 cp "$root"/etc/ssh/ssh_host_ed25519_key.pub host_key.pub
 cp "$root"/boot/vmlinuz-* vmlinuz

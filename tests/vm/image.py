@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 RECIPE = Path(__file__).with_name("build.sh")
 KERNELS = {"x86_64": "linux-image-cloud-amd64", "aarch64": "linux-image-cloud-arm64"}
 PACKAGES = (
+    "apparmor",  # Debian's kernel asks for it and Docker fails without; every ordinary installation has it
     "crun",
     "dbus",
     "initramfs-tools",

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from korch.errors import ForbiddenError, KorchError, TransientError
+from korch.engines.base import Command
+from korch.errors import ForbiddenError, KorchError, NotFoundError, TransientError
 from korch.master.cluster import Cluster
 from korch.master.fleet import Fleet
 from korch.objects.objects import Objects
@@ -19,10 +20,12 @@ from korch.resources.node import Node
 from korch.resources.pod import Pod
 from korch.resources.podstate import condition, is_counted, with_condition
 from korch.resources.times import parse_time, rfc3339
+from korch.ssh.base import Transport
 from korch.store.lease import Lead
 
 WINDOW_S = 60.0
-OPINIONS = 2  # nodes that are asked whether they reach the lost one
+OPINIONS = 2  # of other nodes on whether they reach the lost one
+ANSWER_S = 5.0  # for a witness to reach it, and to show that it can be heard itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ async def fail_over(cluster: Cluster, fleet: Fleet) -> tuple[str, ...]:
 def _sight(name: str, node: Node | None, is_lost: bool, now: float) -> Sight:
     ready = condition(node.status.conditions, "Ready") if node else None
     if not is_lost:
-        return Sight(name, None, True)
+        return Sight(name, None, ready is not None and ready.status == "True")
     if ready is None or ready.status == "True":
         return Sight(name, 0.0, ready is not None)
     since = parse_time(ready.last_transition_time or rfc3339(now))
@@ -87,11 +90,12 @@ async def _give_up(name: str, fleet: Fleet, objects: Objects, now: float) -> lis
     pods = [pod for pod in (await objects.list(Pod)).items if pod.spec.node_name == name and is_counted(pod)]
     if not pods:
         return []
-    if not _witnesses(name, fleet):
-        return [f"{name}: no other node can be asked whether it reaches it, so nothing was moved"]
-    witness = await _still_reached(name, fleet)
-    if witness:
-        return [f"{name}: {witness} still reaches it, so nothing was moved: look at this machine's network"]
+    opinions = await _opinions(name, fleet)
+    if not opinions:
+        return [f"{name}: no other node can tell whether it reaches it, so nothing was moved"]
+    for witness, reached in opinions.items():
+        if reached:
+            return [f"{name}: {witness} still reaches it, so nothing was moved: look at this machine's network"]
     lines = []
     for pod in pods:
         if has_local_volume(pod):
@@ -99,33 +103,59 @@ async def _give_up(name: str, fleet: Fleet, objects: Objects, now: float) -> lis
             continue
         message = f"{name} cannot be reached"
 
-        def give_up(found: Pod, text: str = message) -> Pod:
+        def give_up(found: Pod, uid: str = pod.metadata.uid, text: str = message) -> Pod | None:
+            if found.metadata.uid != uid or not is_counted(found):
+                return None  # it went meanwhile, and another has its name
             not_ready = Condition(type="Ready", status="False", reason="NodeLost", message=text)
             conditions = with_condition(found.status.conditions, not_ready, rfc3339(now))
             status = replace(found.status, phase="Failed", reason="NodeLost", message=text, conditions=conditions)
             return replace(found, status=status)
 
-        await objects.modify(Pod, pod.metadata.name, pod.metadata.namespace, give_up, status=True)
+        try:
+            left = await objects.modify(Pod, pod.metadata.name, pod.metadata.namespace, give_up, status=True)
+        except NotFoundError:
+            continue
+        if left.status.reason != "NodeLost":
+            continue
         await objects.record_event(pod, type="Warning", reason="NodeLost", message=message, component="failover")
         lines.append(f"{name}: {pod.metadata.name} is replaced elsewhere")
     return lines
 
 
-def _witnesses(name: str, fleet: Fleet) -> list[str]:
-    return [other for other in sorted(fleet.reached) if other != name][:OPINIONS]
-
-
-async def _still_reached(name: str, fleet: Fleet) -> str:
-    """The name of a node that still gets a connection to the lost one's SSH port, or ""."""
+async def _opinions(name: str, fleet: Fleet) -> dict[str, bool]:
+    """Witness → whether it gets a connection to the lost node's SSH port. Witnesses that cannot tell are left out."""
     options = await fleet.connector.options_for(fleet.host(name))
+    waiting = [other for other in sorted(fleet.reached) if other != name]
+    found: dict[str, bool] = {}
+    while waiting and len(found) < OPINIONS:
+        asked = [waiting.pop(0) for _ in range(min(OPINIONS - len(found), len(waiting)))]
+        answers = await asyncio.gather(
+            *(_reaches(fleet.transport(witness), options.hostname, options.port) for witness in asked)
+        )
+        found |= {witness: answer for witness, answer in zip(asked, answers, strict=True) if answer is not None}
+    return found
 
-    async def ask(other: str) -> str:
-        try:
-            tunnel = await fleet.transport(other).forward(options.hostname, options.port, timeout_s=5.0)
-            await tunnel.close()
-        except (KorchError, OSError):
-            return ""
-        return other
 
-    answers = await asyncio.gather(*(ask(other) for other in _witnesses(name, fleet)))
-    return next((found for found in answers if found), "")
+async def _reaches(witness: Transport, address: str, port: int) -> bool | None:
+    """Whether a TCP connection from the witness is accepted; None when it cannot tell.
+
+    An sshd that forbids forwarding has no opinion, and silence counts only while the witness itself is heard.
+    """
+    try:
+        tunnel = await witness.forward(address, port, timeout_s=ANSWER_S)
+        await tunnel.close()
+    except (PermissionError, KorchError):
+        return None
+    except TimeoutError:
+        return False if await _is_heard(witness) else None
+    except OSError:
+        return False
+    return True
+
+
+async def _is_heard(witness: Transport) -> bool:
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return (await witness.run(Command(("true",), timeout_s=ANSWER_S))).status == 0
+    except (KorchError, OSError):
+        return False

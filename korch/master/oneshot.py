@@ -7,6 +7,7 @@ leads, it follows what that one does, and takes the lead when that one leaves.
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from korch.client.base import Outcome, Progress, Workload
@@ -21,6 +22,8 @@ from korch.master.background import background
 from korch.master.cluster import Cluster
 from korch.master.fleet import Contact, Fleet
 from korch.master.progress import Reporter
+from korch.master.pruning import prune_after
+from korch.master.wishes import keep_wishes
 from korch.nodes.keeper import Keeper
 from korch.objects.objects import Change, Objects
 from korch.objects.view import View
@@ -147,7 +150,19 @@ class OneShot:
             await self._remove_surplus(view, keepers, objects)
             for keeper in keepers.values():
                 group.create_task(keeper.run(), name=f"keeper-{keeper.node}")
-            return await self._until_settled(view)
+            outcomes = await self._until_settled(view)
+            return await self._leave(outcomes, contacts, keepers)
+
+    async def _leave(
+        self, outcomes: tuple[Outcome, ...], contacts: dict[str, Contact], keepers: dict[str, Keeper]
+    ) -> tuple[Outcome, ...]:
+        """Before the lead goes back: every node that runs something holds its wish, and old images make room."""
+        alive = {name: found for name, found in contacts.items() if name not in self._dead}
+        recorded = {name: keeper.recorded for name, keeper in keepers.items()}
+        notes = await keep_wishes(self._cluster, alive, self._epoch(), self._workloads, recorded)
+        if any(outcome.changed for outcome in outcomes):
+            await prune_after(self._cluster, self._fleet, alive, self._epoch())
+        return tuple(replace(outcome, notes=(*outcome.notes, *notes)) for outcome in outcomes)
 
     def _keepers(self, view: View, contacts: dict[str, Contact]) -> dict[str, Keeper]:
         found = {}

@@ -48,7 +48,7 @@ def preview(
     now: float,
     allowed: frozenset[str] | None = None,
 ) -> tuple[PlannedStep, ...]:
-    """The steps in order if every new replica becomes ready. `deployment` is the wish, `sets` and `pods` what stands."""
+    """The steps in order if every new replica becomes ready. `deployment`: the wish; `sets`, `pods`: what stands."""
     own = {found.metadata.name for found in sets}
     mine = {pod.metadata.name: pod for pod in pods if _owner(pod) in own}
     others = tuple(pod for pod in pods if pod.metadata.name not in mine)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from korch.errors import ConflictError, NotFoundError
+from korch.errors import ConflictError, FencedError, NotFoundError
 from korch.objects.objects import Clock
 from korch.objects.view import View
 from korch.resources.annotations import DECISION, STOP_FIRST
@@ -13,12 +13,15 @@ from korch.resources.codec import with_meta
 from korch.resources.meta import Condition
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
-from korch.resources.podstate import is_counted, unschedulable, with_condition
+from korch.resources.podstate import controller_of, is_counted, unschedulable, with_condition
+from korch.resources.templates import TEMPLATE_HASH_LABEL
 from korch.resources.times import rfc3339
 from korch.resources.workload import ReplicaSet
 from korch.scheduler.decision import Decision, to_json
 from korch.scheduler.select import schedule
 from korch.scheduler.snapshot import Snapshot, snapshot
+
+RIVALS_TRIED = 20  # old pods of a deployment that are tried for room: each is a pass over all nodes
 
 
 class SchedulingController:
@@ -37,12 +40,17 @@ class SchedulingController:
         pods = tuple(self._view.all(Pod))
         taken = self._snapshot(pods)
         unplaced = False
+        victims: dict[str, str] = {}  # by set: its pods are all alike, and one that makes room is enough at a time
         by_uid = {pod.metadata.uid: pod for pod in pending}
         for decision in schedule(taken, pending, allowed_nodes=self._allowed()):
             pod = by_uid[decision.uid]
             if decision.node is None:
                 unplaced = True
-                await self._leave_pending(pod, decision, pods)
+                owner = controller_of(pod)
+                alike = owner.uid if owner is not None else pod.metadata.uid
+                if alike not in victims:
+                    victims[alike] = self._room_maker(pod, pods) if owner is not None else ""
+                await self._leave_pending(pod, decision, victims[alike])
             else:
                 await self._bind(pod, decision)
         return 2.0 if unplaced else None
@@ -58,15 +66,16 @@ class SchedulingController:
         assert decision.node is not None
         try:
             await self._view.bind(pod, decision.node, to_json(decision))
+        except FencedError:
+            raise
         except (ConflictError, NotFoundError):
             return  # it went, or changed: the next pass sees it
         await self._view.objects.record_event(
             pod, type="Normal", reason="Scheduled", message=decision.message, component="scheduler"
         )
 
-    async def _leave_pending(self, pod: Pod, decision: Decision, pods: Sequence[Pod]) -> None:
+    async def _leave_pending(self, pod: Pod, decision: Decision, victim: str) -> None:
         """The reason goes on record: as condition, as event, and in full as annotation for `korch why`."""
-        victim = self._room_maker(pod, pods)
         if unschedulable(pod) == decision.message and pod.metadata.annotations.get(STOP_FIRST, "") == victim:
             return
         now = rfc3339(self._clock.now())
@@ -102,7 +111,7 @@ class SchedulingController:
             and _without_hash(other) == app
             and other.metadata.labels != pod.metadata.labels
         ]
-        for rival in sorted(rivals, key=lambda found: found.metadata.name):
+        for rival in sorted(rivals, key=lambda found: found.metadata.name)[:RIVALS_TRIED]:
             rest = [other for other in pods if other.metadata.uid != rival.metadata.uid]
             if schedule(self._snapshot(rest), [pod], allowed_nodes=self._allowed())[0].node is not None:
                 return rival.metadata.name
@@ -110,4 +119,4 @@ class SchedulingController:
 
 
 def _without_hash(pod: Pod) -> dict[str, str]:
-    return {key: value for key, value in pod.metadata.labels.items() if key != "pod-template-hash"}
+    return {key: value for key, value in pod.metadata.labels.items() if key != TEMPLATE_HASH_LABEL}

@@ -8,10 +8,12 @@ korch_read_epoch() {
     case $korch_have in '' | *[!0-9]*) korch_refuse 78 state "$korch_dir/epoch is damaged: it reads \"$korch_have\"" ;; esac
 }
 
-# korch_put FILE TEXT: all of it or nothing, on disk before it counts; false when it cannot be written.
+# korch_put FILE TEXT: all of it or nothing, on disk before it counts; false when it cannot be written. The new file is
+# made where nobody takes it for a claim, also when this ends half way.
 korch_put() {
-    printf '%s\n' "$2" >"$1.new.$$" && { sync "$1.new.$$" 2>/dev/null || sync; } && mv -f "$1.new.$$" "$1" && return
-    rm -f "$1.new.$$"
+    korch_put_file=$korch_root/new.$$
+    printf '%s\n' "$2" >"$korch_put_file" && { sync "$korch_put_file" 2>/dev/null || sync; } && mv -f "$korch_put_file" "$1" && return
+    rm -f "$korch_put_file"
     return 1
 }
 

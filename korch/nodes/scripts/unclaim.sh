@@ -4,7 +4,7 @@ korch_lock -x
 korch_read_epoch
 [ "$korch_have" -le "$1" ] || korch_refuse 75 fenced "$korch_have"
 rm -rf "$korch_dir"
-rm -f "$korch_root/claims/$korch_cluster"
+rm -f "$korch_root/claims/$korch_cluster" "$korch_root"/new.*
 rmdir "$korch_root/claims" 2>/dev/null && rm -f "$korch_root/machine"
 korch_unlock
 echo '@korch done'

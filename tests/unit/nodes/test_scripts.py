@@ -1,6 +1,7 @@
 """korch's shell scripts in real shells (dash, bash, bare busybox), against an engine that only remembers."""
 
 import asyncio
+import contextlib
 import glob
 import json
 import os
@@ -399,6 +400,26 @@ def test_unclaim_leaves_nothing_of_the_last_cluster(shell: ShellTransport) -> No
         left = sorted(path.name for path in (shell.folder / "korch").rglob("*"))
         assert [name for name in left if name not in {"lock", "tickets"}] == []
         await machine(shell, OTHER).claim()
+
+    run(work)
+
+
+def test_a_claim_that_was_cut_short_is_nobodys_claim(shell: ShellTransport) -> None:
+    (shell.bin / "mv").unlink(missing_ok=True)
+    (shell.bin / "mv").write_text(
+        '#!/bin/sh\ncase $3 in */claims/*) kill -9 $PPID; exit 1 ;; esac\nexec /bin/mv "$@"\n'
+    )
+    (shell.bin / "mv").chmod(0o755)
+
+    async def work() -> None:
+        with contextlib.suppress(KorchError):
+            await machine(shell).claim()
+        (shell.bin / "mv").write_text('#!/bin/sh\nexec /bin/mv "$@"\n')
+        assert (await machine(shell).report()).state == "Ready"
+        await machine(shell).claim()
+        await machine(shell).unclaim(epoch=1)
+        await machine(shell, OTHER).claim()
+        assert not list((shell.folder / "korch").rglob("new.*"))
 
     run(work)
 

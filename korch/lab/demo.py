@@ -1,4 +1,4 @@
-"""`make demo`: korch's main job on three real SSH hosts made on the spot. Each line shown is what a person would type."""
+"""`make demo`: korch's main job on three real SSH hosts made on the spot. What is shown is what a person would type."""
 
 import os
 import shlex

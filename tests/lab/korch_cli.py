@@ -272,9 +272,8 @@ class Site:
         for space in sorted({meta["namespace"] for meta in apps}):
             self.korch("delete", "-n", space, *(meta["name"] for meta in apps if meta["namespace"] == space))
         assert self.containers() == []
-        assert self.each_node(lambda node: self.shell(node, "ls /var/lib/korch/*/wishes 2>/dev/null", check=False)) == [
-            "" for _ in self.nodes
-        ]
+        wishes = self.each_node(lambda node: self.shell(node, "find /var/lib/korch -path '*/wishes/*'", check=False))
+        assert "".join(wishes) == ""
 
     def traces(self, app: str) -> list[str]:
         """Everything on the nodes that still speaks of an app: containers, stored wishes."""

@@ -130,13 +130,14 @@ async def declare(client: Client, objects: Sequence[Object]) -> tuple[Declared, 
         applied, what = await client.apply(obj)
         if isinstance(applied, Deployment) and FAILED_REVISION in applied.metadata.annotations:
             meta = applied.metadata
-            again = await client.modify(Deployment, meta.name, meta.namespace, _retry)
+            again = await client.modify(Deployment, meta.name, meta.namespace, tried_again)
             applied, what = again, "configured"
         declared.append(Declared(applied, what))
     return tuple(declared)
 
 
-def _retry(deployment: Deployment) -> Deployment:
+def tried_again(deployment: Deployment) -> Deployment:
+    """The deployment without the note that its revision has failed before."""
     kept = {key: text for key, text in deployment.metadata.annotations.items() if key != FAILED_REVISION}
     return with_meta(deployment, annotations=kept)
 

@@ -51,6 +51,11 @@ def template_of(replicaset: ReplicaSet) -> PodTemplateSpec:
     return replace(template, metadata=replace(template.metadata, labels=labels))
 
 
+def first_to_go(pod: Pod) -> Pod:
+    """The pod, which its set now removes before any other."""
+    return with_meta(pod, annotations={**pod.metadata.annotations, DELETION_COST: "-100"})
+
+
 class DeploymentController:
     """Rolls deployments."""
 
@@ -115,11 +120,8 @@ class DeploymentController:
         await self._view.modify(ReplicaSet, new.metadata.name, new.metadata.namespace, adapt)
 
     async def _mark_first_to_go(self, pod: str, namespace: str) -> None:
-        def cheap(found: Pod) -> Pod | None:
-            return with_meta(found, annotations={**found.metadata.annotations, DELETION_COST: "-100"})
-
         if self._view.find(Pod, pod, namespace) is not None:
-            await self._view.modify(Pod, pod, namespace, cheap)
+            await self._view.modify(Pod, pod, namespace, first_to_go)
 
     async def _go_back(self, deployment: Deployment, target: ReplicaSet) -> None:
         wanted = target.metadata.annotations.get(WANTED, "")

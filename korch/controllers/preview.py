@@ -1,45 +1,58 @@
-"""What a wish would change, step by step and per node, before it does: the same planners, run on values only. Pure."""
+"""What wishes would change, step by step and per node, before they do: the same planners, run on values only. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from msgspec.structs import replace
 
 from korch.client.base import PlannedStep
-from korch.controllers.deployment import set_from
+from korch.client.declare import tried_again
+from korch.controllers.deployment import first_to_go, set_from
 from korch.controllers.replicaset import plan_replicas, pod_from
 from korch.controllers.rollout import current_set, plan_rollout
+from korch.controllers.scheduling import room_maker
+from korch.resources.annotations import STOP_FIRST
 from korch.resources.codec import with_meta
-from korch.resources.meta import Condition
+from korch.resources.meta import Condition, Object
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
-from korch.resources.podstate import is_counted, with_condition, workload_name
+from korch.resources.podstate import controller_of, is_counted, with_condition, workload_name
 from korch.resources.times import rfc3339
 from korch.resources.workload import Deployment, ReplicaSet
 from korch.scheduler.select import schedule
 from korch.scheduler.snapshot import snapshot
 
 MOST_ROUNDS = 2_000
+T = TypeVar("T", bound=Object)
 
 
 @dataclass(slots=True)
 class _Model:
-    """The cluster as it would be; times stand still but for settling."""
+    """The cluster as it would be; times stand still but for settling. Pods and sets by uid: names are not unique."""
 
-    deployment: Deployment
-    sets: dict[str, ReplicaSet]
     pods: dict[str, Pod]
-    others: tuple[Pod, ...]
+    sets: dict[str, ReplicaSet]
     nodes: Sequence[Node]
     loads: Mapping[str, NodeLoad]
     allowed: frozenset[str] | None
     now: float
-    steps: list[PlannedStep]
+    steps: list[PlannedStep] = field(default_factory=list)
+    waiting: dict[str, str] = field(default_factory=dict)  # uids of pods to place, and why they could not be so far
     serial: int = 0
+
+    def named(self, obj: T) -> T:
+        """A new object with a uid of its own."""
+        self.serial += 1
+        return with_meta(obj, uid=f"planned-{self.serial}")
+
+    def of(self, owner: Object) -> list[Pod]:
+        """The pods of a set."""
+        return [pod for pod in self.pods.values() if _owner(pod) == owner.metadata.uid]
 
 
 def preview(
-    deployment: Deployment,
+    wishes: Sequence[Object],
     sets: Sequence[ReplicaSet],
     pods: Sequence[Pod],
     nodes: Sequence[Node],
@@ -48,71 +61,134 @@ def preview(
     now: float,
     allowed: frozenset[str] | None = None,
 ) -> tuple[PlannedStep, ...]:
-    """The steps in order if every new replica becomes ready. `deployment`: the wish; `sets`, `pods`: what stands."""
-    own = {found.metadata.name for found in sets}
-    mine = {pod.metadata.name: pod for pod in pods if _owner(pod) in own}
-    others = tuple(pod for pod in pods if pod.metadata.name not in mine)
-    model = _Model(deployment, {s.metadata.name: s for s in sets}, mine, others, nodes, loads, allowed, now, [])
-    for _ in range(MOST_ROUNDS):
-        if not _round(model):
-            break
-        model.now += 1 + deployment.spec.min_ready_seconds
+    """The steps in order if every new replica becomes ready: `wishes` one after the other, on what stands now."""
+    model = _Model({p.metadata.uid: p for p in pods}, {s.metadata.uid: s for s in sets}, nodes, loads, allowed, now)
+    for wish in wishes:
+        if isinstance(wish, Deployment):
+            _roll_out(model, wish)
+        elif isinstance(wish, ReplicaSet):
+            _fill(model, _kept_or_new(model, wish, model.sets), "more than wanted")
+            _place_waiting(model)
+        elif isinstance(wish, Pod) and wish.metadata.uid not in model.pods:
+            _await_place(model, model.named(wish))
+            _place_waiting(model)
+        _tell_waiting(model)
     return tuple(model.steps)
 
 
-def _owner(pod: Pod) -> str:
-    return next((ref.name for ref in pod.metadata.owner_references if ref.controller), "")
+def _owner(obj: Object) -> str:
+    found = controller_of(obj)
+    return found.uid if found is not None else ""
 
 
-def _round(model: _Model) -> bool:
-    """One step of the rollout and of its sets; whether anything changed."""
-    by_set = {name: [pod for pod in model.pods.values() if _owner(pod) == name] for name in model.sets}
-    plan = plan_rollout(model.deployment, tuple(model.sets.values()), by_set, model.now)
-    if plan.go_back_to or plan.give_up:
-        return False
-    model.deployment = replace(model.deployment, status=plan.status)
-    if plan.create_revision:
-        model.serial += 1
-        made = with_meta(set_from(model.deployment, plan.create_revision), uid=f"planned-{model.serial}")
-        model.sets[made.metadata.name] = made
-    for name, size in plan.scale:
-        model.sets[name] = replace(model.sets[name], spec=replace(model.sets[name].spec, replicas=size))
-    changed = bool(plan.create_revision or plan.scale)
-    for name in sorted(model.sets):
-        changed = _fill(model, model.sets[name]) or changed
-    return changed
+def _kept_or_new(model: _Model, wish: T, known: Mapping[str, object]) -> T:
+    return wish if wish.metadata.uid in known else model.named(wish)
 
 
-def _fill(model: _Model, replicaset: ReplicaSet) -> bool:
-    members = [pod for pod in model.pods.values() if _owner(pod) == replicaset.metadata.name]
-    plan = plan_replicas(replicaset, members, model.now)
+def _roll_out(model: _Model, wish: Deployment) -> None:
+    """Rounds of the rollout and of its sets until nothing changes any more."""
+    wish = tried_again(wish)
+    sets = {uid: found for uid, found in model.sets.items() if _owner(found) == wish.metadata.uid}
+    for pod in [pod for found in sets.values() for pod in model.of(found)]:
+        if not pod.spec.node_name and is_counted(pod):
+            _await_place(model, pod)
+    for _ in range(MOST_ROUNDS):
+        by_name = {found.metadata.name: model.of(found) for found in sets.values()}
+        plan = plan_rollout(wish, tuple(sets.values()), by_name, model.now)
+        if plan.go_back_to or plan.give_up:
+            return
+        wish = replace(wish, status=plan.status)
+        if plan.create_revision:
+            made = model.named(set_from(wish, plan.create_revision))
+            sets[made.metadata.uid] = made
+        wanted = dict(plan.scale)
+        for uid, found in sets.items():
+            if found.metadata.name in wanted:
+                sets[uid] = replace(found, spec=replace(found.spec, replicas=wanted[found.metadata.name]))
+        if plan.victim:
+            _mark_first_to_go(model, plan.victim, by_name)
+        current = current_set(wish, tuple(sets.values()))
+        changed = bool(plan.create_revision or plan.scale)
+        for found in sorted(sets.values(), key=lambda one: one.metadata.name):
+            changed = _fill(model, found, "more than wanted" if found == current else "an older revision") or changed
+        changed = _place_waiting(model) or changed
+        if not changed:
+            return
+        model.now += 1 + wish.spec.min_ready_seconds
+
+
+def _mark_first_to_go(model: _Model, name: str, by_name: Mapping[str, Sequence[Pod]]) -> None:
+    for members in by_name.values():
+        for pod in members:
+            if pod.metadata.name == name:
+                model.pods[pod.metadata.uid] = first_to_go(pod)
+
+
+def _fill(model: _Model, replicaset: ReplicaSet, surplus: str) -> bool:
+    """Stop and make pods of one set; whether there were any. The new ones are still to be placed."""
+    plan = plan_replicas(replicaset, model.of(replicaset), model.now)
     for pod in plan.delete:
-        model.steps.append(_stop(model, replicaset, pod))
-        del model.pods[pod.metadata.name]
+        why = surplus if is_counted(pod) else pod.status.reason or "it has ended"
+        model.steps.append(PlannedStep("stop", workload_name(pod), pod.spec.node_name, pod.metadata.name, why))
+        del model.pods[pod.metadata.uid]
     for name in plan.create:
-        model.serial += 1
-        _place(model, with_meta(pod_from(replicaset, name), uid=f"planned-{model.serial}"))
+        _await_place(model, model.named(pod_from(replicaset, name)))
     return bool(plan.delete or plan.create)
 
 
-def _stop(model: _Model, replicaset: ReplicaSet, pod: Pod) -> PlannedStep:
-    current = current_set(model.deployment, tuple(model.sets.values()))
-    fresh = current is not None and current.metadata.name == replicaset.metadata.name
-    why = "more than wanted" if fresh else "an older revision"
-    if not is_counted(pod):
-        why = pod.status.reason or "it has ended"
-    return PlannedStep("stop", workload_name(pod), pod.spec.node_name, pod.metadata.name, why)
+def _await_place(model: _Model, pod: Pod) -> None:
+    model.pods[pod.metadata.uid] = pod
+    model.waiting[pod.metadata.uid] = ""
 
 
-def _place(model: _Model, pod: Pod) -> None:
-    """Schedule a new pod and take it for ready."""
-    view = snapshot(model.nodes, model.loads, (*model.others, *model.pods.values()), now=model.now)
-    (decision,) = schedule(view, [pod], allowed_nodes=model.allowed)
-    if decision.node is None:
-        model.steps.append(PlannedStep("wait", workload_name(pod), "", pod.metadata.name, decision.message))
-        model.pods[pod.metadata.name] = pod
-        return
-    ready = Condition(type="Ready", status="True")
-    status = replace(pod.status, phase="Running", conditions=with_condition((), ready, rfc3339(model.now)))
-    model.pods[pod.metadata.name] = replace(pod, spec=replace(pod.spec, node_name=decision.node), status=status)
-    model.steps.append(PlannedStep("start", workload_name(pod), decision.node, pod.metadata.name, decision.message))
+def _place_waiting(model: _Model) -> bool:
+    """Schedule the pods that have no node, and take them for ready; whether that changed anything."""
+    changed = False
+    for uid, before in list(model.waiting.items()):
+        pod = model.pods.get(uid)
+        if pod is None:  # the rollout went another way
+            del model.waiting[uid]
+            continue
+        view = snapshot(model.nodes, model.loads, tuple(model.pods.values()), now=model.now)
+        (decision,) = schedule(view, [pod], allowed_nodes=model.allowed)
+        if decision.node is None:
+            model.waiting[uid] = decision.message
+            model.pods[uid] = _unplaced(model, pod, decision.message)
+            changed = changed or not before
+        else:
+            del model.waiting[uid]
+            model.pods[uid] = _placed(model, pod, decision.node)
+            what = PlannedStep("start", workload_name(pod), decision.node, pod.metadata.name, decision.message)
+            model.steps.append(what)
+            changed = True
+    return changed
+
+
+def _placed(model: _Model, pod: Pod, node: str) -> Pod:
+    ready = with_condition((), Condition(type="Ready", status="True"), rfc3339(model.now))
+    status = replace(pod.status, phase="Running", conditions=ready)
+    return replace(pod, spec=replace(pod.spec, node_name=node), status=status)
+
+
+def _unplaced(model: _Model, pod: Pod, message: str) -> Pod:
+    """As the scheduling controller leaves it: with the reason, and with who could make room."""
+    no = Condition(type="PodScheduled", status="False", reason="Unschedulable", message=message)
+    conditions = with_condition(pod.status.conditions, no, rfc3339(model.now))
+
+    def fits(pods: Sequence[Pod]) -> bool:
+        view = snapshot(model.nodes, model.loads, pods, now=model.now)
+        return schedule(view, [pod], allowed_nodes=model.allowed)[0].node is not None
+
+    victim = room_maker(pod, tuple(model.pods.values()), fits)
+    kept = {key: text for key, text in pod.metadata.annotations.items() if key != STOP_FIRST}
+    noted = with_meta(pod, annotations=kept | ({STOP_FIRST: victim} if victim else {}))
+    return replace(noted, status=replace(pod.status, phase="Pending", conditions=conditions))
+
+
+def _tell_waiting(model: _Model) -> None:
+    """What fits nowhere in the end."""
+    for uid, why in model.waiting.items():
+        pod = model.pods.get(uid)
+        if pod is not None:
+            model.steps.append(PlannedStep("wait", workload_name(pod), "", pod.metadata.name, why))
+    model.waiting.clear()

@@ -49,11 +49,15 @@ class SchedulingController:
                 owner = controller_of(pod)
                 alike = owner.uid if owner is not None else pod.metadata.uid
                 if alike not in victims:
-                    victims[alike] = self._room_maker(pod, pods) if owner is not None else ""
+                    victims[alike] = room_maker(pod, pods, self._fits(pod)) if owner is not None else ""
                 await self._leave_pending(pod, decision, victims[alike])
             else:
                 await self._bind(pod, decision)
         return 2.0 if unplaced else None
+
+    def _fits(self, pod: Pod) -> Callable[[Sequence[Pod]], bool]:
+        """Whether the pod would have a node if only these pods stood."""
+        return lambda pods: schedule(self._snapshot(pods), [pod], allowed_nodes=self._allowed())[0].node is not None
 
     def _snapshot(self, pods: Sequence[Pod]) -> Snapshot:
         nodes = tuple(self._view.all(Node))
@@ -99,23 +103,23 @@ class SchedulingController:
             pod, type="Warning", reason="FailedScheduling", message=decision.message, component="scheduler"
         )
 
-    def _room_maker(self, pod: Pod, pods: Sequence[Pod]) -> str:
-        """The old pod of the same deployment without which this one fits, or "": does stop-first help?"""
-        app = _without_hash(pod)
-        rivals = [
-            other
-            for other in pods
-            if other.spec.node_name
-            and is_counted(other)
-            and other.metadata.namespace == pod.metadata.namespace
-            and _without_hash(other) == app
-            and other.metadata.labels != pod.metadata.labels
-        ]
-        for rival in sorted(rivals, key=lambda found: found.metadata.name)[:RIVALS_TRIED]:
-            rest = [other for other in pods if other.metadata.uid != rival.metadata.uid]
-            if schedule(self._snapshot(rest), [pod], allowed_nodes=self._allowed())[0].node is not None:
-                return rival.metadata.name
-        return ""
+
+def room_maker(pod: Pod, pods: Sequence[Pod], fits: Callable[[Sequence[Pod]], bool]) -> str:
+    """The old pod of the same deployment without which this one `fits`, or "": does stop-first help? Pure."""
+    app = _without_hash(pod)
+    rivals = [
+        other
+        for other in pods
+        if other.spec.node_name
+        and is_counted(other)
+        and other.metadata.namespace == pod.metadata.namespace
+        and _without_hash(other) == app
+        and other.metadata.labels != pod.metadata.labels
+    ]
+    for rival in sorted(rivals, key=lambda found: found.metadata.name)[:RIVALS_TRIED]:
+        if fits([other for other in pods if other.metadata.uid != rival.metadata.uid]):
+            return rival.metadata.name
+    return ""
 
 
 def _without_hash(pod: Pod) -> dict[str, str]:

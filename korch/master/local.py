@@ -252,15 +252,10 @@ class LocalClient:
         nodes = (await self.list(Node)).items
         loads = {load.metadata.name: load for load in (await self.list(NodeLoad)).items}
         pods, sets = (await self.list(Pod)).items, (await self.list(ReplicaSet)).items
-        steps: list[PlannedStep] = []
-        for obj in objects:
-            if not isinstance(obj, Deployment):
-                continue
-            wish = await self.cluster.objects.would_apply(obj)
-            own = [one for one in sets if any(ref.uid == wish.metadata.uid for ref in one.metadata.owner_references)]
-            now = self.cluster.clock.now()
-            steps += preview(wish, own, pods, nodes, loads, now=now, allowed=self.fleet.placeable)
-        return tuple(steps)
+        workloads = [obj for obj in objects if isinstance(obj, Deployment | ReplicaSet | Pod)]
+        wishes = [await self.cluster.objects.would_apply(obj) for obj in workloads]
+        now = self.cluster.clock.now()
+        return preview(wishes, sets, pods, nodes, loads, now=now, allowed=self.fleet.placeable)
 
     async def fail_over(self) -> tuple[str, ...]:
         """Give up the replicas of nodes that nobody reaches."""

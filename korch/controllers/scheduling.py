@@ -10,13 +10,13 @@ from korch.objects.view import View
 from korch.resources.annotations import DECISION, STOP_FIRST
 from korch.resources.blame import recent_failures
 from korch.resources.codec import with_meta
-from korch.resources.meta import Condition
+from korch.resources.meta import Condition, Object
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
 from korch.resources.podstate import controller_of, is_counted, unschedulable, with_condition
 from korch.resources.templates import TEMPLATE_HASH_LABEL
 from korch.resources.times import rfc3339
-from korch.resources.workload import ReplicaSet
+from korch.resources.workload import Deployment, ReplicaSet
 from korch.scheduler.decision import Decision, to_json
 from korch.scheduler.select import schedule
 from korch.scheduler.snapshot import Snapshot, snapshot
@@ -34,9 +34,10 @@ class SchedulingController:
 
     async def reconcile(self, _: str) -> float | None:
         """One pass over all pending pods; looks again while some fit nowhere."""
-        pending = [pod for pod in self._view.all(Pod) if not pod.spec.node_name and is_counted(pod) and self._mine(pod)]
+        waiting = [pod for pod in self._view.all(Pod) if not pod.spec.node_name and is_counted(pod) and self._mine(pod)]
+        pending = [pod for pod in waiting if self._is_wanted(pod)]
         if not pending:
-            return None
+            return 2.0 if waiting else None  # the view may know a pod before its owner
         pods = tuple(self._view.all(Pod))
         taken = self._snapshot(pods)
         unplaced = False
@@ -53,7 +54,20 @@ class SchedulingController:
                 await self._leave_pending(pod, decision, victims[alike])
             else:
                 await self._bind(pod, decision)
-        return 2.0 if unplaced else None
+        return 2.0 if unplaced or len(pending) < len(waiting) else None
+
+    def _is_wanted(self, pod: Pod) -> bool:
+        """Whether those that it belongs to still stand: what lost them is about to be removed."""
+        below: Object = pod
+        for type_ in (ReplicaSet, Deployment):
+            owner = controller_of(below)
+            if owner is None or owner.kind != type_.__name__:
+                break
+            found = self._view.find(type_, owner.name, pod.metadata.namespace)
+            if found is None or found.metadata.uid != owner.uid:
+                return False
+            below = found
+        return True
 
     def _fits(self, pod: Pod) -> Callable[[Sequence[Pod]], bool]:
         """Whether the pod would have a node if only these pods stood."""

@@ -57,6 +57,9 @@ class World:
         main = Container(name="web", image=image, ports=(port,))
         template = replace(wish.spec.template, spec=replace(wish.spec.template.spec, containers=(main,)))
         made = with_meta(set_from(replace(wish, spec=replace(wish.spec, template=template)), 1), uid=f"set-{image}")
+        for owner in (wish, made):
+            if await self.objects.find(type(owner), owner.metadata.name) is None:
+                await self.put(owner)
         for name in names:
             pod = pod_from(made, name)
             await self.objects.create(replace(pod, spec=replace(pod.spec, node_name=on)))
@@ -129,6 +132,21 @@ def test_others_pods_are_seen_and_not_placed() -> None:
         await world.replicas("web:1", "theirs")
         assert await world.controller.reconcile("all") is None
         assert (await world.pod("theirs")).spec.node_name == ""
+
+    with_world(body)
+
+
+def test_pods_of_a_deployment_that_was_deleted_are_not_placed() -> None:
+    async def body(world: World) -> None:
+        await world.replicas("web:1", "a")
+        await world.objects.delete(Deployment, "web")
+        await world.add_node("n1")
+        assert await world.controller.reconcile("all") is not None
+        assert (await world.pod("a")).spec.node_name == ""
+        await world.put(with_meta(deployment("web:1"), uid="another"))
+        await asyncio.sleep(0.1)
+        await world.controller.reconcile("all")
+        assert (await world.pod("a")).spec.node_name == ""
 
     with_world(body)
 

@@ -19,7 +19,7 @@ from korch.controllers.replicaset import plan_replicas
 from korch.controllers.rollout import plan_rollout
 from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer
-from korch.errors import ForbiddenError, InvalidError, KorchError, NotFoundError
+from korch.errors import ForbiddenError, InvalidError, KorchError, NotFoundError, at
 from korch.master.adoption import AdoptionPlan, Known, NodeFind, TakenPod, Wish, plan_adoption
 from korch.master.cluster import RECORD_KEY, Cluster, ClusterRecord
 from korch.master.fleet import Contact, Fleet
@@ -52,20 +52,33 @@ async def adopt(cluster: Cluster, fleet: Fleet, cluster_id: str, *, dry_run: boo
     await fleet.survey()
     found = await _clusters(cluster, fleet)
     holds_work = any([(await cluster.objects.list(type_)).items for type_ in (Deployment, ReplicaSet, Pod)])
-    chosen = choose(found, cluster.record, cluster_id, holds_work=holds_work)
+    try:
+        chosen = choose(found, cluster.record, cluster_id, holds_work=holds_work)
+    except NotFoundError as error:
+        raise but_not_all_answer(error, fleet.errors) from error
     adopted = with_fields(cluster, record=_record_for(chosen, cluster.record))
     if chosen.id != cluster.record.id:
         fleet.act_for(adopted)
         await fleet.survey()
     finds, notes = await look(fleet, chosen.id)
     plan = plan_adoption(finds, await known_of(cluster.objects, finds))
-    notes += [f"{name}: {error}; what it holds is not taken in" for name, error in sorted(fleet.errors.items())]
+    notes += [f"{at(name, error)}; what it holds is not taken in" for name, error in sorted(fleet.errors.items())]
     taken = _told(plan)
     if not dry_run and (taken or chosen.id != cluster.record.id):
         notes += await _Adopting(cluster, adopted, fleet).carry_out(plan, finds)
     takes_over = chosen.id != cluster.record.id
     result = Adoption(found, chosen.id, chosen.name, taken, (*plan.notes, *notes), takes_over)
     return (cluster if dry_run else adopted), result
+
+
+def but_not_all_answer(error: NotFoundError, silent: Mapping[str, KorchError]) -> NotFoundError:
+    """The error, with the nodes that could not be looked at: what was not found may be there."""
+    if not silent:
+        return error
+    told = "; ".join(at(name, found) for name, found in sorted(silent.items()))
+    return NotFoundError(
+        f"{error}, but not all could be looked at: {told}", hint=silent[min(silent)].hint or error.hint
+    )
 
 
 def choose(found: Sequence[ClusterFound], record: ClusterRecord, wanted: str, *, holds_work: bool) -> ClusterFound:
@@ -174,7 +187,7 @@ async def look(fleet: Fleet, cluster_id: str) -> tuple[list[NodeFind], list[str]
                 try:
                     kept.append(read_wish(stored))
                 except KorchError as error:
-                    notes.append(f"{name}: {error}; it is left out")
+                    notes.append(f"{at(name, error)}; it is left out")
         mine = tuple(seen for seen in contact.report.containers if _is_of(seen.identity, cluster_id))
         finds.append(NodeFind(name, mine, tuple(kept)))
     return finds, notes

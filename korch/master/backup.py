@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from korch.errors import ForbiddenError, StoreError
+from korch.errors import ForbiddenError, StoreError, at
 from korch.master.adopt import known_of, look, take_over
 from korch.master.adoption import orphans_of
 from korch.master.cluster import RECORD_KEY, Cluster, ClusterRecord, make_private
@@ -60,7 +60,8 @@ async def after_restore(cluster: Cluster, fleet: Fleet) -> tuple[str, ...]:
     """Make the nodes refuse whoever led before the restore; sentences on what remains to be done."""
     await fleet.survey()
     notes = [
-        f"{name}: {error}. It learns of the restore at the next contact" for name, error in sorted(fleet.errors.items())
+        f"{at(name, error)}. It learns of the restore at the next contact"
+        for name, error in sorted(fleet.errors.items())
     ]
     lead = Lead(cluster.store, lock_file=cluster.settings.cluster_dir / "lead.lock", note={"doing": "restore"})
     # Nobody had the state open when it was replaced: who stands in it as the leader led another one.

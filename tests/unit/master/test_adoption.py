@@ -12,8 +12,8 @@ from korch.controllers.replicaset import pod_from
 from korch.controllers.rollout import current_set, plan_rollout, revision_of
 from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer
-from korch.errors import ForbiddenError, InvalidError, NotFoundError
-from korch.master.adopt import choose, grouped, read_wish
+from korch.errors import ForbiddenError, HostUnreachableError, InvalidError, NotFoundError
+from korch.master.adopt import but_not_all_answer, choose, grouped, read_wish
 from korch.master.adoption import AdoptionPlan, Known, NodeFind, orphans_of, plan_adoption
 from korch.master.cluster import ClusterRecord
 from korch.nodes.machine import StoredWish
@@ -366,3 +366,12 @@ def test_nothing_to_adopt() -> None:
     with pytest.raises(NotFoundError):
         choose((found("a"),), RECORD, "zzz", holds_work=False)
     assert choose((found("own"),), RECORD, "", holds_work=False).id == "own"
+
+
+def test_what_was_not_found_may_be_on_a_node_that_does_not_answer() -> None:
+    error = NotFoundError("nothing there", hint="look again")
+    assert but_not_all_answer(error, {}) is error
+    silent = HostUnreachableError("n2: no answer", host="n2", hint="Is it on?")
+    told = but_not_all_answer(error, {"n2": silent, "n3": HostUnreachableError("refused", host="n3")})
+    assert str(told) == "nothing there, but not all could be looked at: n2: no answer; n3: refused"
+    assert told.hint == "Is it on?"

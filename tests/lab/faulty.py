@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from korch.errors import SetupError
 from korch.lab.lab import Lab
@@ -211,16 +212,15 @@ class Faulty(Site):
         assert max(uids.values(), default=1) == 1, found
         assert Counter(one.app for one in found) == Counter({app: n for app, n in wished.items() if n}), found
         assert all(one.running for one in found), found
-        pods = self.korch.objects("pods")
-        bound = {pod["metadata"]["uid"]: pod["spec"]["nodeName"] for pod in pods}
+        known: dict[str, list[dict[str, Any]]] = {"Deployment": [], "ReplicaSet": [], "Pod": []}
+        for obj in self.korch.objects("pods,replicasets,deployments"):
+            known[obj["kind"]].append(obj)
+        bound = {pod["metadata"]["uid"]: pod["spec"]["nodeName"] for pod in known["Pod"]}
         assert bound == {one.uid: one.node for one in found}
-        assert not [pod for pod in pods if "deletionTimestamp" in pod["metadata"]], pods
-        deployments = {found["metadata"]["uid"] for found in self.korch.objects("deployments")}
-        sets = self.korch.objects("replicasets")
-        owners = {ref["uid"] for one in sets for ref in one["metadata"]["ownerReferences"]}
-        assert owners <= deployments
-        owners = {ref["uid"] for one in pods for ref in one["metadata"].get("ownerReferences", ())}
-        assert owners <= {one["metadata"]["uid"] for one in sets}
+        assert not [pod for pod in known["Pod"] if "deletionTimestamp" in pod["metadata"]], known["Pod"]
+        for kind, owner in (("Pod", "ReplicaSet"), ("ReplicaSet", "Deployment")):
+            there = {obj["metadata"]["uid"] for obj in known[owner]}
+            assert {ref["uid"] for obj in known[kind] for ref in obj["metadata"]["ownerReferences"]} <= there
         return found
 
 

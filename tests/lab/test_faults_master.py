@@ -17,6 +17,7 @@ from tests.lab.korch_cli import KORCH, Run
 
 pytestmark = pytest.mark.faults
 KILLS = 10
+AT_ONCE = ("--settle", "0")
 
 
 def names(found: list[Seen]) -> set[str]:
@@ -46,7 +47,7 @@ def test_a_deploy_that_is_ended_half_way_converges_when_it_is_run_again(
     faulty: Faulty, number: signal.Signals, status: int
 ) -> None:
     for version, word, when in (("1", "run", "before"), ("2", "run", "after"), ("1", "stop", "before")):
-        command = ("deploy", faulty.image(version), "--replicas", "3")
+        command = ("deploy", faulty.image(version), "--replicas", "3", *AT_ONCE)
         with faulty.hold(word, "d1", "p1", when=when) as holds:
             deploy = faulty.start(*command)
             any_of(holds, deploy)
@@ -66,10 +67,10 @@ def test_deploys_killed_at_random_moments_and_run_again(faulty: Faulty) -> None:
 
 def test_a_frozen_deploy_changes_nothing_when_it_goes_on(faulty: Faulty) -> None:
     with faulty.hold("run", "d1", "p1") as holds:
-        frozen = faulty.start("deploy", faulty.image(), "--replicas", "4")
+        frozen = faulty.start("deploy", faulty.image(), "--replicas", "4", *AT_ONCE)
         any_of(holds)
         strike(frozen, signal.SIGSTOP)
-    taken_over = faulty.korch("deploy", faulty.image("2"), "--replicas", "3")
+    taken_over = faulty.korch("deploy", faulty.image("2"), "--replicas", "3", *AT_ONCE)
     assert "following" in taken_over.err, taken_over  # until the other had been silent for too long
     before = faulty.check({"web": 3})
     pods = faulty.korch.objects("pods")
@@ -83,16 +84,16 @@ def test_a_frozen_deploy_changes_nothing_when_it_goes_on(faulty: Faulty) -> None
 
 
 def test_two_deploys_of_one_app_at_the_same_time(faulty: Faulty) -> None:
-    command = ("deploy", faulty.image(), "--replicas", "3")
+    command = ("deploy", faulty.image(), "--replicas", "3", *AT_ONCE)
     both = [faulty.start(*command), faulty.start(*command)]  # both make the cluster, too
     for process in both:
         finish(process)
     faulty.check({"web": 3})
 
     with faulty.hold("run", "d1", "d2", "p1", "p2") as holds:
-        first = faulty.start("deploy", faulty.image("2"), "--replicas", "3")
+        first = faulty.start("deploy", faulty.image("2"), "--replicas", "3", *AT_ONCE)
         any_of(holds)
-        second = faulty.start("deploy", faulty.image(), "--replicas", "4")
+        second = faulty.start("deploy", faulty.image(), "--replicas", "4", *AT_ONCE)
         wait_for("the second wish", lambda: faulty.korch.objects("deployment", "web")[0]["spec"]["replicas"] == 4)
     overtaken, won = finish(first, status=9), finish(second)
     assert "another command changed it" in overtaken.err, overtaken
@@ -103,9 +104,9 @@ def test_two_deploys_of_one_app_at_the_same_time(faulty: Faulty) -> None:
 
 def test_two_apps_at_the_same_time(faulty: Faulty) -> None:
     with faulty.hold("run", "d1", "d2", "p1", "p2") as holds:
-        one = faulty.start("deploy", faulty.image(), "--name", "one", "--replicas", "3")
+        one = faulty.start("deploy", faulty.image(), "--name", "one", "--replicas", "3", *AT_ONCE)
         any_of(holds)
-        two = faulty.start("deploy", faulty.image(), "--name", "two", "--replicas", "3")
+        two = faulty.start("deploy", faulty.image(), "--name", "two", "--replicas", "3", *AT_ONCE)
         wait_for("the second wish", lambda: "two" in faulty.korch("get", "deployments").out)
     finish(one)
     assert "following" in finish(two).err
@@ -113,22 +114,22 @@ def test_two_apps_at_the_same_time(faulty: Faulty) -> None:
 
 
 def test_a_node_that_has_seen_a_newer_master(faulty: Faulty) -> None:
-    faulty.korch("deploy", faulty.image(), "--replicas", "4")
+    faulty.korch("deploy", faulty.image(), "--replicas", "4", *AT_ONCE)
     faulty.shell("d1", "echo 500 >$(echo /var/lib/korch/*/epoch)")  # a state that was brought back from a copy
-    faulty.korch("deploy", faulty.image("2"), "--replicas", "4")
+    faulty.korch("deploy", faulty.image("2"), "--replicas", "4", *AT_ONCE)
     faulty.check({"web": 4})
     assert int(faulty.shell("p1", "cat /var/lib/korch/*/epoch")) >= 500
 
     faulty.forget_images()
     with faulty.hold("pull", "d1", "p1") as holds:  # no lock is held while it pulls
-        deploy = faulty.start("deploy", faulty.image(), "--replicas", "8")
+        deploy = faulty.start("deploy", faulty.image(), "--replicas", "8", *AT_ONCE)
         any_of(holds)
         for hold in holds:
             faulty.shell(hold.node, "echo 100000 >$(echo /var/lib/korch/*/epoch)")
     run = finish(deploy, status=5)
     assert run.err.count("Error: ") == 1, run
     assert "a newer master has acted there (epoch 100000" in run.err, run
-    faulty.korch("deploy", faulty.image(), "--replicas", "8")
+    faulty.korch("deploy", faulty.image(), "--replicas", "8", *AT_ONCE)
     faulty.check({"web": 8})
 
 
@@ -157,9 +158,9 @@ def fill(folder: Path) -> Path:
 
 
 def test_a_full_disk_on_the_master(faulty: Faulty, small_home: Path) -> None:
-    faulty.korch("deploy", faulty.image(), "--replicas", "3")
+    faulty.korch("deploy", faulty.image(), "--replicas", "3", *AT_ONCE)
     filler = fill(small_home)
-    command = ("deploy", faulty.image("2"), "--replicas", "3")
+    command = ("deploy", faulty.image("2"), "--replicas", "3", *AT_ONCE)
     faulty.korch.fails(*command, status=11, says=["no space left", str(small_home)])
     filler.unlink()
     faulty.check({"web": 3})
@@ -187,12 +188,12 @@ def read_only(faulty: Faulty, *words: str) -> Run:
 
 
 def test_a_state_file_that_cannot_be_used(faulty: Faulty) -> None:
-    command = ("deploy", faulty.image(), "--replicas", "3")
+    command = ("deploy", faulty.image(), "--replicas", "3", *AT_ONCE)
     faulty.korch(*command)
     before = faulty.check({"web": 3})
     state = next(faulty.korch.home.glob("clusters/*/state.db"))
 
-    run = read_only(faulty, "deploy", faulty.image("2"), "--replicas", "2")
+    run = read_only(faulty, "deploy", faulty.image("2"), "--replicas", "2", *AT_ONCE)
     assert run.status == 11, run
     assert "read-only" in run.err, run
     assert "Hint: " in run.err, run

@@ -18,6 +18,7 @@ from korch.resources.meta import Object
 from korch.resources.misc import Secret
 from korch.resources.node import Node
 from korch.resources.pod import Pod, PodSpec
+from korch.resources.validate_pod import VOLUME_DRIVER
 from korch.resources.validation import DOCKER_CONFIG_KEY
 from korch.resources.workload import Deployment, ReplicaSet
 
@@ -100,7 +101,7 @@ def _pinned(obj: Object, exact: str) -> Object:
 
 
 async def check_ports(client: Client, objects: Sequence[Object]) -> None:
-    """Refuse more replicas than nodes when a node port is fixed: they could never all run."""
+    """Refuse more replicas of a fixed node port than nodes that they may use: they could never all run."""
     nodes = (await client.list(Node)).items
     usable = sum(_in_inventory(node) for node in nodes)
     for obj in objects:
@@ -110,12 +111,26 @@ async def check_ports(client: Client, objects: Sequence[Object]) -> None:
             port.host_port for found in obj.spec.template.spec.containers for port in found.ports if port.host_port
         ]
         wanted = 1 if obj.spec.replicas is None else obj.spec.replicas
+        volume = _named_volume(obj.spec.template.spec)
+        if fixed and volume and wanted > 1:
+            raise InvalidError(
+                f'"{obj.metadata.name}": {wanted} replicas cannot share node port {fixed[0]} on the one node that holds'
+                f" volume {volume}",
+                hint="All replicas that mount a named volume run on its node. Ask for 1 replica,"
+                " or let a free node port be chosen: give the container port alone.",
+            )
         if fixed and wanted > usable:
             raise InvalidError(
                 f'"{obj.metadata.name}": {wanted} replicas cannot share node port {fixed[0]} on {usable} node(s)',
                 hint=f"Ask for at most {usable} replicas, or let a free node port be chosen:"
                 " give the container port alone.",
             )
+
+
+def _named_volume(spec: PodSpec) -> str:
+    """The first volume of a node's engine that the pod mounts, else ""."""
+    found = (volume for volume in spec.volumes if volume.csi is not None and volume.csi.driver == VOLUME_DRIVER)
+    return next((volume.csi.volume_attributes.get("name", volume.name) for volume in found if volume.csi), "")
 
 
 def _in_inventory(node: Node) -> bool:

@@ -9,12 +9,14 @@ import pytest
 from korch.cli.deploy import deploy
 from korch.cli.plan import plan
 from korch.cli.wishes import DeployOptions, read_wish
+from korch.client.declare import check_ports
+from korch.errors import InvalidError
 from korch.resources.expand import SECRETS_OF_LABEL
 from korch.resources.meta import Object
 from korch.resources.misc import Secret
 from korch.resources.workload import Deployment
 
-from .world import FakeClient, World, a_deployment
+from .world import FakeClient, World, a_deployment, a_node
 
 NOTHING_GIVEN: dict[str, Any] = dict.fromkeys(("image", "name", "replicas", "cpu", "memory", "command", "health"))
 
@@ -96,3 +98,40 @@ def test_a_secret_that_did_not_change_keeps_its_name_in_every_namespace(
 def test_plan_takes_every_option_that_says_what_to_run() -> None:
     only_of_deploy = {"timeout_s", "settle_s", "no_wait", "dry_run", "output"}
     assert {param.name for param in plan.params} == {param.name for param in deploy.params} - only_of_deploy
+
+
+def refused(world: World, *, nodes: int, **given: Any) -> str:
+    """Why ports do not allow the wish, or "" ."""
+    world.put(*(a_node(f"n{number}") for number in range(nodes)))
+
+    async def ask() -> str:
+        client = FakeClient(world, (await world.open_client(None)).store)  # type: ignore[arg-type]
+        try:
+            await check_ports(client, await read_wish(options(**given)).objects(client))  # type: ignore[arg-type]
+        except InvalidError as error:
+            return str(error)
+        finally:
+            await client.close()
+        return ""
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"replicas": 2, "ports": ("80:80",)}, ""),
+        ({"replicas": 3, "ports": ("80:80",)}, '"web": 3 replicas cannot share node port 80 on 2 node(s)'),
+        ({"replicas": 3, "ports": ("80",)}, ""),
+        (
+            {"replicas": 2, "ports": ("80:80",), "volumes": ("data:/d",)},
+            '"web": 2 replicas cannot share node port 80 on the one node that holds volume data',
+        ),
+        ({"replicas": 1, "ports": ("80:80",), "volumes": ("data:/d",)}, ""),
+        ({"replicas": 2, "ports": ("80:80",), "volumes": ("/srv:/d",)}, ""),
+        ({"replicas": 2, "ports": ("80",), "volumes": ("data:/d",)}, ""),
+    ],
+    ids=str,
+)
+def test_replicas_that_could_never_all_run_are_refused(world: World, given: dict[str, Any], why: str) -> None:
+    assert refused(world, nodes=2, image="web:1", **given) == why

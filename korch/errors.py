@@ -22,7 +22,7 @@ class KorchError(Exception):
 def at(host: str, error: Exception) -> str:
     """The message with the host before it, once."""
     text = str(error)
-    return text if text.startswith(f"{host}: ") else f"{host}: {text}"
+    return text if text.startswith((f"{host}: ", f"{host} ")) else f"{host}: {text}"
 
 
 class InvalidError(KorchError):

@@ -61,15 +61,20 @@ class DeploymentController:
 
     def __init__(self, view: View, clock: Clock) -> None:
         self._view, self._clock = view, clock
+        self._watched: dict[tuple[str, str], tuple[str, float]] = {}  # key → (uid, when this process first looked)
 
     async def reconcile(self, key: tuple[str, str]) -> float | None:
         """Make one deployment (namespace, name) true by one step."""
         deployment = self._view.find(Deployment, key[1], key[0])
         if deployment is None:
+            self._watched.pop(key, None)
             return None
+        now, uid = self._clock.now(), deployment.metadata.uid
+        if self._watched.get(key, ("", 0.0))[0] != uid:
+            self._watched[key] = (uid, now)
         sets = self._view.owned(ReplicaSet, deployment.metadata.uid, key[0])
         pods = {found.metadata.name: self._view.owned(Pod, found.metadata.uid, key[0]) for found in sets}
-        plan = plan_rollout(deployment, sets, pods, self._clock.now())
+        plan = plan_rollout(deployment, sets, pods, now, watched_since=self._watched[key][1])
         await self._carry_out(deployment, {found.metadata.name: found for found in sets}, plan)
         return plan.look_again_s
 

@@ -66,6 +66,7 @@ class _Facts:
     wanted: int  # replicas of the wish; 0 when the revision was given up
     given_up: bool
     automatic: bool
+    watched_since: float
 
     @property
     def old(self) -> tuple[ReplicaSet, ...]:
@@ -87,9 +88,17 @@ class _Facts:
 
 
 def plan_rollout(
-    deployment: Deployment, sets: Sequence[ReplicaSet], pods: Mapping[str, Sequence[Pod]], now: float
+    deployment: Deployment,
+    sets: Sequence[ReplicaSet],
+    pods: Mapping[str, Sequence[Pod]],
+    now: float,
+    *,
+    watched_since: float = 0.0,
 ) -> RolloutPlan:
-    """The next step; a plan without actions when the wish is true or only waiting helps. Input order is irrelevant."""
+    """The next step; a plan without actions when the wish is true or only waiting helps. Input order is irrelevant.
+
+    Time before `watched_since` does not count against the deadline: nobody was there to make progress.
+    """
     ordered = tuple(sorted(sets, key=lambda found: (revision_of(found), found.metadata.name)))
     given_up = deployment.metadata.annotations.get(FAILED_REVISION) == template_hash(deployment.spec.template)
     wish = deployment.spec.replicas if deployment.spec.replicas is not None else 1
@@ -102,6 +111,7 @@ def plan_rollout(
         0 if given_up else wish,
         given_up,
         deployment.metadata.annotations.get(AUTO_ROLLBACK) == "true",
+        watched_since,
     )
     plan = _finish(facts, _steps(facts))
     return dataclasses.replace(plan, status=_status(facts, plan))
@@ -262,7 +272,7 @@ def _overdue(facts: _Facts) -> bool:
         return False
     if facts.deployment.status.observed_generation != facts.deployment.metadata.generation:
         return False
-    return facts.now - parse_time(progressing.last_update_time) > limit
+    return facts.now - max(parse_time(progressing.last_update_time), facts.watched_since) > limit
 
 
 def _next_look(facts: _Facts) -> float | None:

@@ -8,19 +8,14 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from korch.client.base import Outcome, Progress, Workload
-from korch.controllers.deployment import DeploymentController
-from korch.controllers.garbage import GarbageCollector
-from korch.controllers.outcome import Standing, standing
-from korch.controllers.replicaset import ReplicaSetController
-from korch.controllers.scheduling import SchedulingController
-from korch.engines.names import Identity
-from korch.errors import FencedError, HostUnreachableError, KorchError, RolloutFailedError
+from korch.errors import FencedError, HostUnreachableError, KorchError, at
 from korch.master.background import background
 from korch.master.cluster import Cluster
+from korch.master.controlling import KINDS, Controllers, Scope
 from korch.master.fleet import Contact, Fleet
+from korch.master.judging import Judged, failure, judge
 from korch.master.progress import Reporter
 from korch.master.pruning import prune_after
 from korch.master.wishes import keep_wishes
@@ -28,30 +23,10 @@ from korch.nodes.keeper import Keeper
 from korch.objects.objects import Change, Objects
 from korch.objects.view import View
 from korch.resources.meta import Object
-from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
-from korch.resources.podstate import workload_name
-from korch.resources.workload import Deployment, ReplicaSet
 from korch.store.lease import Lead
-from korch.workqueue import WorkQueue
 
-KINDS = (Deployment, ReplicaSet, Pod, Node, NodeLoad)
 ROLLBACK_S = 90.0  # beyond the deadline, for going back
-
-
-class Scope:
-    """The workloads that one run may touch."""
-
-    def __init__(self, workloads: Sequence[Workload]) -> None:
-        self._names = {(found.namespace, found.name) for found in workloads}
-
-    def has(self, obj: Object) -> bool:
-        """Whether an object belongs to one of them."""
-        return (obj.metadata.namespace, workload_name(obj)) in self._names
-
-    def owns(self, identity: Identity) -> bool:
-        """Whether a container does."""
-        return (identity.namespace, identity.owner or identity.pod) in self._names
 
 
 class OneShot:
@@ -78,12 +53,13 @@ class OneShot:
         self._dead: dict[str, KorchError] = {}
         self._changed = asyncio.Event()
         self._orphans = self._held_back = 0
-        self._queues: tuple[WorkQueue[Any], ...] = ()
+        self._deadline = 0.0  # on the event loop's clock
 
     async def run(self, timeout_s: float) -> tuple[Outcome, ...]:
         """An outcome for each workload, in order; the lead is given back in any case."""
         try:
-            async with asyncio.timeout(timeout_s + ROLLBACK_S):
+            self._deadline = asyncio.get_running_loop().time() + timeout_s
+            async with asyncio.timeout(timeout_s + ROLLBACK_S) as end:
                 while True:
                     if await self._lead.acquire(wait_s=0.0):
                         try:
@@ -94,7 +70,11 @@ class OneShot:
                     if (ended := await self._following()) is not None:
                         return ended
                     await self._fleet.survey(quick=True)  # another one was at work since the last look
+        except _LateError:
+            return await self._late(timeout_s)
         except TimeoutError:
+            if not end.expired():
+                raise
             return await self._late(timeout_s)
         finally:
             await self._lead.release()
@@ -112,7 +92,7 @@ class OneShot:
         view = View(self._cluster.objects, KINDS)
         async with background() as group:
             await view.start(group)
-            return self._outcomes(view, self._standings(view), late_s=timeout_s)
+            return self._outcomes(self._judge(view), late_s=timeout_s)
 
     # Following another process that leads
 
@@ -125,9 +105,10 @@ class OneShot:
             holder = await self._lead.holder()
             self._reporter.say(f"following {holder.identity}, which leads now" if holder else "")
             while not await self._lead.acquire(wait_s=0.0):  # also from one that is silent for a TTL
-                standings = self._standings(view)
-                if all(found.state in {"done", "failed"} for found in standings):
-                    return self._outcomes(view, standings)
+                judged = self._judge(view)
+                if all(found.standing.state in {"done", "failed"} for found in judged):
+                    return self._outcomes(judged)
+                self._check_time(judged)
                 await self._wait_for_change(1.0)
         return None
 
@@ -146,18 +127,19 @@ class OneShot:
             self._keeping = keepers = self._keepers(view, contacts)
             self._count_absent(view, keepers)
             await asyncio.gather(*(keeper.take_stock() for keeper in keepers.values()))
-            self._start_controllers(view, keepers, group)
+            controllers = Controllers(view, self._cluster.clock, self._scope, allowed=self._allowed, wake=self._wake)
+            controllers.start(group)
             await self._remove_surplus(view, keepers, objects)
             for keeper in keepers.values():
                 group.create_task(keeper.run(), name=f"keeper-{keeper.node}")
-            outcomes = await self._until_settled(view)
+            outcomes = await self._until_settled(view, controllers)
             return await self._leave(outcomes, contacts, keepers)
 
     async def _leave(
         self, outcomes: tuple[Outcome, ...], contacts: dict[str, Contact], keepers: dict[str, Keeper]
     ) -> tuple[Outcome, ...]:
         """Before the lead goes back: every node that runs something holds its wish, and old images make room."""
-        alive = {name: found for name, found in contacts.items() if name not in self._dead}
+        alive = {name: found for name, found in contacts.items() if name not in self._silent()}
         recorded = {name: keeper.recorded for name, keeper in keepers.items()}
         notes = await keep_wishes(self._cluster, alive, self._epoch(), self._workloads, recorded)
         if any(outcome.changed for outcome in outcomes):
@@ -201,59 +183,13 @@ class OneShot:
         lost = {name: keeper.given_up for name, keeper in self._keeping.items() if keeper.given_up is not None}
         return self._dead | lost
 
+    def _wake(self, pod: Pod) -> None:
+        keeper = self._keeping.get(pod.spec.node_name)
+        if keeper is not None:
+            keeper.wake(pod)
+
     def _allowed(self) -> frozenset[str]:
         return self._fleet.placeable - self._silent().keys()
-
-    def _start_controllers(self, view: View, keepers: dict[str, Keeper], group: asyncio.TaskGroup) -> None:
-        clock = self._cluster.clock
-        deployments: WorkQueue[tuple[str, str]] = WorkQueue("deployment", DeploymentController(view, clock).reconcile)
-        sets: WorkQueue[tuple[str, str]] = WorkQueue("replicaset", ReplicaSetController(view, clock).reconcile)
-        garbage: WorkQueue[tuple[type[Object], str, str]] = WorkQueue("garbage", GarbageCollector(view).reconcile)
-        scheduler = SchedulingController(view, clock, allowed=self._allowed, mine=self._scope.has)
-        placing: WorkQueue[str] = WorkQueue("scheduler", scheduler.reconcile)
-
-        def route(change: Change[Object]) -> None:
-            """Which reconcilers a change concerns."""
-            obj = change.object
-            meta = obj.metadata
-            if isinstance(obj, Node | NodeLoad):
-                placing.add("all")
-                return
-            if not self._scope.has(obj):
-                return
-            workload = (meta.namespace, workload_name(obj))
-            deployments.add(workload)
-            if isinstance(obj, ReplicaSet):
-                sets.add((meta.namespace, meta.name))
-            if isinstance(obj, Pod):
-                owner = next((ref.name for ref in meta.owner_references if ref.kind == "ReplicaSet"), "")
-                if owner:
-                    sets.add((meta.namespace, owner))
-                if not obj.spec.node_name:
-                    placing.add("all")
-                elif obj.spec.node_name in keepers:
-                    keepers[obj.spec.node_name].wake(obj)
-            if change.type == "DELETED" or isinstance(obj, ReplicaSet | Pod):
-                self._collect(view, garbage, change)
-
-        view.listen(route)
-        for type_ in KINDS:
-            for obj in view.all(type_):
-                route(Change("ADDED", obj, None, 0))
-        self._queues = (deployments, sets, garbage, placing)
-        for queue in self._queues:
-            group.create_task(queue.run(workers=1 if queue is placing else 4), name=queue.name)
-
-    def _collect(self, view: View, garbage: WorkQueue[tuple[type[Object], str, str]], change: Change[Object]) -> None:
-        """Objects whose owner may be gone: all of a deleted owner's, and each that appears."""
-        meta = change.object.metadata
-        if change.type != "DELETED":
-            if change.type == "ADDED":
-                garbage.add((type(change.object), meta.namespace, meta.name))
-            return
-        for type_ in (ReplicaSet, Pod):
-            for obj in view.owned(type_, meta.uid, meta.namespace):
-                garbage.add((type_, meta.namespace, obj.metadata.name))
 
     async def _remove_surplus(self, view: View, keepers: dict[str, Keeper], objects: Objects) -> None:
         """Before anything else: what the store proves surplus on the nodes goes."""
@@ -273,21 +209,27 @@ class OneShot:
 
         await asyncio.gather(*(one(keeper) for keeper in keepers.values()))
 
-    async def _until_settled(self, view: View) -> tuple[Outcome, ...]:
+    async def _until_settled(self, view: View, controllers: Controllers) -> tuple[Outcome, ...]:
         """Wait until only a person could do more."""
         while True:
             self._lead.fence()
-            standings = self._standings(view)
-            stuck = any(found.state == "stuck" for found in standings)
-            if all(found.state != "going" for found in standings) and (self._all_have_looked() or not stuck):
-                return self._outcomes(view, standings)
+            judged = self._judge(view)
+            stuck = any(found.standing.state == "stuck" for found in judged)
+            going = any(found.standing.state == "going" for found in judged)
+            # A pod that fits nowhere is stuck when this run found it so: until then the reason is an earlier run's.
+            if not going and (controllers.idle or not stuck):
+                return self._outcomes(judged)
+            self._check_time(judged)
             await self._wait_for_change(0.5 if not stuck else 0.05)
 
-    def _all_have_looked(self) -> bool:
-        """Whether a pod that fits nowhere is one that this run found so: until then the reason is an earlier run's."""
-        return all(queue.idle for queue in self._queues)
-
     # Judging
+
+    def _check_time(self, judged: Sequence[Judged]) -> None:
+        """Ends the run when its time is over, unless a revision may be about to go back: that gets more time."""
+        if asyncio.get_running_loop().time() < self._deadline:
+            return
+        if not any(found.standing.state == "going" and found.may_go_back for found in judged):
+            raise _LateError
 
     def _note(self, change: Change[Object]) -> None:
         self._changed.set()
@@ -300,64 +242,28 @@ class OneShot:
                 await self._changed.wait()
         self._changed.clear()
 
-    def _pods(self, view: View, workload: Workload) -> tuple[Pod, ...]:
-        return tuple(pod for pod in view.all(Pod, workload.namespace) if workload_name(pod) == workload.name)
+    def _judge(self, view: View) -> tuple[Judged, ...]:
+        return judge(view, self._workloads, self._since, frozenset(self._silent()), self._cluster.clock.now())
 
-    def _standings(self, view: View) -> tuple[Standing, ...]:
-        now, dead = self._cluster.clock.now(), frozenset(self._silent())
-        return tuple(
-            standing(
-                view.find(Deployment, workload.name, workload.namespace),
-                self._pods(view, workload),
-                now,
-                dead_nodes=dead,
-                since=self._since.get(workload, 0),
-                ownerless=self._ownerless(view, workload),
-            )
-            for workload in self._workloads
-        )
-
-    def _ownerless(self, view: View, workload: Workload) -> bool:
-        """Whether something is left whose owner is gone; what stands on nodes that cannot be reached does not count."""
-        silent = self._silent()
-        there: set[str] = {obj.metadata.uid for type_ in (Deployment, ReplicaSet) for obj in view.all(type_)}
-        sets = [found for found in view.all(ReplicaSet, workload.namespace) if workload_name(found) == workload.name]
-        pods = [pod for pod in self._pods(view, workload) if pod.spec.node_name not in silent]
-        owners = [ref.uid for obj in (*sets, *pods) for ref in obj.metadata.owner_references if ref.controller]
-        return any(uid not in there for uid in owners)
-
-    def _outcomes(
-        self, view: View, standings: Sequence[Standing], *, late_s: float | None = None
-    ) -> tuple[Outcome, ...]:
-        notes = [_about(name, error) for name, error in sorted(self._silent().items())]
+    def _outcomes(self, judged: Sequence[Judged], *, late_s: float | None = None) -> tuple[Outcome, ...]:
+        notes = [at(name, error) for name, error in sorted(self._silent().items())]
         if self._orphans:
             notes.append(f"{self._orphans} container(s) of this cluster are unknown to its state: see `korch adopt`")
         if self._held_back:
             notes.append(
                 f"{self._held_back} more surplus container(s) stay for now: `korch sync` removes the next ones"
             )
-        outcomes = []
-        for workload, found in zip(self._workloads, standings, strict=True):
-            pods = tuple(pod for pod in self._pods(view, workload) if pod.metadata.deletion_timestamp is None)
-            error = None
-            if found.state != "done":
-                late = f"not finished after {late_s:.0f} s: " if late_s is not None else ""
-                error = RolloutFailedError(f'"{workload}": {late}{found.message}', hint=_next_step(workload, found))
-            outcomes.append(
-                Outcome(workload, changed=self._reporter.changed(workload), pods=pods, error=error, notes=tuple(notes))
+        return tuple(
+            Outcome(
+                found.workload,
+                changed=self._reporter.changed(found.workload),
+                pods=tuple(pod for pod in found.pods if pod.metadata.deletion_timestamp is None),
+                error=failure(found, late_s),
+                notes=tuple(notes),
             )
-        return tuple(outcomes)
+            for found in judged
+        )
 
 
-def _about(node: str, error: KorchError) -> str:
-    return str(error) if str(error).startswith(node) else f"{node}: {error}"
-
-
-def _next_step(workload: Workload, found: Standing) -> str:
-    if found.state == "failed":
-        return f"Correct it and deploy again. More: korch events --for deployment/{workload.name}"
-    if found.silent:
-        return "Look at the node: korch node check. Once it is back: korch sync. To replace it: korch sync --failover."
-    if found.state == "stuck":
-        return f"More: korch why {workload.name}; the wish stays on record, `korch sync` tries again."
-    return f"The wish stays on record: `korch sync` goes on with it. More: korch describe deployment {workload.name}"
+class _LateError(Exception):
+    """The time that the caller gave is over."""

@@ -2,6 +2,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from korch.controllers.rollout import plan_rollout
 from korch.resources.annotations import STOP_FIRST
 from korch.resources.codec import with_meta
 from korch.resources.meta import Condition
@@ -38,15 +39,18 @@ def test_rolling_never_goes_under_its_floor_and_ends_true(
     toy.settle()
     toy.wish(image="web:2", replicas=after)
     surge, gap = rolling_bounds(toy.deployment.spec.strategy, after)
-    for _ in range(300):
+    idle = 0
+    while idle < wait + 3:
         start = toy.available()
-        toy.step(rollouts)
+        idle = 0 if toy.step(rollouts) else idle + 1
         assert toy.available() >= min(start, after - gap)
         assert len(toy.pods) <= max(before, after + surge)
         unready = [name for name, pod in sorted(toy.pods.items()) if not pod.status.conditions]
         if unready:
             toy.make_ready(unready[0])
+            idle = 0
         toy.now += 1
+        assert toy.now < 1_001_000, "it does not end"
     assert images(toy) == ["web:2"] * after
     assert condition(toy.deployment.status.conditions, "Progressing").reason == "NewReplicaSetAvailable"
 
@@ -62,8 +66,6 @@ def test_settled_plans_nothing_in_any_order_of_input(replicas: int, order) -> No
     order.shuffle(sets)
     for members in pods.values():
         order.shuffle(members)
-    from korch.controllers.rollout import plan_rollout
-
     plan = plan_rollout(toy.deployment, sets, pods, toy.now)
     assert plan == toy.plan()
     assert (plan.create_revision, plan.scale, plan.remove, plan.completed, plan.go_back_to) == (0, (), (), "", "")
@@ -116,6 +118,17 @@ def test_kubernetes_objects_are_not_rolled_back() -> None:
         toy.step()
     assert images(toy).count("web:1") == 3
     assert condition(toy.deployment.status.conditions, "Progressing").reason == "ProgressDeadlineExceeded"
+
+
+def test_time_in_which_nobody_worked_does_not_count() -> None:
+    toy = Toy(deployment())
+    toy.step()
+    toy.step()
+    toy.now += 3600  # the process was killed, and another takes over
+    late = plan_rollout(toy.deployment, tuple(toy.sets.values()), toy.by_set(), toy.now)
+    assert late.give_up
+    again = plan_rollout(toy.deployment, tuple(toy.sets.values()), toy.by_set(), toy.now, watched_since=toy.now - 30)
+    assert (again.give_up, again.events) == ("", ())
 
 
 def test_surge_pod_that_fits_nowhere_makes_the_batch_stop_first() -> None:

@@ -49,6 +49,7 @@ class FakeMachine:
         self.silent = False  # checks get no answer
         self.tunnels: list[FakeTunnel] = []
         self.serial = 0
+        self.ends_with: int | None = None  # the exit status of containers that end as soon as they are started
 
     @property
     def transport(self) -> "FakeMachine":
@@ -94,6 +95,8 @@ class FakeMachine:
             started_at=asyncio.get_running_loop().time(),
             ip="172.17.0.2",
         )
+        if self.ends_with is not None:
+            self.end(uid, self.ends_with)
         return self.held[uid]
 
     async def remove(self, identity: Identity, *, grace_s: int, epoch: int) -> None:

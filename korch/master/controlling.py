@@ -1,0 +1,114 @@
+"""The controllers of one run: which change concerns which reconciler, for the workloads that the run may touch."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from korch.client.base import Workload
+from korch.controllers.deployment import DeploymentController
+from korch.controllers.garbage import GarbageCollector
+from korch.controllers.replicaset import ReplicaSetController
+from korch.controllers.scheduling import SchedulingController
+from korch.engines.names import Identity
+from korch.objects.objects import Change, Clock
+from korch.objects.view import View
+from korch.resources.meta import Object
+from korch.resources.node import Node, NodeLoad
+from korch.resources.pod import Pod
+from korch.resources.podstate import controller_of, workload_name
+from korch.resources.workload import Deployment, ReplicaSet
+from korch.workqueue import WorkQueue
+
+KINDS = (Deployment, ReplicaSet, Pod, Node, NodeLoad)
+WORKERS = 4
+
+
+class Scope:
+    """The workloads that one run may touch."""
+
+    def __init__(self, workloads: Sequence[Workload]) -> None:
+        self._names = {(found.namespace, found.name) for found in workloads}
+
+    def has(self, obj: Object) -> bool:
+        """Whether an object belongs to one of them."""
+        return (obj.metadata.namespace, workload_name(obj)) in self._names
+
+    def owns(self, identity: Identity) -> bool:
+        """Whether a container does."""
+        return (identity.namespace, identity.owner or identity.pod) in self._names
+
+
+class Controllers:
+    """Reconcilers on a view. `allowed`: the nodes that new pods may have; `wake` hears of each pod that has a node."""
+
+    def __init__(
+        self,
+        view: View,
+        clock: Clock,
+        scope: Scope,
+        *,
+        allowed: Callable[[], frozenset[str]],
+        wake: Callable[[Pod], None],
+    ) -> None:
+        self._view, self._scope, self._wake = view, scope, wake
+        scheduler = SchedulingController(view, clock, allowed=allowed, mine=scope.has)
+        self._deployments: WorkQueue[tuple[str, str]] = WorkQueue(
+            "deployment", DeploymentController(view, clock).reconcile
+        )
+        self._sets: WorkQueue[tuple[str, str]] = WorkQueue("replicaset", ReplicaSetController(view, clock).reconcile)
+        self._garbage: WorkQueue[tuple[type[Object], str, str]] = WorkQueue("garbage", GarbageCollector(view).reconcile)
+        self._placing: WorkQueue[str] = WorkQueue("scheduler", scheduler.reconcile)
+
+    @property
+    def _queues(self) -> tuple[WorkQueue[Any], ...]:
+        return (self._deployments, self._sets, self._garbage, self._placing)
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that changed was looked at."""
+        return all(queue.idle for queue in self._queues)
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Look at all that stands, then at what changes."""
+        self._view.listen(self._route)
+        for type_ in KINDS:
+            for obj in self._view.all(type_):
+                self._route(Change("ADDED", obj, None, 0))
+        for queue in self._queues:
+            workers = 1 if queue is self._placing else WORKERS  # one pass places all
+            group.create_task(queue.run(workers=workers), name=queue.name)
+
+    def _route(self, change: Change[Object]) -> None:
+        """Which reconcilers a change concerns."""
+        obj = change.object
+        meta = obj.metadata
+        if isinstance(obj, Node | NodeLoad):
+            self._placing.add("all")
+            return
+        if not self._scope.has(obj):
+            return
+        self._deployments.add((meta.namespace, workload_name(obj)))
+        if isinstance(obj, ReplicaSet):
+            self._sets.add((meta.namespace, meta.name))
+        if isinstance(obj, Pod):
+            self._route_pod(obj, gone=change.type == "DELETED")
+        self._collect(change)
+
+    def _route_pod(self, pod: Pod, *, gone: bool) -> None:
+        owner = controller_of(pod)
+        if owner is not None and owner.kind == "ReplicaSet":
+            self._sets.add((pod.metadata.namespace, owner.name))
+        if not pod.spec.node_name or gone:  # one that goes leaves room for others
+            self._placing.add("all")
+        else:
+            self._wake(pod)
+
+    def _collect(self, change: Change[Object]) -> None:
+        """Objects whose owner may be gone: all of a deleted owner's, and each that appears."""
+        meta = change.object.metadata
+        if change.type == "ADDED" and controller_of(change.object) is not None:
+            self._garbage.add((type(change.object), meta.namespace, meta.name))
+        if change.type == "DELETED":
+            for type_ in (ReplicaSet, Pod):
+                for obj in self._view.owned(type_, meta.uid, meta.namespace):
+                    self._garbage.add((type_, meta.namespace, obj.metadata.name))

@@ -84,12 +84,22 @@ def _explain_os_error(error: OSError) -> int:
             "Make room there, or point KORCH_HOME at a folder that can be written; then run the same command again.",
         )
         return StoreError.exit_code
+    if about != says and _is_in_home(os.fsdecode(error.filename)):
+        _say(about, "korch keeps its things there: point KORCH_HOME at a folder of yours that can be written.")
+        return StoreError.exit_code
     hints = {
         errno.EACCES: "Check the owner and the mode of that path, or point KORCH_HOME at a folder of yours.",
         errno.EMFILE: "Too many open files: raise the limit with `ulimit -n 4096`.",
     }
     _say(about, hints.get(error.errno or 0, ""))
     return 1
+
+
+def _is_in_home(path: str) -> bool:
+    from korch.settings import korch_home
+
+    home = str(korch_home())
+    return path == home or path.startswith(home + os.sep) or home.startswith(path + os.sep)
 
 
 def _say(message: str, hint: str) -> None:

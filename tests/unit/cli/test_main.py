@@ -173,6 +173,14 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, world: World
     assert result.exit_code == NotFoundError.exit_code
 
 
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR, errno.EACCES], ids=errno.errorcode.get)
+def test_a_home_that_cannot_be_used_is_told(world: World, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    for path in (world.home, world.home / "clusters" / "x", world.home.parent):
+        result = _fail_with(monkeypatch, world, OSError(number, os.strerror(number), str(path)))
+        assert result.exit_code == 11
+        assert "point KORCH_HOME at a folder" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     [(errno.ENOSPC, 11), (errno.EROFS, 11), (errno.EACCES, 1), (errno.EIO, 1)],

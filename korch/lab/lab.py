@@ -40,7 +40,7 @@ from korch.settings import korch_home
 
 _WORKERS = 6
 _LAYOUT = hashlib.sha256(Path(rootfs.__file__).read_bytes()).hexdigest()  # nodes made by other code are made anew
-BOOT_TIMEOUT_S = 90.0
+BOOT_TIMEOUT_S = 300.0  # three Docker daemons at once in an emulated machine take minutes
 MACHINE_LOCK = Path("/run/lock")  # held while a lab takes a name or a network
 
 

@@ -139,7 +139,7 @@ def troubles(rows: Iterable[Row], *, arrow: str = "->") -> tuple[str, ...]:
     for row in rows:
         if row.state == "Ready":
             continue
-        since = f" for {row.since}" if row.since else ""
+        since = f" for {row.since}" if row.since not in {"", "0s"} else ""
         lines.append(f"{row.name}: {row.state}{since}" + (f": {row.trouble}" if row.trouble else ""))
         if row.cure:
             lines.append(f"  {arrow} {row.cure}")

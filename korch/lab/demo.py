@@ -64,13 +64,23 @@ def _show(lab: Lab, keep: bool) -> int:
         _print_command(f"curl {address}")
         print(_fetch(address), end="")
     if keep:
-        print(
-            f"\nThe lab is still up. Try:\n  cd {app}\n  korch deploy -i lab {lab.image('2')} --name web --replicas 3"
-            "\n  korch lab kill n1; korch nodes -i lab; korch sync -i lab --failover"
-            f"\n  ssh -F none -i {lab.ssh_key} -o UserKnownHostsFile={lab.known_hosts} root@{status.nodes[0].address}"
-            "\n  korch lab down"
-        )
+        print(f"\nThe lab is still up. Try:\n{next_steps(lab, app, status.nodes[0].address)}")
     return 0
+
+
+def next_steps(lab: Lab, app: Path, address: str) -> str:
+    """What to type while the lab is up, from any shell."""
+    home = f" KORCH_HOME={shlex.quote(os.environ['KORCH_HOME'])}" if os.environ.get("KORCH_HOME") else ""
+    lines = [
+        f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH KORCH_CLUSTER={lab.name}{home}",
+        f"cd {shlex.quote(str(app))}",
+        "sed -i s/web:1/web:2/ korch.yml; korch deploy          # another version, one replica at a time",
+        "korch lab kill n1; korch nodes; korch sync --failover  # a machine dies",
+        "korch lab start n1; korch sync                         # and is back",
+        f"ssh -F none -i {lab.ssh_key} -o UserKnownHostsFile={lab.known_hosts} root@{address} docker ps",
+        "korch lab down; korch cluster rm --force --yes         # the end",
+    ]
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def _say(text: str) -> None:

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import yaml
+from msgspec.structs import replace
 from rich.console import Console
 
 from korch.cli.nodes import bar, rich_view
@@ -14,7 +15,7 @@ from korch.cli.nodes_view import Row, plain, rows_of, troubles
 from korch.client.base import NodeSeen
 from korch.errors import AuthFailedError, HostUnreachableError
 
-from .world import World, a_load, a_node, a_pod
+from .world import World, a_load, a_node, a_pod, ago
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 UNREACHABLE = HostUnreachableError("n3: no answer from 10.0.0.3:22\n in 10 s", host="n3", hint="Switch it on.")
@@ -93,6 +94,14 @@ def test_watch_is_no_json(world: World) -> None:
 def test_a_state_that_the_store_knows_better_is_kept() -> None:
     (row,) = rows_of([NodeSeen(a_node("n", state="HostKeyChanged"), None, AuthFailedError("x", host="n"))], [], 0)
     assert row.state == "HostKeyChanged"
+
+
+def test_a_state_of_this_moment_has_no_age() -> None:
+    new = a_node("n", state="Unreachable")
+    ready = replace(new.status.conditions[0], last_transition_time=ago(0))
+    new = replace(new, status=replace(new.status, conditions=(ready,)))
+    (line, _) = troubles(rows_of([NodeSeen(new, None, UNREACHABLE)], [], time.time()))
+    assert line.startswith("n: Unreachable: ")
 
 
 def test_hostile_words_of_a_host_cannot_move_the_cursor() -> None:

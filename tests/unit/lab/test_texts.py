@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import tarfile
 from gzip import decompress
 from pathlib import Path
@@ -11,8 +12,10 @@ import yaml
 
 from korch.errors import ForbiddenError
 from korch.lab import record as records
+from korch.lab.demo import next_steps
 from korch.lab.image import VERSIONS, sample_images
 from korch.lab.inventory import inventory_text, known_hosts_text
+from korch.lab.lab import Lab
 from korch.lab.record import Record, claim_name, locked_folder, owner_of, read_record, release_name, write_record
 from korch.lab.spec import LabStatus, NodeSpec, NodeStatus
 
@@ -141,3 +144,14 @@ def test_base_layer_has_programs_and_links(programs: tuple[Path, Path]) -> None:
     for name in names:
         parent = name.rpartition("/")[0]
         assert not parent or names.index(parent) < names.index(name)
+
+
+def test_next_steps_work_from_any_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab("lab", tmp_path)
+    monkeypatch.delenv("KORCH_HOME", raising=False)
+    text = next_steps(lab, lab.folder / "my app", "10.78.0.11")
+    assert f"PATH={Path(sys.executable).parent}:$PATH KORCH_CLUSTER=lab\n" in text
+    assert f"cd '{lab.folder}/my app'" in text
+    assert "root@10.78.0.11" in text
+    monkeypatch.setenv("KORCH_HOME", "/a b")
+    assert "KORCH_CLUSTER=lab KORCH_HOME='/a b'" in next_steps(lab, lab.folder, "10.78.0.11")

@@ -65,7 +65,7 @@ class OneShot:
                         try:
                             return await self._leading()
                         except FencedError:
-                            if await self._leads_in_store():
+                            if self._lead.held and await self._leads_in_store():
                                 raise  # a node has seen a newer master, and the store knows of none
                     if (ended := await self._following()) is not None:
                         return ended

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +12,9 @@ from korch.cli.base import cluster_options, examples, namespace_option, run, tim
 
 if TYPE_CHECKING:
     from korch.client.base import Client, Workload
+    from korch.resources.meta import Object
+
+    Target = tuple[type[Object], str, str]  # kind, name, namespace
 
 
 @click.command(epilog=examples("korch delete web", "korch delete deploy/web pod/one-off", "korch delete -f web.yml"))
@@ -30,48 +35,39 @@ def delete(names: tuple[str, ...], files: tuple[str, ...], timeout_s: int, no_wa
     async def act(client: Client) -> bool:
         from korch.cli.rollout_view import converge
 
-        workloads = await _remove(client, names, files, namespace)
+        workloads = await _remove(client, [*_targets(names, namespace), *_from_files(files, namespace)])
         if not workloads or no_wait:
             return True
         done = await converge(client, workloads, {}, timeout_s)
-        await _drop_unused_secrets(client)
+        await _drop_unused_secrets(client, workloads)
         return done
 
     if not run(act):
         raise SystemExit(9)
 
 
-async def _remove(client: Client, names: tuple[str, ...], files: tuple[str, ...], namespace: str) -> list[Workload]:
-    """Deletes; the workloads whose containers are to go."""
+async def _remove(client: Client, targets: Sequence[Target]) -> list[Workload]:
+    """Deletes all or, when one does not exist, none; the workloads whose containers are to go.
+
+    A deleted pod of a deployment is replaced: the wait is for the whole app.
+    """
     from korch.client.base import Workload
     from korch.resources.kinds import kind_of_type
     from korch.resources.pod import Pod
+    from korch.resources.podstate import workload_name
     from korch.resources.workload import Deployment, ReplicaSet
 
+    found = [await client.get(type_, name, space) for type_, name, space in targets]
     workloads = []
-    targets = _targets(names, namespace) + _from_files(files, namespace)
-    for type_, name, space in targets:
-        await client.get(type_, name, space)
-    for type_, name, space in targets:
+    for (type_, name, space), obj in zip(targets, found, strict=True):
         await client.delete(type_, name, space)
         click.echo(f"{kind_of_type(type_).name.lower()}/{name} deleted")
-        if type_ in {Deployment, ReplicaSet, Pod}:
-            workloads.append(Workload(space, await _workload_of(client, type_, name, space)))
+        if isinstance(obj, Deployment | ReplicaSet | Pod):
+            workloads.append(Workload(space, workload_name(obj)))
     return list(dict.fromkeys(workloads))
 
 
-async def _workload_of(client: Client, type_, name: str, namespace: str) -> str:  # type: ignore[no-untyped-def]
-    """A deleted pod of a deployment is replaced: the wait is for the whole app."""
-    from korch.errors import NotFoundError
-    from korch.resources.podstate import workload_name
-
-    try:
-        return workload_name(await client.get(type_, name, namespace))
-    except NotFoundError:
-        return name
-
-
-def _targets(names: tuple[str, ...], namespace: str):  # type: ignore[no-untyped-def]
+def _targets(names: tuple[str, ...], namespace: str) -> list[Target]:
     from korch.cli.refs import parse_refs
     from korch.errors import InvalidError
     from korch.resources.kinds import kind_named
@@ -89,32 +85,35 @@ def _targets(names: tuple[str, ...], namespace: str):  # type: ignore[no-untyped
     return [(ref.kind.type, name, namespace) for ref in parse_refs(names) for name in ref.names]
 
 
-def _from_files(files: tuple[str, ...], namespace: str):  # type: ignore[no-untyped-def]
-    from korch.cli.files import manifest_files, read_manifests, read_text
-    from korch.resources.meta import Object
+def _from_files(files: tuple[str, ...], namespace: str) -> Iterator[Target]:
+    from korch.cli.files import manifest_files, manifests_in, read_text
     from korch.resources.shortform import is_short_form, load_apps
     from korch.resources.workload import Deployment
     from korch.resources.yamltree import load_trees
 
-    found: list[tuple[type[Object], str, str]] = []
     for file in manifest_files(files):
         text, source = read_text(file)
         trees = load_trees(text, source)
         if trees and all(is_short_form(tree) for tree in trees):
-            found += [(Deployment, app.name, app.namespace or namespace) for app, _ in load_apps(text, source)]
+            for app, _ in load_apps(text, source):
+                yield Deployment, app.name, app.namespace or namespace
         else:
-            objects = read_manifests((file,), namespace)
-            found += [(type(obj), obj.metadata.name, obj.metadata.namespace) for obj in objects]
-    return found
+            for obj in manifests_in(text, source, namespace):
+                yield type(obj), obj.metadata.name, obj.metadata.namespace
 
 
-async def _drop_unused_secrets(client: Client) -> None:
-    """Secrets that deploys made and that no revision names any more."""
-    from korch.resources.expand import unused_secrets
+async def _drop_unused_secrets(client: Client, workloads: Sequence[Workload]) -> None:
+    """Secrets that deploys made for these workloads and that no revision names any more. Others' may be brand-new."""
+    from korch.client.base import Workload
+    from korch.errors import NotFoundError
+    from korch.resources.expand import unused_secrets, workload_of_secret
     from korch.resources.misc import Secret
     from korch.resources.workload import Deployment, ReplicaSet
 
-    workloads: list[Deployment | ReplicaSet] = list((await client.list(Deployment)).items)
-    workloads += (await client.list(ReplicaSet)).items
-    for secret in unused_secrets((await client.list(Secret)).items, workloads):
-        await client.delete(Secret, secret.metadata.name, secret.metadata.namespace)
+    users: list[Deployment | ReplicaSet] = list((await client.list(Deployment)).items)
+    users += (await client.list(ReplicaSet)).items
+    for secret in unused_secrets((await client.list(Secret)).items, users):
+        meta = secret.metadata
+        if Workload(meta.namespace, workload_of_secret(secret)) in workloads:
+            with contextlib.suppress(NotFoundError):
+                await client.delete(Secret, meta.name, meta.namespace)

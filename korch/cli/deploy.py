@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @namespace_option
 @limit_option
 @cluster_options()
-def deploy(**options: object) -> None:
+def deploy(**options: Any) -> None:
     """Run an app in N replicas on the hosts that suit best.
 
     Without IMAGE and -f it reads korch.yml in this folder. The same command again changes nothing; a changed image or
@@ -48,7 +48,7 @@ def deploy(**options: object) -> None:
     """
     from korch.cli.wishes import DeployOptions, read_wish
 
-    chosen = DeployOptions(**options)  # type: ignore[arg-type]
+    chosen = DeployOptions(**options)
     wish = read_wish(chosen)
     if chosen.dry_run:
         from korch.cli.wishes import show_dry_run

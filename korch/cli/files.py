@@ -52,18 +52,20 @@ def _is_folder(path: Path) -> bool:
 
 def read_manifests(names: tuple[str, ...], namespace: str) -> tuple[Object, ...]:
     """All objects of all files; warnings go to stderr."""
-    from korch.resources.manifests import load_manifests
-
-    objects: list[Object] = []
-    for name in manifest_files(names):
-        text, source = read_text(name)
-        loaded = load_manifests(text, source)
-        for warning in loaded.warnings:
-            click.echo(f"Warning: {warning}", err=True)
-        objects += [in_namespace(obj, namespace) for obj, _ in loaded.objects]
+    objects = tuple(obj for name in manifest_files(names) for obj in manifests_in(*read_text(name), namespace))
     if not objects:
         raise InvalidError(f"{', '.join(names)}: no objects in it")
-    return tuple(objects)
+    return objects
+
+
+def manifests_in(text: str, source: str, namespace: str) -> tuple[Object, ...]:
+    """The objects of one text, those without a namespace in `namespace`; warnings go to stderr."""
+    from korch.resources.manifests import load_manifests
+
+    loaded = load_manifests(text, source)
+    for warning in loaded.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    return tuple(in_namespace(obj, namespace) for obj, _ in loaded.objects)
 
 
 def in_namespace(obj: Object, namespace: str) -> Object:

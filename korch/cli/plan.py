@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 @namespace_option
 @limit_option
 @cluster_options()
-def plan(**options: object) -> None:
+def plan(**options: Any) -> None:
     """Show what `korch deploy` with the same options would do on which node, and do nothing.
 
     The tag is resolved as a deploy would do it, which may bring the image to one node.
     """
     from korch.cli.wishes import DeployOptions, read_wish
 
-    chosen = DeployOptions(**options)  # type: ignore[arg-type]
+    chosen = DeployOptions(**options)
     wish = read_wish(chosen)
 
     async def act(client: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -58,6 +59,8 @@ def history(app: str, namespace: str) -> None:
     """List the revisions that an app can go back to."""
 
     async def act(client: Client) -> None:
+        import time
+
         from korch.cli.output import age, table
         from korch.resources.annotations import COMPLETED
         from korch.resources.images import PINNED
@@ -65,8 +68,6 @@ def history(app: str, namespace: str) -> None:
 
         deployment = await client.get(Deployment, _name(app), namespace)
         rows = []
-        import time
-
         for found in await _revisions(client, deployment):
             notes = found.spec.template.metadata.annotations
             image = found.spec.template.spec.containers[0].image
@@ -127,7 +128,6 @@ def restart(app: str, timeout_s: int, namespace: str, limit: str) -> None:
 
         from msgspec.structs import replace
 
-        from korch.resources.codec import with_meta
         from korch.resources.times import rfc3339
         from korch.resources.workload import Deployment
 
@@ -138,7 +138,7 @@ def restart(app: str, timeout_s: int, namespace: str, limit: str) -> None:
             meta = found.spec.template.metadata
             notes = {**meta.annotations, "kubectl.kubernetes.io/restartedAt": stamp}
             template = replace(found.spec.template, metadata=replace(meta, annotations=notes))
-            return with_meta(replace(found, spec=replace(found.spec, template=template)))
+            return replace(found, spec=replace(found.spec, template=template))
 
         return await _change(client, deployment, change, "restarts", timeout_s)
 
@@ -146,12 +146,14 @@ def restart(app: str, timeout_s: int, namespace: str, limit: str) -> None:
         raise SystemExit(9)
 
 
-async def _change(client: Client, deployment: Deployment, change, what: str, timeout_s: int) -> bool:  # type: ignore[no-untyped-def]
+async def _change(
+    client: Client, deployment: Deployment, change: Callable[[Deployment], Deployment], what: str, timeout_s: int
+) -> bool:
     from korch.cli.rollout_view import follow
-    from korch.client.declare import Declared
-    from korch.resources.workload import Deployment
+    from korch.client.declare import Declared, tried_again
 
-    made = await client.modify(Deployment, deployment.metadata.name, deployment.metadata.namespace, change)
+    meta = deployment.metadata
+    made = await client.modify(type(deployment), meta.name, meta.namespace, lambda found: tried_again(change(found)))
     click.echo(f"deployment/{deployment.metadata.name} {what}")
     return await follow(client, [Declared(made, "configured")], timeout_s)
 

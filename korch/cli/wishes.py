@@ -7,11 +7,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
 
-from korch.cli.files import in_namespace, read_text
+from korch.cli.files import manifests_in, read_text
 from korch.client.base import Client
 from korch.client.declare import new_token
 from korch.errors import InvalidError, NotFoundError
@@ -119,7 +120,6 @@ def read_wish(options: DeployOptions) -> Wish:
 
 
 def _wish_of_files(options: DeployOptions, values: Mapping[str, str]) -> Wish:
-    from korch.resources.manifests import load_manifests
     from korch.resources.shortform import is_short_form, load_apps
     from korch.resources.yamltree import load_trees
 
@@ -132,10 +132,7 @@ def _wish_of_files(options: DeployOptions, values: Mapping[str, str]) -> Wish:
         if all(is_short_form(found) for found in documents):  # an empty file too: it says what is missing
             apps.extend((_app_from_flags(options, app), where) for app, where in load_apps(text, source))
         else:
-            loaded = load_manifests(text, source)
-            for warning in loaded.warnings:
-                click.echo(f"Warning: {warning}", err=True)
-            manifests.extend(in_namespace(obj, options.namespace) for obj, _ in loaded.objects)
+            manifests.extend(manifests_in(text, source, options.namespace))
     _check_flags(options, apps, manifests)
     return Wish(options, tuple(apps), tuple(manifests), values)
 
@@ -177,7 +174,7 @@ def _name_for(options: DeployOptions) -> str:
 
 def _app_from_flags(options: DeployOptions, app: App) -> App:
     """The app with what the flags say on top of it."""
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     if options.namespace != "default" or not app.namespace:
         changes["namespace"] = options.namespace
     if options.name:
@@ -204,7 +201,7 @@ def _app_from_flags(options: DeployOptions, app: App) -> App:
         changes["constraints"] = {**app.constraints, **{key: (value,) for key, value in chosen.items()}}
     if options.health:
         changes["health"] = Health(http=options.health)
-    return replace(app, **changes)  # type: ignore[arg-type]
+    return replace(app, **changes)
 
 
 def _words(command: str) -> tuple[str, ...]:

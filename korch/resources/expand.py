@@ -112,6 +112,12 @@ def unused_secrets(secrets: Iterable[Secret], workloads: Iterable[Deployment | R
     return tuple(secret for secret in ours if (secret.metadata.namespace, secret.metadata.name) not in used)
 
 
+def workload_of_secret(secret: Secret) -> str:
+    """The workload that a deploy made the Secret for, "" when it was made otherwise."""
+    labels = secret.metadata.labels
+    return labels.get(SECRETS_OF_LABEL) or labels.get(REGISTRY_OF_LABEL) or ""
+
+
 def _check(app: App, where: str) -> None:
     """What the objects could not tell in the short form's words."""
     problems = [dns_label_problem(app.name), *(env_name_problem(name) for name in app.secrets)]

@@ -11,7 +11,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from korch.cli.main import cli
-from korch.client.base import Check, ClusterInfo, LogOptions, NodeSeen
+from korch.client.base import Check, ClusterInfo, LogOptions, NodeSeen, Outcome, Workload
 from korch.errors import KorchError, NotFoundError
 from korch.objects.objects import Objects
 from korch.resources.meta import Condition, LabelSelector, Object, ObjectMeta, OwnerReference
@@ -78,6 +78,7 @@ class World:
         self.log_options: list[LogOptions] = []
         self.executed: list[tuple[str, tuple[str, ...], bool, tuple[int, int] | None]] = []
         self.info = ClusterInfo("cluster-id", "default", ("/hosts.yml",), "2026-01-01T00:00:00Z")
+        self.converged: list[tuple[Workload, ...]] = []
         self.closed = 0
         self.on_open: Callable[[], Coroutine[Any, Any, None]] | None = None
 
@@ -155,6 +156,10 @@ class FakeClient:
 
     async def delete(self, type_: type[Any], name: str, namespace: str = "default") -> None:
         await self.objects.delete(type_, name, namespace)
+
+    async def converge(self, workloads: Sequence[Workload], **_: Any) -> tuple[Outcome, ...]:
+        self.world.converged.append(tuple(workloads))
+        return tuple(Outcome(workload, changed=True) for workload in workloads)
 
     async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = True) -> tuple[NodeSeen, ...]:
         return tuple(one for one in self.world.seen if not names or one.node.metadata.name in names)

@@ -16,11 +16,11 @@ from korch.errors import KorchError
 from korch.master.cluster import Cluster
 from korch.master.fleet import Contact
 from korch.master.gathering import each, failures
-from korch.nodes.machine import WorkloadRecord
+from korch.nodes.parcels import WorkloadRecord
 from korch.nodes.records import record_of
 from korch.objects.objects import Objects
 from korch.resources.pod import Pod
-from korch.resources.podstate import workload_name
+from korch.resources.podstate import main_status, workload_name
 from korch.resources.workload import Deployment, ReplicaSet
 
 PREFIX = "/korch.dev/wishes/"
@@ -97,6 +97,7 @@ async def _object(objects: Objects, workload: Workload) -> Deployment | ReplicaS
 
 
 async def _nodes_of(objects: Objects, workload: Workload) -> frozenset[str]:
+    """Nodes with containers of the workload: where none was made, none will take the wish away with it."""
     pods = (await objects.list(Pod, workload.namespace)).items
-    mine = (pod for pod in pods if workload_name(pod) == workload.name)
-    return frozenset(pod.spec.node_name for pod in mine if pod.spec.node_name and not pod.metadata.deletion_timestamp)
+    mine = (pod for pod in pods if workload_name(pod) == workload.name and not pod.metadata.deletion_timestamp)
+    return frozenset(pod.spec.node_name for pod in mine if (found := main_status(pod)) and found.container_id)

@@ -271,9 +271,10 @@ class Site:
         apps = [item["metadata"] for item in self.korch.objects("deploy", "-A")]
         for space in sorted({meta["namespace"] for meta in apps}):
             self.korch("delete", "-n", space, *(meta["name"] for meta in apps if meta["namespace"] == space))
-        assert self.containers() == []
+        left = [(one.node, one.name) for one in self.containers()]
+        assert left == [], left
         wishes = self.each_node(lambda node: self.shell(node, "find /var/lib/korch -path '*/wishes/*'", check=False))
-        assert "".join(wishes) == ""
+        assert "".join(wishes) == "", wishes
 
     def traces(self, app: str) -> list[str]:
         """Everything on the nodes that still speaks of an app: containers, stored wishes."""

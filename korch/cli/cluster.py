@@ -31,7 +31,7 @@ def cluster() -> None:
     """
 
 
-@cluster.command("list", epilog=examples("korch cluster list"))
+@cluster.command("list", short_help="List the clusters with their inventories.", epilog=examples("korch cluster list"))
 @cluster_options()
 def list_() -> None:
     """List the clusters with their inventories; `*` marks the one that commands mean now."""
@@ -59,7 +59,10 @@ def _row(settings: Settings) -> tuple[str, str, str]:
     return " ".join(info.inventories) or "-", info.created, info.lead or "-"
 
 
-@cluster.command(epilog=examples("korch cluster show", "korch cluster show --cluster lab -o json"))
+@cluster.command(
+    short_help="Show the cluster that commands mean now.",
+    epilog=examples("korch cluster show", "korch cluster show --cluster lab -o json"),
+)
 @click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default=None, help="Another form of output.")
 @cluster_options()
 def show(output: str | None) -> None:
@@ -131,7 +134,10 @@ def set_inventory() -> None:
     click.echo(f"cluster/{settings.cluster} uses {' '.join(run_async(change))}")
 
 
-@cluster.command(epilog=examples("korch cluster rm --cluster old", "korch cluster rm --cluster old --force --yes"))
+@cluster.command(
+    short_help="Forget a cluster and give up its claim on the nodes.",
+    epilog=examples("korch cluster rm --cluster old", "korch cluster rm --cluster old --force --yes"),
+)
 @click.option("--force", is_flag=True, help="Also while it has workloads; their containers go too.")
 @click.option("-y", "--yes", is_flag=True, help="Ask nothing.")
 @cluster_options()

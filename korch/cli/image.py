@@ -23,11 +23,12 @@ def image() -> None:
 
 
 @image.command(
+    short_help="Send an image to the hosts' engines over SSH.",
     epilog=examples(
         "korch image push web:dev                 # from this machine's Docker or Podman to every host",
         "korch image push web:dev --nodes rack1   # only to these hosts or groups",
         "korch image push --archive web.tar       # a file that `docker save` wrote",
-    )
+    ),
 )
 @click.argument("image", required=False)
 @click.option("--archive", type=click.Path(dir_okay=False, path_type=Path), help="Send this file instead.")
@@ -85,7 +86,7 @@ class _Progress:
             click.echo("\r\x1b[K", nl=False)
 
 
-@image.command("list", epilog=examples("korch image list"))
+@image.command("list", short_help="List the images that were sent.", epilog=examples("korch image list"))
 @cluster_options()
 def list_() -> None:
     """List the images that were sent from a machine, and what their names mean since then."""

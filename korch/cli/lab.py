@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from korch.cli.base import examples
+
 if TYPE_CHECKING:  # the lab itself is imported when a command runs: `korch --help` must not pay for it
     from korch.lab.lab import Lab
     from korch.lab.spec import LabStatus
@@ -15,7 +17,15 @@ if TYPE_CHECKING:  # the lab itself is imported when a command runs: `korch --he
 _NAME = "korch.lab.name"  # key in the context's meta, which sub-commands share
 
 
-@click.group()
+@click.group(
+    epilog=examples(
+        "korch lab up                    # three nodes with Docker: n1, n2, n3",
+        "korch nodes -i lab",
+        "korch lab kill n1               # power off; `korch lab start n1` is power on",
+        "korch lab --name other up --nodes 2 --engine podman",
+        "korch lab down",
+    )
+)
 @click.option("--name", default="lab", show_default=True, help="Which lab; several may be up side by side.")
 @click.pass_context
 def lab(context: click.Context, name: str) -> None:
@@ -29,7 +39,10 @@ def _lab() -> Lab:
     return Lab(str(click.get_current_context().meta[_NAME]))
 
 
-@lab.command()
+@lab.command(
+    short_help="Bring up exactly these nodes.",
+    epilog=examples("korch lab up", "korch lab up --nodes 5 --engine podman --cpus 0.5 --memory 512M"),
+)
 @click.option(
     "--nodes", default=3, show_default=True, type=click.IntRange(min=0), help="Nodes with an engine: n1, n2, ..."
 )
@@ -48,8 +61,10 @@ def up(nodes: int, engine: str, sshd_only: int, busybox: int, cpus: float, memor
     _show(_lab().up(wanted))
 
 
-@lab.command()
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@lab.command(epilog=examples("korch lab status -o json"))
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form of output."
+)
 def status(output: str) -> None:
     """Show the nodes, the inventory and the sample image."""
     found = _lab().status()
@@ -59,7 +74,7 @@ def status(output: str) -> None:
         _show(found)
 
 
-@lab.command()
+@lab.command(epilog=examples("korch lab down"))
 def down() -> None:
     """Remove every trace of the lab, also after a crash."""
     target = _lab()
@@ -78,7 +93,7 @@ def _show(found: LabStatus) -> None:
 def _simple(name: str, deed: Callable[[Lab, str], None], done: str, text: str) -> None:
     """A command that takes node names and does one thing to each."""
 
-    @lab.command(name, help=text)
+    @lab.command(name, help=text, epilog=examples(f"korch lab {name} n1 n2"))
     @click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
     def command(nodes: tuple[str, ...]) -> None:
         target = _lab()
@@ -94,7 +109,7 @@ _simple("resume", lambda target, node: target.resume(node), "goes on", "End a pa
 _simple("heal", lambda target, node: target.heal(node), "is healed", "End partition, delay and loss.")
 
 
-@lab.command()
+@lab.command(epilog=examples("korch lab partition n1", "korch lab partition n1 --from n2 --from n3"))
 @click.argument("node")
 @click.option("--from", "peers", multiple=True, metavar="PEER", help="Cut off from these nodes (or `host`) only.")
 def partition(node: str, peers: tuple[str, ...]) -> None:
@@ -103,7 +118,7 @@ def partition(node: str, peers: tuple[str, ...]) -> None:
     click.echo(f"{node} is cut off" + (f" from {', '.join(peers)}" if peers else ""))
 
 
-@lab.command()
+@lab.command(epilog=examples("korch lab delay n1 100 --jitter 20"))
 @click.argument("node")
 @click.argument("milliseconds", type=click.FloatRange(min=0))
 @click.option("--jitter", default=0.0, type=click.FloatRange(min=0), help="Give or take so many milliseconds.")
@@ -113,7 +128,7 @@ def delay(node: str, milliseconds: float, jitter: float) -> None:
     click.echo(f"{node}: {milliseconds:g} ms more each way")
 
 
-@lab.command()
+@lab.command(short_help="Lose a share of a node's packets.", epilog=examples("korch lab loss n1 20"))
 @click.argument("node")
 @click.argument("percent", type=click.FloatRange(0, 100))
 def loss(node: str, percent: float) -> None:
@@ -122,7 +137,7 @@ def loss(node: str, percent: float) -> None:
     click.echo(f"{node}: {percent:g} % of the packets are lost")
 
 
-@lab.command("fill-disk")
+@lab.command("fill-disk", epilog=examples("korch lab fill-disk n1", "korch lab fill-disk n1 --undo"))
 @click.argument("node")
 @click.option("--undo", is_flag=True, help="Give the space back.")
 def fill_disk(node: str, undo: bool) -> None:
@@ -135,10 +150,10 @@ def fill_disk(node: str, undo: bool) -> None:
     click.echo(f"{node}: the disk {'has room again' if undo else 'is full'}")
 
 
-@lab.command()
+@lab.command(epilog=examples("korch lab burn n1 --tasks 2 --seconds 300", "korch lab burn n1 --undo"))
 @click.argument("node")
 @click.option("--tasks", default=3, show_default=True, type=click.IntRange(1, 64), help="Busy loops.")
-@click.option("--seconds", default=60, show_default=True, type=click.IntRange(1, 86400))
+@click.option("--seconds", default=60, show_default=True, type=click.IntRange(1, 86400), help="How long.")
 @click.option("--undo", is_flag=True, help="End the busy loops now.")
 def burn(node: str, tasks: int, seconds: int, undo: bool) -> None:
     """Keep a node's CPUs busy for a while."""

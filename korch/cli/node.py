@@ -149,12 +149,13 @@ def _bare(fingerprint: str) -> str:
 
 
 @node.command(
+    short_help="The doctor: what is missing on hosts, and how to get it.",
     epilog=examples(
         "korch node check                # every host",
         "korch node check n1 n2",
         "korch node check --problems     # only what is not in order",
         f"Exit code: 0 when nothing failed (warnings are no failure), {CHECK_FAILED} else.",
-    )
+    ),
 )
 @click.argument("names", nargs=-1, metavar="[NODE]...")
 @click.option("--problems", is_flag=True, help="Leave out what is in order.")

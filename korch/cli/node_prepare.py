@@ -96,7 +96,7 @@ def find_ansible_playbook() -> str:
     if program is None:
         raise SetupError(
             "korch node prepare needs Ansible, and ansible-playbook is not installed",
-            hint="Run: pip install 'korch[ansible]'",
+            hint="Run: pip install ansible-core",
         )
     return program
 
@@ -159,12 +159,13 @@ async def _recorded_sources(settings: Settings) -> tuple[str, ...]:
 
 
 @click.command(
+    short_help="Make bare Debian or Ubuntu hosts ready, with Ansible.",
     epilog=examples(
         "korch node prepare n1 n2                # Docker, sudo and sshd's limits for the inventory's user",
         "korch node prepare n1 --login root      # the first time, when that user is not there yet",
         "korch node prepare n1 --engine podman --check   # only say what would change",
         "korch node prepare n1 -- --ask-become-pass      # words after -- go to ansible-playbook",
-    )
+    ),
 )
 @click.argument("names", nargs=-1, required=True, metavar="NODE... [-- WORDS]")
 @click.option(

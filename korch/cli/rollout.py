@@ -19,7 +19,7 @@ def rollout() -> None:
     """Status, history, undo and restart of an app's rollouts."""
 
 
-@rollout.command(epilog=examples("korch rollout status web"))
+@rollout.command(short_help="Say how far a rollout is.", epilog=examples("korch rollout status web"))
 @click.argument("app")
 @namespace_option
 @cluster_options()
@@ -86,7 +86,10 @@ def history(app: str, namespace: str) -> None:
     run(act, need_inventory=False)
 
 
-@rollout.command(epilog=examples("korch rollout undo web", "korch rollout undo web --to-revision 3"))
+@rollout.command(
+    short_help="Go back to an earlier revision.",
+    epilog=examples("korch rollout undo web", "korch rollout undo web --to-revision 3"),
+)
 @click.argument("app")
 @click.option("--to-revision", type=click.IntRange(1), metavar="N", help="Default: the last one that ran well.")
 @timeout_option

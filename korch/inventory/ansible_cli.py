@@ -19,7 +19,7 @@ def read_with_ansible(sources: Sequence[Path], why: str, tree: Tree, runner: Run
     if program is None:
         raise SetupError(
             f"{why}: only Ansible can read it, and ansible-inventory is not installed",
-            hint="Run: pip install 'korch[ansible]' (or write the inventory in Ansible's YAML).",
+            hint="Run: pip install ansible-core (or write the inventory in Ansible's YAML).",
         )
     argv = [program, *(word for source in sources for word in ("-i", str(source))), "--list"]
     ran = runner(argv, None, _VARIABLES)

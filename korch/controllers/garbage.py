@@ -4,6 +4,7 @@ from korch.errors import NotFoundError
 from korch.objects.view import View
 from korch.resources.kinds import kind_for
 from korch.resources.meta import Object, OwnerReference
+from korch.resources.podstate import controller_of
 
 
 class GarbageCollector:
@@ -18,7 +19,7 @@ class GarbageCollector:
         obj = self._view.find(type_, name, namespace)
         if obj is None or obj.metadata.deletion_timestamp is not None:
             return None
-        owner = next((ref for ref in obj.metadata.owner_references if ref.controller), None)
+        owner = controller_of(obj)
         if owner is not None and not await self._exists(owner, namespace):
             await self._view.delete(obj)
         return None

@@ -24,7 +24,8 @@ from korch.master.adoption import AdoptionPlan, Known, NodeFind, TakenPod, Wish,
 from korch.master.cluster import RECORD_KEY, Cluster, ClusterRecord
 from korch.master.fleet import Contact, Fleet
 from korch.master.gathering import each, failures
-from korch.nodes.machine import ClusterIdentity, Machine, StoredWish
+from korch.nodes.machine import ClusterIdentity, Machine
+from korch.nodes.parcels import StoredWish
 from korch.nodes.podstatus import Readiness, observed_status
 from korch.nodes.readiness import run_probe
 from korch.nodes.records import record_of
@@ -34,7 +35,7 @@ from korch.resources.kinds import kind_for
 from korch.resources.meta import Condition, Object, ObjectMeta
 from korch.resources.misc import Namespace, Secret
 from korch.resources.pod import Pod, PodStatus
-from korch.resources.podstate import with_condition, workload_name
+from korch.resources.podstate import controller_of, with_condition, workload_name
 from korch.resources.times import rfc3339
 from korch.resources.validation import validate
 from korch.resources.workload import Deployment, ReplicaSet
@@ -368,7 +369,7 @@ def _dated(obj: T, stamp: str) -> T:
 
 
 def _owner(obj: Object) -> str:
-    return next((ref.uid for ref in obj.metadata.owner_references if ref.controller), "")
+    return owner.uid if (owner := controller_of(obj)) is not None else ""
 
 
 def _workload(obj: Object) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from korch.errors import AlreadyExistsError, HostRefusedError, InvalidError, Kor
 from korch.inventory.hostnames import node_name
 from korch.inventory.model import Host
 from korch.master.cluster import Cluster
+from korch.master.gathering import each
 from korch.nodes.machine import ClusterIdentity, Machine
 from korch.nodes.register import (
     CLAIM_TOKEN,
@@ -155,7 +156,7 @@ class Fleet:
         usable = {name: found for name, found in self._contacts.items() if found.report.state in _USABLE}
         if claim:
             fresh = {name: found for name, found in usable.items() if found.report.claim is None}
-            results = await _each(fresh, lambda found: found.machine.claim())
+            results = await each(fresh, lambda _, found: found.machine.claim())
             for name, result in results.items():
                 if isinstance(result, KorchError):
                     self.mark_lost(name, result)
@@ -200,7 +201,7 @@ class Fleet:
         loads = {load.metadata.name: load for load in (await self._cluster.objects.list(NodeLoad)).items}
         nodes = {node.metadata.name: node for node in (await self._cluster.objects.list(Node)).items}
 
-        async def look(name: str) -> NodeReport:
+        async def look(name: str, _: Host) -> NodeReport:
             await self.transport(name).connect(timeout_s=CONNECT_S)
             old = loads.get(name)
             known = known_engine(nodes.get(name), self._cluster.clock.now()) if quick else None
@@ -217,7 +218,7 @@ class Fleet:
                 self._announce(name)
             return report
 
-        looked = await _each({name: name for name in wanted}, look)
+        looked = await each(wanted, look)
         self._refuse_twins(looked, nodes)
         seen = await asyncio.gather(
             *(self._record(name, host, looked[name], nodes.get(name), loads.get(name)) for name, host in wanted.items())
@@ -315,19 +316,6 @@ class Fleet:
 
 
 _USABLE = frozenset({"Ready", "DiskPressure", "MemoryPressure"})
-
-
-async def _each(items: Mapping[str, A], call: Callable[[A], Awaitable[T]]) -> dict[str, T | KorchError]:
-    """`call` for all at the same time; a result or an error for each."""
-
-    async def one(item: A) -> T | KorchError:
-        try:
-            return await call(item)
-        except KorchError as error:
-            return error
-
-    results = await asyncio.gather(*(one(item) for item in items.values()))
-    return dict(zip(items, results, strict=True))
 
 
 def _measured(load: NodeLoad) -> dict[str, float]:

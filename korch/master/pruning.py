@@ -17,7 +17,7 @@ from korch.master.cluster import Cluster
 from korch.master.fleet import Contact, Fleet
 from korch.master.gathering import each, failures
 from korch.master.images import pushed_images
-from korch.nodes.machine import WorkloadRecord
+from korch.nodes.parcels import WorkloadRecord
 from korch.objects.objects import Objects
 from korch.resources.expand import unused_secrets
 from korch.resources.images import PINNED, image_reference

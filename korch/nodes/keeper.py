@@ -25,9 +25,10 @@ from korch.errors import (
     TransientError,
 )
 from korch.nodes.checks import Checks
-from korch.nodes.machine import Machine, WorkloadRecord
+from korch.nodes.machine import Machine
 from korch.nodes.memory import Memory
 from korch.nodes.notes import Notes
+from korch.nodes.parcels import WorkloadRecord
 from korch.nodes.plan import Step, Strays, plan_pod, plan_strays, restart_delay_s
 from korch.nodes.podstatus import Readiness, got_worse, observed_status, was_ready
 from korch.nodes.records import workload_record

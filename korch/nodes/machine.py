@@ -5,16 +5,12 @@ action carries the epoch of the master that asks, and the node refuses it when i
 """
 
 import asyncio
-import base64
 import contextlib
-import json
 import re
 from collections.abc import AsyncIterable, Collection, Sequence
-from dataclasses import dataclass, replace
-from urllib.parse import quote
+from dataclasses import replace
 
 from korch.engines.base import Command
-from korch.engines.environ import split_environment, value_bytes
 from korch.engines.images import (
     LIST_TEMPLATE,
     ImageInfo,
@@ -40,35 +36,14 @@ from korch.errors import (
 from korch.nodes.answer import Answer
 from korch.nodes.courier import Courier
 from korch.nodes.errors import engine_error, port_holder
+from korch.nodes.parcels import StoredWish, WorkloadRecord, one_line, packed, start_values
 from korch.nodes.report import ClusterIdentity, NodeReport, parse_clock, parse_report
 from korch.ssh.base import Result, Transport
 
-__all__ = ["ClusterIdentity", "Machine", "StoredWish", "WorkloadRecord"]
+__all__ = ["ClusterIdentity", "Machine"]
 
 _START_TIMEOUT_S = 180.0
 _REPORT_TIMEOUT_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkloadRecord:
-    """The last full wish of a workload, as it is kept on the nodes that run it: JSON, secrets by name only."""
-
-    namespace: str
-    workload: str  # such as "Deployment/web"
-    content: bytes
-
-    @property
-    def file(self) -> str:
-        """The file's name on the node: `_` occurs in no namespace."""
-        return f"{self.namespace}_{quote(self.workload, safe='')}"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredWish:
-    """A wish as a node kept it."""
-
-    file: str
-    content: bytes
 
 
 class Machine:
@@ -457,7 +432,7 @@ class Machine:
     async def write_wish(self, namespace: str, workload: str, json_bytes: bytes, *, epoch: int) -> None:
         """Keep the last full wish of a workload on the node."""
         record = WorkloadRecord(namespace, workload, json_bytes)
-        word = _packed(one_line(record.content))
+        word = packed(one_line(record.content))
         await self._wish(record.file, word, epoch)
 
     async def remove_wish(self, namespace: str, workload: str, *, epoch: int) -> None:
@@ -491,22 +466,6 @@ class Machine:
         return section.rest if section else ""
 
 
-def start_values(engine: EngineName, wish: ContainerWish, records: Sequence[WorkloadRecord] = ()) -> bytes:
-    """What start.sh reads on stdin: a line a value, each with its length."""
-    environment = split_environment(engine, wish.env)
-    lines = [f"env {name} {_sized(_packed(value_bytes(name, value)))}" for name, value in environment.exported]
-    if environment.file:
-        lines.append(f"file - {_sized(base64.b64encode(environment.file.encode()).decode('ascii'))}")
-    lines += [f"folder - {_sized(_packed(mount.source.encode()))}" for mount in wish.mounts if mount.make]
-    lines += [f"record {record.file} {_sized(_packed(one_line(record.content)))}" for record in records]
-    return "".join(f"{line}\n" for line in (*lines, "end")).encode("ascii")
-
-
-def one_line(content: bytes) -> bytes:
-    """JSON without line breaks."""
-    return json.dumps(json.loads(content), separators=(",", ":"), ensure_ascii=False).encode()
-
-
 def loaded_names(text: str) -> tuple[str, ...]:
     """The images that `docker load` or `podman load` says it has loaded."""
     names: list[str] = []
@@ -515,12 +474,3 @@ def loaded_names(text: str) -> tuple[str, ...]:
         if match:
             names += [image_id(name.strip()) for name in match[1].split(",")]
     return tuple(dict.fromkeys(names))
-
-
-def _packed(data: bytes) -> str:
-    """Base64 of the bytes and a dot, which keeps line breaks at the end from being lost in a shell."""
-    return base64.b64encode(data + b".").decode("ascii")
-
-
-def _sized(word: str) -> str:
-    return f"{len(word)} {word}"

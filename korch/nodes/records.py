@@ -2,23 +2,23 @@
 
 from msgspec.structs import replace
 
-from korch.nodes.machine import WorkloadRecord
+from korch.nodes.parcels import WorkloadRecord
 from korch.objects.view import View
 from korch.resources.annotations import DECISION
 from korch.resources.codec import encode, with_meta
 from korch.resources.kinds import kind_of
 from korch.resources.pod import Pod
-from korch.resources.podstate import workload_name
+from korch.resources.podstate import controller_of, workload_name
 from korch.resources.workload import Deployment, ReplicaSet
 
 
 def workload_record(view: View, pod: Pod) -> WorkloadRecord:
     """The wish that a pod is part of: its deployment's, else its set's, else its own."""
-    owner = next((ref.name for ref in pod.metadata.owner_references if ref.controller), "")
-    if not owner:
+    owner = controller_of(pod)
+    if owner is None:
         return record_of(pod)
     namespace = pod.metadata.namespace
-    found = view.find(Deployment, workload_name(pod), namespace) or view.find(ReplicaSet, owner, namespace)
+    found = view.find(Deployment, workload_name(pod), namespace) or view.find(ReplicaSet, owner.name, namespace)
     return record_of(found or pod)
 
 

@@ -11,7 +11,8 @@ from korch.engines.wish import ContainerWish, EnvValue, Mount, PublishedPort
 from korch.errors import FencedError
 from korch.lab.lab import Lab
 from korch.nodes.errors import EngineCallError
-from korch.nodes.machine import Machine, WorkloadRecord
+from korch.nodes.machine import Machine
+from korch.nodes.parcels import WorkloadRecord
 from tests.lab.conftest import node_host, wiped
 from tests.lab.nodes import CLUSTER, machine_of, wish
 

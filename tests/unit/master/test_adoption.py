@@ -16,7 +16,7 @@ from korch.errors import ForbiddenError, HostUnreachableError, InvalidError, Not
 from korch.master.adopt import but_not_all_answer, choose, grouped, read_wish
 from korch.master.adoption import AdoptionPlan, Known, NodeFind, orphans_of, plan_adoption
 from korch.master.cluster import ClusterRecord
-from korch.nodes.machine import StoredWish
+from korch.nodes.parcels import StoredWish
 from korch.nodes.podstatus import Readiness, observed_status
 from korch.nodes.records import record_of
 from korch.objects.prepare import for_create

@@ -18,7 +18,8 @@ from korch.engines.names import Identity
 from korch.engines.wish import ContainerWish, EnvValue, Mount
 from korch.errors import ClaimedByOtherError, FencedError, HostUnreachableError, KorchError
 from korch.nodes.errors import EngineCallError
-from korch.nodes.machine import ClusterIdentity, Machine, WorkloadRecord, start_values
+from korch.nodes.machine import ClusterIdentity, Machine
+from korch.nodes.parcels import WorkloadRecord, start_values
 from korch.nodes.texts import NAMES, PARTS, script_part, script_text
 from tests.unit.nodes.shells import SHELLS, ShellTransport
 

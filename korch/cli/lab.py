@@ -46,7 +46,13 @@ def _lab() -> Lab:
 @click.option(
     "--nodes", default=3, show_default=True, type=click.IntRange(min=0), help="Nodes with an engine: n1, n2, ..."
 )
-@click.option("--engine", default="docker", show_default=True, type=click.Choice(["docker", "podman"]))
+@click.option(
+    "--engine",
+    default="docker",
+    show_default=True,
+    type=click.Choice(["docker", "podman"]),
+    help="Of these and of the busybox nodes.",
+)
 @click.option("--sshd-only", default=0, type=click.IntRange(min=0), help="Further nodes without an engine: s1, s2, ...")
 @click.option(
     "--busybox", default=0, type=click.IntRange(min=0), help="Further nodes with busybox and the engine only: b1, ..."

@@ -46,6 +46,16 @@ def refused(pod: Pod, text: str = "0/3 nodes: port taken") -> Pod:
     return replace(pod, status=replace(pod.status, conditions=with_condition((), no, rfc3339(0))))
 
 
+def with_one_that_fits_nowhere() -> Toy:
+    toy = settled()
+    toy.wish(replicas=3)
+    toy.step()
+    toy.step()
+    new = next(name for name, pod in toy.pods.items() if not pod.status.conditions)
+    toy.pods[new] = refused(toy.pods[new])
+    return toy
+
+
 def leaving(pod: Pod) -> Pod:
     return with_meta(pod, deletion_timestamp=rfc3339(1_000_000))
 
@@ -78,24 +88,14 @@ def test_replicas_on_a_node_that_is_silent_are_not_known_to_run() -> None:
 
 
 def test_a_replica_that_fits_nowhere_is_for_a_person_to_solve() -> None:
-    toy = settled()
-    toy.wish(replicas=3)
-    toy.step()
-    toy.step()
-    new = next(name for name, pod in toy.pods.items() if not pod.status.conditions)
-    toy.pods[new] = refused(toy.pods[new])
+    toy = with_one_that_fits_nowhere()
     found = judged(toy)
     assert found.state == "stuck"
     assert "0/3 nodes: port taken" in found.message
 
 
 def test_a_replica_that_waits_for_the_place_of_one_that_stops_is_not_stuck() -> None:
-    toy = settled()
-    toy.wish(replicas=3)
-    toy.step()
-    toy.step()
-    new = next(name for name, pod in toy.pods.items() if not pod.status.conditions)
-    toy.pods[new] = refused(toy.pods[new])
+    toy = with_one_that_fits_nowhere()
     toy.pods["web-old-1"] = with_meta(leaving(toy.pods[first(toy)]), name="web-old-1", uid="old")
     assert judged(toy).state == "going"
 

@@ -340,10 +340,10 @@ class Lab:
         boot.wait_until(what, lambda: self._serves(groups, record, spec), timeout_s=BOOT_TIMEOUT_S, log=files.log)
 
     def _serves(self, groups: Groups, record: Record, spec: NodeSpec) -> bool:
-        if not boot.ssh_answers(record.address(spec.name)):
-            return False
         pid = groups.init_pid(spec.name)
-        return pid is not None and (spec.engine != "docker" or boot.docker_answers(pid))
+        if pid is None or (spec.engine == "docker" and not boot.docker_answers(pid)):
+            return False
+        return boot.ssh_answers(record.address(spec.name))  # last: each question costs the node a process
 
     def _write_inventories(self, record: Record) -> None:
         addresses = {spec.name: record.address(spec.name) for spec in record.specs}

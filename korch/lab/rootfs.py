@@ -252,8 +252,12 @@ def _write_engine_start(root: Path, spec: NodeSpec) -> None:
     """The node's stand-in for `systemctl start docker`."""
     if spec.engine == "docker":
         folder = "/opt/engine/sbin" if spec.busybox else "/usr/sbin"
-        # dockerd refuses to start over the pid file of one that was killed when that number is in use again.
-        _write(root / "opt/engine/start", ["#!/bin/sh", "rm -f /run/docker.pid", f"exec {folder}/dockerd"], 0o755)
+        # dockerd refuses to start over the pid file of one that was killed when that number is in use again. It gives
+        # its containerd 15 s to start and then ends with 1: on a slow machine the next try goes better.
+        start = ["#!/bin/sh", "for _ in 1 2 3 4 5 6; do", "  rm -f /run/docker.pid", f"  {folder}/dockerd"]
+        _write(
+            root / "opt/engine/start", [*start, "  status=$?", '  [ "$status" = 1 ] || exit "$status"', "done"], 0o755
+        )
 
 
 def _hide_all(lower: Path, upper: Path) -> None:

@@ -78,12 +78,16 @@ def _row(seen: NodeSeen, pods: int, now: float) -> Row:
 def _trouble(seen: NodeSeen, state: str) -> tuple[str, str]:
     """Why the node takes no work, and what to do, in a line each."""
     if seen.error is not None:
-        about = _one_line(str(seen.error)).removeprefix(f"{seen.node.metadata.name}: ")  # the line begins with it
-        return about, _one_line(seen.error.hint)
+        return _about(seen.node, str(seen.error)), _one_line(seen.error.hint)
     if state in {"Ready", "Cordoned"}:
         return "", f"korch node uncordon {seen.node.metadata.name}" if state == "Cordoned" else ""
     found = condition(seen.node.status.conditions, state if state.endswith("Pressure") else "Ready")
-    return _one_line(found.message if found is not None else ""), ""
+    return _about(seen.node, found.message if found is not None else ""), ""
+
+
+def _about(node: Node, text: str) -> str:
+    """Without the node's name in front: the line begins with it."""
+    return _one_line(text).removeprefix(f"{node.metadata.name}: ")
 
 
 def _one_line(text: str) -> str:

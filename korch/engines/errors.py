@@ -317,4 +317,7 @@ def last_line(stderr: str, limit: int = 300) -> str:
     line = re.sub(r"^(\w+: )?(Error response from daemon: |Error: )", "", telling[-1])
     line = re.sub(r"^failed to create shim task: OCI runtime create failed: ", "", line)
     line = re.sub(r"driver failed programming external connectivity on endpoint \S+ \([0-9a-f]+\): ", "", line)
+    line = re.sub(
+        r': \w+ "http://[^"]*docker\.sock[^"]*": dial unix [^:]+: connect: [\w ]+$', "", line
+    )  # says it twice
     return line if len(line) <= limit else line[: limit - 1] + "…"

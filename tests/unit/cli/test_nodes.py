@@ -104,6 +104,11 @@ def test_a_state_of_this_moment_has_no_age() -> None:
     assert line.startswith("n: Unreachable: ")
 
 
+def test_a_line_names_its_node_once() -> None:
+    seen = NodeSeen(a_node("n", state="NoPermission", message="n: the user may not use the engine"), None)
+    assert troubles(rows_of([seen], [], 0))[0].endswith(": the user may not use the engine")
+
+
 def test_hostile_words_of_a_host_cannot_move_the_cursor() -> None:
     error = HostUnreachableError("n: \x1b[2Jbanner\nmore", host="n", hint="")
     rows = rows_of([NodeSeen(a_node("n"), None, error)], [], 0)

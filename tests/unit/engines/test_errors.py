@@ -37,5 +37,12 @@ def test_an_unreachable_registry_is_transient_and_a_missing_image_is_not() -> No
 def test_the_last_line_is_the_telling_one_and_bounded() -> None:
     text = "docker: Error response from daemon: boom\n\nRun 'docker run --help' for more information\n"
     assert last_line(text) == "boom"
+    text = (
+        "Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock:"
+        ' Get "http://%2Fvar%2Frun%2Fdocker.sock/v1.24/info": dial unix /var/run/docker.sock: connect: permission denied'
+    )
+    assert last_line(text).endswith(
+        "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock"
+    )
     assert len(last_line("x" * 5000)) == 300
     assert last_line("") == ""

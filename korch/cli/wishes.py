@@ -25,6 +25,7 @@ from korch.resources.misc import Secret
 from korch.resources.names import dns_label_problem
 from korch.resources.workload import Deployment
 
+_WHOLE_WISH = "IMAGE and its options are the whole wish. A korch.yml keeps them together."
 DEFAULT_FILES = ("korch.yml", "korch.yaml")
 
 
@@ -69,8 +70,12 @@ class Wish:
         found: list[Object] = []
         for app, where in self.apps:
             known = (await client.list(Secret, app.namespace)).items
-            meant = await _with_old_replicas(client, app) if app.replicas is None else app
-            found.extend(expand(meant, values=self.values, known=known, token=new_token(), where=where).objects)
+            old = await _standing(client, app)
+            meant = replace(app, replicas=old.spec.replicas) if old is not None and app.replicas is None else app
+            expanded = expand(meant, values=self.values, known=known, token=new_token(), where=where)
+            if self.options.image and old is not None and (gone := settings_gone(old, expanded.deployment)):
+                click.echo(f"Warning: {app.name} had {gone}, which this command takes away: {_WHOLE_WISH}", err=True)
+            found.extend(expanded.objects)
         from korch.cli.registry_auth import with_registry_secrets
 
         marked = [self._marked(obj) for obj in (*found, *self.manifests)]
@@ -99,13 +104,33 @@ class Wish:
         return struct(obj, metadata=struct(obj.metadata, annotations=notes), spec=spec)
 
 
-async def _with_old_replicas(client: Client, app: App) -> App:
-    """The app with the number of replicas that it has now: nobody said another."""
+async def _standing(client: Client, app: App) -> Deployment | None:
+    """The deployment of the app as it is now, if there is one."""
     try:
-        old = await client.get(Deployment, app.name, app.namespace)
+        return await client.get(Deployment, app.name, app.namespace)
     except NotFoundError:
-        return app
-    return replace(app, replicas=old.spec.replicas)
+        return None
+
+
+def settings_gone(old: Deployment, new: Deployment) -> str:
+    """What the old wish says and the new one is silent about: `ports and a health check`, or ""."""
+
+    def said(deployment: Deployment) -> dict[str, bool]:
+        spec = deployment.spec.template.spec
+        main = spec.containers[0]
+        return {
+            "ports": bool(main.ports),
+            "an environment": bool(main.env or main.env_from),
+            "volumes": bool(main.volume_mounts),
+            "a health check": main.readiness_probe is not None,
+            "resources": bool(main.resources.requests or main.resources.limits),
+            "a command": bool(main.command or main.args),
+            "constraints": bool(spec.node_selector or spec.affinity),
+        }
+
+    now = said(new)
+    gone = [name for name, was in said(old).items() if was and not now[name]]
+    return " and ".join(filter(None, (", ".join(gone[:-1]), *gone[-1:])))
 
 
 def read_wish(options: DeployOptions) -> Wish:

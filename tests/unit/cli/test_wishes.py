@@ -11,6 +11,7 @@ from korch.cli.plan import plan
 from korch.cli.wishes import DeployOptions, read_wish
 from korch.client.declare import check_ports
 from korch.errors import InvalidError
+from korch.resources.codec import with_meta
 from korch.resources.expand import SECRETS_OF_LABEL
 from korch.resources.meta import Object
 from korch.resources.misc import Secret
@@ -135,3 +136,22 @@ def refused(world: World, *, nodes: int, **given: Any) -> str:
 )
 def test_replicas_that_could_never_all_run_are_refused(world: World, given: dict[str, Any], why: str) -> None:
     assert refused(world, nodes=2, image="web:1", **given) == why
+
+
+def test_settings_that_a_bare_image_takes_away_are_named(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    (old,) = wished(world, image="web:1", ports=("80",), health="/", memory="64Mi", env=("A=b",))
+    world.put(with_meta(old, uid="u"))
+    assert capsys.readouterr().err == ""
+    wished(world, image="web:2", env=("A=c",))
+    assert "web had ports, a health check and resources, which this command takes away" in capsys.readouterr().err
+    wished(world, image="web:2", env=("A=c",), ports=("80",), memory="1Gi")
+    assert "web had a health check, which" in capsys.readouterr().err
+    wished(world, image="web:2", env=("A=c",), ports=("90",), memory="1Gi", health="/x")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_is_the_whole_wish_without_a_word(world: World, app: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (old,) = wished(world, image="web:1", ports=("80",))
+    world.put(with_meta(old, uid="u"))
+    wished(world, files=(app,))
+    assert capsys.readouterr().err == ""

@@ -39,7 +39,7 @@ def test_the_last_line_is_the_telling_one_and_bounded() -> None:
     assert last_line(text) == "boom"
     text = (
         "Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock:"
-        ' Get "http://%2Fvar%2Frun%2Fdocker.sock/v1.24/info": dial unix /var/run/docker.sock: connect: permission denied'
+        ' Get "http://%2Fvar%2Frun%2Fdocker.sock/v1.24/i": dial unix /var/run/docker.sock: connect: permission denied'
     )
     assert last_line(text).endswith(
         "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock"

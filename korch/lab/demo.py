@@ -48,7 +48,7 @@ def _show(lab: Lab, keep: bool) -> int:
     (app / "korch.yml").write_text(APP.format(image=lab.image("1")))
     _say("Give one of them something to do, so that they differ:")
     _print_command("korch lab burn n2")
-    lab.burn("n2", tasks=2, seconds=60)
+    lab.burn("n2", tasks=3, seconds=60)
     _say("What korch sees of them, over SSH, with nothing installed there:")
     _run("korch nodes -i lab", app)
     _say("The app, in korch.yml:")
@@ -59,6 +59,8 @@ def _show(lab: Lab, keep: bool) -> int:
         return 1
     _say("Why there?")
     _run("korch why -i lab web", app)
+    _say("And where would three more go? (n2 is still busy)")
+    _run("korch whatif -i lab web --replicas 6", app)
     _say("A page from each replica, over the network:")
     for address in _addresses(app):
         _print_command(f"curl {address}")

@@ -65,7 +65,7 @@ def wait_until(what: str, ready: Callable[[], bool], *, timeout_s: float, log: P
         if waited > timeout_s:
             tail = log.read_text(errors="replace").strip().splitlines()[-5:] if log and log.exists() else []
             raise SetupError(f"{what} was not ready within {timeout_s:g} s: {' / '.join(tail) or 'no message'}")
-        time.sleep(min(0.2, max(0.02, waited / 20)))  # a slow machine needs its time for other things
+        time.sleep(min(1.0, max(0.02, waited / 20)))  # a slow machine needs its time for other things
 
 
 def ssh_answers(address: str) -> bool:

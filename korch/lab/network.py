@@ -51,7 +51,8 @@ def make_bridge(names: Names, prefix: str) -> None:
     if names.bridge in links():
         return
     commands = [
-        f"link add name {names.bridge} type bridge",
+        # An address of its own: else it takes that of a port, and changes with them, which nodes notice too late.
+        f"link add name {names.bridge} address {names.mac(1)} type bridge",
         f"link set {names.bridge} addrgenmode none",
         f"addr add {prefix}.1/24 dev {names.bridge}",
         f"link set {names.bridge} up",

@@ -126,10 +126,11 @@ def test_trouble_with_one_host_is_told_apart(site: Site, trouble: str) -> None:
     about = shown.all.partition("\nn1: ")[2]
     for text in says:
         assert text in about, shown
-    run = only_there(site, "n1")
-    assert "0/3 nodes: 2 left out by --limit, 1 " in run.err, run
-    assert re.search("^Note: n1: ", run.err, re.MULTILINE), run
-    assert site.containers() == []
+    if trouble in {"wrong key", "no rights"}:  # one of SSH, one of the engine: a deploy tells all states alike
+        run = only_there(site, "n1")
+        assert "0/3 nodes: 2 left out by --limit, 1 " in run.err, run
+        assert re.search("^Note: n1: ", run.err, re.MULTILINE), run
+        assert site.containers() == []
 
 
 def test_trouble_with_one_host_keeps_nobody_else_from_working(site: Site) -> None:

@@ -62,6 +62,7 @@ class Fleet:
         self._contacts: dict[str, Contact] = {}
         self._lost: dict[str, Contact] = {}  # the last look at nodes that went away in this run
         self._arrivals: list[asyncio.Queue[str]] = []
+        self._looking: asyncio.Task[dict[str, Contact]] | None = None
         self._history = LoadHistory(cluster.settings.cluster_dir / "load.db")
         self.errors: dict[str, KorchError] = {}
 
@@ -177,7 +178,7 @@ class Fleet:
             return
         queue: asyncio.Queue[str] = asyncio.Queue()
         self._arrivals.append(queue)
-        looking = asyncio.create_task(self.contacts(claim=False))
+        looking = self._looking = asyncio.create_task(self.contacts(claim=False))
         try:
             while not (looking.done() and queue.empty()):
                 arrival = asyncio.create_task(queue.get())
@@ -186,9 +187,17 @@ class Fleet:
                     yield self.machine(arrival.result())
                 else:
                     arrival.cancel()
+        except asyncio.CancelledError:
+            looking.cancel()
+            raise
         finally:
             self._arrivals.remove(queue)
             await looking
+
+    def stop_looking(self) -> None:
+        """Let a caller of `usable` that is cancelled itself leave without waiting for silent nodes."""
+        if self._looking is not None:
+            self._looking.cancel()
 
     async def survey(
         self, names: Sequence[str] = (), *, measure_cpu: bool = False, quick: bool = False

@@ -218,6 +218,9 @@ class LocalClient:
                         return await _exact(machine, image, auth)
                     except InvalidError:
                         raise
+                    except asyncio.CancelledError:
+                        self.fleet.stop_looking()
+                        raise
                     except KorchError as error:
                         problems.append(error)
                     if len(problems) == _ASKED_ABOUT_IMAGES:

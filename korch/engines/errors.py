@@ -150,6 +150,12 @@ _NO_IMAGE_RULE = _rule(
 
 _START_RULES = (
     _rule(
+        r"apparmor_parser",
+        "RunContainerError",
+        "the node's kernel has AppArmor on, and its tools are not installed",
+        "`apt-get install apparmor` on the node (`korch node prepare NODE` does it), or boot it with apparmor=0.",
+    ),
+    _rule(
         r"(Bind for |listen \w+ )(?P<where>\[?[0-9a-fA-F.:]+\]?:\d+)[^\n]*"
         r"(port is already allocated|address already in use)"
         r"|(port is already allocated|address already in use)",

@@ -108,7 +108,8 @@ def parse_image(line: str, reference: str) -> ImageInfo:
     """The image in one line of `image_template`. Of several digests, the one of the reference's repository counts."""
     data = json.loads(line)
     digests = [str(digest) for digest in data.get("Digests") or () if "<none>" not in str(digest)]
-    mine = [digest for digest in digests if repository(digest) == repository(reference)]
+    # Podman makes a digest up for an image that was loaded as localhost/NAME: there is no registry that knows it.
+    mine = [d for d in digests if repository(d) == repository(reference) and not d.startswith("localhost/")]
     if "@" in reference and any(d.partition("@")[2] == reference.partition("@")[2] for d in mine):
         mine = [d for d in mine if d.partition("@")[2] == reference.partition("@")[2]]
     return ImageInfo(

@@ -18,6 +18,7 @@ from korch.master.fleet import CONNECT_S, Fleet
 from korch.nodes.answer import Answer, parse_answer
 from korch.nodes.machine import Machine
 from korch.nodes.report import NodeReport, choose_address
+from korch.resources.node import Node
 from korch.resources.workload import Deployment
 from korch.ssh.base import Transport
 
@@ -53,6 +54,7 @@ class _Examination:
             asyncio.gather(self._extra(report), self._forwarding(), self._others(report)), self._wanted_ports()
         )
         address = self._address(report)
+        twins = await self._twins(address)
         return (
             *contact,
             checks.program_checks(_lines(extra, "missing")),
@@ -64,7 +66,7 @@ class _Examination:
             checks.cgroup_check(" ".join(_lines(extra, "cgroup"))),
             checks.port_check(wanted, report, self._cluster.record.id),
             checks.interface_check(report.addresses, address, given=self._host.node_address is not None),
-            checks.address_check(address, answers),
+            checks.address_check(address, answers, twins),
         )
 
     @property
@@ -160,6 +162,16 @@ class _Examination:
                     if port.host_port and (port.protocol or "TCP") == "TCP":
                         found[port.host_port] = deployment.metadata.name
         return found
+
+    async def _twins(self, address: str | None) -> tuple[str, ...]:
+        """Other nodes that were last seen with the same node address."""
+        nodes = (await self._cluster.objects.list(Node)).items
+        return tuple(
+            node.metadata.name
+            for node in nodes
+            if node.metadata.name != self._node
+            and address in {entry.address for entry in node.status.addresses if entry.type == "InternalIP"}
+        )
 
 
 def _unless_refused(text: str) -> str:

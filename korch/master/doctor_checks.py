@@ -234,10 +234,13 @@ def _is_nat(address: str) -> bool:
         return False
 
 
-def address_check(address: str | None, answers: Mapping[str, str]) -> Check:
-    """Whether other nodes reach the node address. `answers`: node to "" or what happened."""
+def address_check(address: str | None, answers: Mapping[str, str], twins: Sequence[str] = ()) -> Check:
+    """Whether others reach the node address. `answers`: node to "" or words. `twins`: nodes that claim it too."""
     if address is None:
         return fail("address", "not known", "Set korch_address for the host in the inventory.")
+    if twins:
+        told = f"{address} is also the address of {', '.join(sorted(twins))}"
+        return fail("address", told, "Set korch_address for both in the inventory, or give one another address.")
     if not answers:
         return ok("address", f"{address} (there is no other node to ask)")
     failed = {name: text for name, text in sorted(answers.items()) if text}

@@ -199,3 +199,7 @@ def test_only_brought_unused_unwanted_images_with_one_name_may_go() -> None:
     brought = [ids[name] for name in "abcdf"]
     assert prunable(brought, held, {ids["a"]}, set()) == (ids["b"], ids["c"])
     assert prunable(brought, held, set(), {"docker.io/library/web:2", f"reg/web@{D1}", ids["a"]}) == ()
+
+
+def test_no_registry_knows_a_digest_of_localhost() -> None:
+    assert parse_image(image_line(f"localhost/web@{D1}"), "localhost/web:1").digest_ref is None

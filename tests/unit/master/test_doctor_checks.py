@@ -204,3 +204,8 @@ def test_interfaces(addresses: tuple[NodeIP, ...], chosen: str | None, given: bo
 )
 def test_the_address_that_others_reach(address: str | None, answers: dict[str, str], result: str) -> None:
     assert checks.address_check(address, answers).result == result
+
+
+def test_an_address_that_two_nodes_claim() -> None:
+    check = checks.address_check("10.0.0.1", {"n2": ""}, ("n3",))
+    assert (check.result, check.detail) == ("fail", "10.0.0.1 is also the address of n3")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from korch.cli.output import age, headline
+from korch.resources.disruption import PodDisruptionBudget
 from korch.resources.meta import LabelSelector, Object
 from korch.resources.misc import Event, Lease, Namespace, Secret
 from korch.resources.node import Node, NodeLoad
@@ -162,6 +163,19 @@ def _replicaset(obj: ReplicaSet, now: float) -> tuple[object, ...]:
     )
 
 
+def _budget(obj: PodDisruptionBudget, now: float) -> tuple[object, ...]:
+    spec, status = obj.spec, obj.status
+    return (
+        obj.metadata.name,
+        "N/A" if spec.min_available is None else spec.min_available,
+        "N/A" if spec.max_unavailable is None else spec.max_unavailable,
+        status.disruptions_allowed,
+        age(obj.metadata.creation_timestamp, now),
+        f"{status.current_healthy}/{status.expected_pods}",
+        (selector_text(spec.selector) if spec.selector else "") or NONE,
+    )
+
+
 # --- nodes ---
 
 
@@ -299,6 +313,11 @@ _COLUMNS: dict[type[Object], Columns] = {
     Pod: Columns(("NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE", "PORTS"), _pod, wide=3),
     Deployment: Columns(("NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE", *_TEMPLATE), _deployment, wide=3),
     ReplicaSet: Columns(("NAME", "DESIRED", "CURRENT", "READY", "AGE", *_TEMPLATE), _replicaset, wide=3),
+    PodDisruptionBudget: Columns(
+        (*("NAME", "MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS", "AGE"), "HEALTHY", "SELECTOR"),
+        _budget,
+        wide=2,
+    ),
     Node: Columns(
         (
             *("NAME", "STATUS", "ROLES", "AGE", "VERSION"),

@@ -61,8 +61,8 @@ def get(
 ) -> None:
     """List objects.
 
-    Kinds: pods (po), deployments (deploy), replicasets (rs), nodes (no), events (ev), secrets, namespaces (ns), leases,
-    nodeloads; "all" means pods, deployments and replicasets.
+    Kinds: pods (po), deployments (deploy), replicasets (rs), nodes (no), events (ev), secrets, namespaces (ns),
+    poddisruptionbudgets (pdb), leases, nodeloads; "all" means pods, deployments and replicasets.
     """
     from korch.cli.refs import parse_refs
 

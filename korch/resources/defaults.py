@@ -9,6 +9,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from korch.resources.codec import with_meta
+from korch.resources.disruption import PodDisruptionBudget
 from korch.resources.kinds import kind_of
 from korch.resources.meta import LabelSelector, Object
 from korch.resources.misc import Namespace, Secret
@@ -41,6 +42,8 @@ def with_defaults(obj: T) -> T:
             return replace(obj, spec=_replicaset_spec(obj.spec))
         case Deployment():
             return replace(obj, spec=_deployment_spec(obj.spec))
+        case PodDisruptionBudget() if not obj.spec.unhealthy_pod_eviction_policy:
+            return replace(obj, spec=replace(obj.spec, unhealthy_pod_eviction_policy="IfHealthyBudget"))
         case Secret() if obj.string_data or not obj.type:
             return replace(obj, type=obj.type or "Opaque", data=_secret_data(obj), string_data={})
         case Namespace() if not obj.status.phase:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import inspect
 
+from korch.resources.disruption import PodDisruptionBudgetSpec
 from korch.resources.fields import RULES, context_of, rule_for, struct_fields
 from korch.resources.meta import ObjectMeta
 from korch.resources.misc import Namespace, Secret
@@ -31,6 +32,7 @@ _SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("Deployment", "spec", DeploymentSpec),
     ("ReplicaSet", "spec", ReplicaSetSpec),
     ("Pod, and spec.template of workloads", "spec", PodSpec),
+    ("PodDisruptionBudget", "spec", PodDisruptionBudgetSpec),
     ("Secret", "", Secret),
     ("Namespace", "", Namespace),
 )

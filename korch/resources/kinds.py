@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from korch.errors import InvalidError
+from korch.resources.disruption import PodDisruptionBudget
 from korch.resources.meta import Object
 from korch.resources.misc import Event, Lease, Namespace, Secret
 from korch.resources.node import Node, NodeLoad
@@ -45,10 +46,11 @@ EVENT = Kind("", "v1", "Event", "events", True, Event, ("ev",), has_status=False
 NAMESPACE = Kind("", "v1", "Namespace", "namespaces", False, Namespace, ("ns",))
 REPLICASET = Kind("apps", "v1", "ReplicaSet", "replicasets", True, ReplicaSet, ("rs",))
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", True, Deployment, ("deploy",))
+BUDGET = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", True, PodDisruptionBudget, ("pdb",))
 LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases", True, Lease, (), has_status=False)
 NODELOAD = Kind("korch.dev", "v1", "NodeLoad", "nodeloads", False, NodeLoad, (), has_status=False)
 
-KINDS: tuple[Kind, ...] = (NODE, POD, SECRET, EVENT, NAMESPACE, REPLICASET, DEPLOYMENT, LEASE, NODELOAD)
+KINDS: tuple[Kind, ...] = (NODE, POD, SECRET, EVENT, NAMESPACE, REPLICASET, DEPLOYMENT, BUDGET, LEASE, NODELOAD)
 
 _BY_TYPE: dict[type[Object], Kind] = {kind.type: kind for kind in KINDS}
 _BY_WORD: dict[str, Kind] = {

@@ -7,6 +7,7 @@ import json
 from msgspec.structs import replace
 
 from korch.errors import InvalidError
+from korch.resources.disruption import PodDisruptionBudget, PodDisruptionBudgetSpec
 from korch.resources.kinds import kind_of
 from korch.resources.meta import LabelSelector, Object
 from korch.resources.misc import Namespace, Secret
@@ -49,6 +50,8 @@ def problems_of(obj: Object) -> list[Problem]:
             _check_template(obj.spec.selector, obj.spec.template, problems)
         case Deployment():
             _check_deployment(obj, problems)
+        case PodDisruptionBudget():
+            _check_budget(obj.spec, problems)
         case Secret():
             _check_secret(obj, problems)
         case Node():
@@ -160,6 +163,29 @@ def _check_strategy(strategy: DeploymentStrategy, problems: Problems) -> None:
             problems.add(f"{path}.rollingUpdate.{name}", f"{value} is more than 100%")
     if zeros == 2:
         problems.add(f"{path}.rollingUpdate", "maxSurge and maxUnavailable cannot both be 0: nothing could move")
+
+
+def _check_budget(spec: PodDisruptionBudgetSpec, problems: Problems) -> None:
+    given = (("minAvailable", spec.min_available), ("maxUnavailable", spec.max_unavailable))
+    if sum(value is not None for _, value in given) != 1:
+        problems.add("spec", "needs one of minAvailable and maxUnavailable: a number, or a percentage such as 50%")
+    for name, value in given:
+        if value is None:
+            continue
+        try:
+            count = resolve_int_or_percent(value, 100, round_up=True)
+        except InvalidError as error:
+            problems.add(f"spec.{name}", str(error))
+            continue
+        if count < 0 or (isinstance(value, str) and count > 100):
+            problems.add(f"spec.{name}", f"{value} is {'less than 0' if count < 0 else 'more than 100%'}")
+    if spec.selector is None:
+        problems.add("spec.selector", "is needed: matchLabels with labels of the pods; {} means all of the namespace")
+    else:
+        check_selector(spec.selector, "spec.selector", problems)
+    if spec.unhealthy_pod_eviction_policy not in ("IfHealthyBudget", "AlwaysAllow"):
+        message = f'"{spec.unhealthy_pod_eviction_policy}" is not IfHealthyBudget or AlwaysAllow'
+        problems.add("spec.unhealthyPodEvictionPolicy", message)
 
 
 def _check_secret(secret: Secret, problems: Problems) -> None:

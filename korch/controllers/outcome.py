@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from korch.resources.annotations import FAILED_REVISION, STOP_FIRST
+from korch.resources.leaving import is_leaving
 from korch.resources.pod import Pod
 from korch.resources.podstate import (
     condition,
@@ -67,7 +68,7 @@ def standing(
         and all(
             is_available(pod, deployment.spec.min_ready_seconds, now) for pod in pods
         )  # may be newer than the status
-        and not any(pod.spec.node_name in dead_nodes for pod in pods)
+        and not any(pod.spec.node_name in dead_nodes or is_leaving(pod) for pod in pods)
     ):
         return Standing("done")
     if deployment.spec.paused:
@@ -85,7 +86,7 @@ def _standing_of_set(alone: ReplicaSet, pods: Sequence[Pod], now: float, dead_no
     wanted = 1 if alone.spec.replicas is None else alone.spec.replicas
     wait = alone.spec.min_ready_seconds
     if len(pods) == wanted and all(
-        is_available(pod, wait, now) and pod.spec.node_name not in dead_nodes for pod in pods
+        is_available(pod, wait, now) and pod.spec.node_name not in dead_nodes and not is_leaving(pod) for pod in pods
     ):
         return Standing("done")
     return _why_not_yet(pods, wanted, wait, now, dead_nodes, seen=True)
@@ -101,7 +102,9 @@ def _standing_of_pods(pods: Sequence[Pod], now: float, dead_nodes: frozenset[str
         if failure_of(pod):
             return Standing("failed", failure_of(pod))
     alive = [pod for pod in pods if pod.status.phase != "Succeeded"]
-    if not alive or (all(is_available(pod, 0, now) and pod.spec.node_name not in dead_nodes for pod in alive)):
+    if not any(is_leaving(pod) for pod in alive) and all(
+        is_available(pod, 0, now) and pod.spec.node_name not in dead_nodes for pod in alive
+    ):
         return Standing("done")
     return _why_not_yet(alive, len(alive), 0, now, dead_nodes, seen=True)
 
@@ -154,6 +157,7 @@ def _why_not_yet(
         return Standing("stuck", f"{count}; {stuck[0].metadata.name} is Pending: {unschedulable(stuck[0])}")
     reasons = [f"{pod.metadata.name}: {_pod_reason(pod)}" for pod in late[:3]]
     reasons += [f"{pod.metadata.name} on {pod.spec.node_name or 'no node'} is stopping" for pod in leaving[:2]]
+    reasons += [f"{pod.metadata.name} is to leave {pod.spec.node_name}" for pod in alive if is_leaving(pod)][:2]
     return Standing("going", "; ".join((count, *reasons)))
 
 

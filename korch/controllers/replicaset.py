@@ -9,6 +9,8 @@ from msgspec.structs import replace
 from korch.errors import AlreadyExistsError, ConflictError
 from korch.objects.objects import Clock
 from korch.objects.view import View
+from korch.resources.annotations import MOVED_FROM, REPLACES
+from korch.resources.leaving import is_leaving, replicas_of, successors, waits_for_successor
 from korch.resources.meta import ObjectMeta
 from korch.resources.pod import Pod, PodStatus
 from korch.resources.podstate import is_available, is_counted, is_ready, owner_reference, removal_order
@@ -18,11 +20,15 @@ from korch.resources.workload import ReplicaSet, ReplicaSetStatus
 
 @dataclass(frozen=True, slots=True)
 class ReplicaPlan:
-    """Names of pods to create, pods to delete, and the status to show."""
+    """Names of pods to create, pods to delete, and the status to show.
+
+    `succeed`: a pod that is to leave its node, and the name of the one that is to take its place.
+    """
 
     create: tuple[str, ...]
     delete: tuple[Pod, ...]
     status: ReplicaSetStatus
+    succeed: tuple[Pod, str] | None = None
 
 
 def pod_name(replicaset: ReplicaSet, index: int) -> str:
@@ -32,12 +38,17 @@ def pod_name(replicaset: ReplicaSet, index: int) -> str:
 
 
 def plan_replicas(replicaset: ReplicaSet, pods: Sequence[Pod], now: float) -> ReplicaPlan:
-    """What makes `pods` (all that the set owns) match the wish; nothing when they do. Order of input is irrelevant."""
+    """What makes `pods` (all that the set owns) match the wish; nothing when they do. Order of input is irrelevant.
+
+    A pod that is to leave and its successor are one replica; one such pair at a time, and only in a set that is whole.
+    """
     wanted = 0 if replicaset.metadata.deletion_timestamp else (replicaset.spec.replicas or 0)
-    counted = sorted((pod for pod in pods if is_counted(pod)), key=removal_order)
-    surplus = max(0, len(counted) - wanted)
+    counted = tuple(pod for pod in pods if is_counted(pod))
+    replicas = sorted(replicas_of(counted), key=_removal_order)
+    pairs = successors(counted)
+    surplus = max(0, len(replicas) - wanted)
     taken = {pod.metadata.name for pod in pods}
-    free = (name for name in (pod_name(replicaset, i) for i in range(wanted + len(pods))) if name not in taken)
+    free = [name for name in (pod_name(replicaset, i) for i in range(wanted + len(pods) + 1)) if name not in taken]
     ended = tuple(pod for pod in pods if not is_counted(pod) and pod.metadata.deletion_timestamp is None)
     status = ReplicaSetStatus(
         replicas=len(counted),
@@ -47,18 +58,34 @@ def plan_replicas(replicaset: ReplicaSet, pods: Sequence[Pod], now: float) -> Re
         observed_generation=replicaset.metadata.generation,
         conditions=replicaset.status.conditions,
     )
-    create = tuple(name for name, _ in zip(free, range(wanted - len(counted)), strict=False))
-    return ReplicaPlan(create, (*ended, *counted[:surplus]), status)
+    create = tuple(free[: max(0, wanted - len(replicas))])
+    alone = None if create or surplus or pairs else next(filter(waits_for_successor, _by_name(counted)), None)
+    too_many = [one for pod in replicas[:surplus] for one in (pod, pairs.get(pod.metadata.uid)) if one is not None]
+    succeed = None if alone is None else (alone, free[0])
+    return ReplicaPlan(create, (*ended, *too_many), status, succeed)
 
 
-def pod_from(replicaset: ReplicaSet, name: str) -> Pod:
-    """A new pod of the set's template."""
+def _by_name(pods: Sequence[Pod]) -> list[Pod]:
+    return sorted(pods, key=lambda pod: pod.metadata.name)
+
+
+def _removal_order(pod: Pod) -> tuple[int, int, int, bool, str]:
+    """Among equals, those that are to leave anyway go first."""
+    placed, cost, ready, name = removal_order(pod)
+    return (placed, cost, ready, not is_leaving(pod), name)
+
+
+def pod_from(replicaset: ReplicaSet, name: str, *, instead_of: Pod | None = None) -> Pod:
+    """A new pod of the set's template; the successor of one that is to leave says so."""
     template = replicaset.spec.template
+    notes = template.metadata.annotations
+    if instead_of is not None:
+        notes = {**notes, REPLACES: instead_of.metadata.uid, MOVED_FROM: instead_of.spec.node_name}
     meta = ObjectMeta(
         name=name,
         namespace=replicaset.metadata.namespace,
         labels=template.metadata.labels,
-        annotations=template.metadata.annotations,
+        annotations=notes,
         owner_references=(owner_reference(replicaset),),
     )
     return Pod(metadata=meta, spec=template.spec, status=PodStatus())
@@ -79,11 +106,14 @@ class ReplicaSetController:
         plan = plan_replicas(replicaset, pods, self._clock.now())
         for pod in plan.delete:
             await self._view.delete(pod)
-        for name in plan.create:
+        made = [pod_from(replicaset, name) for name in plan.create]
+        if plan.succeed is not None:
+            made.append(pod_from(replicaset, plan.succeed[1], instead_of=plan.succeed[0]))
+        for pod in made:
             try:
-                await self._view.create(pod_from(replicaset, name))
+                await self._view.create(pod)
             except AlreadyExistsError as error:
-                raise ConflictError(f"pod {name} appeared meanwhile") from error
+                raise ConflictError(f"pod {pod.metadata.name} appeared meanwhile") from error
         if plan.status != replicaset.status:
             await self._view.update_status(replace(replicaset, status=plan.status))
         return self._next_look(replicaset, pods)

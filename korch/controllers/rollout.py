@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from korch.resources.annotations import AUTO_ROLLBACK, COMPLETED, FAILED_REVISION, REVISION, STOP_FIRST, WANTED
+from korch.resources.leaving import replicas_of
 from korch.resources.meta import Condition
 from korch.resources.pod import Pod
 from korch.resources.podstate import (
@@ -73,7 +74,7 @@ class _Facts:
         return tuple(found for found in self.sets if self.new is None or found.metadata.uid != self.new.metadata.uid)
 
     def of(self, replicaset: ReplicaSet | None) -> tuple[Pod, ...]:
-        return tuple(self.pods.get(replicaset.metadata.name, ())) if replicaset else ()
+        return replicas_of(self.pods.get(replicaset.metadata.name, ())) if replicaset else ()
 
     def counted(self, replicaset: ReplicaSet | None) -> int:
         return sum(is_counted(pod) for pod in self.of(replicaset))

@@ -7,9 +7,10 @@ from msgspec.structs import replace
 from korch.errors import ConflictError, FencedError, NotFoundError
 from korch.objects.objects import Clock
 from korch.objects.view import View
-from korch.resources.annotations import DECISION, STOP_FIRST
+from korch.resources.annotations import DECISION, MOVED_FROM, REPLACES, STOP_FIRST
 from korch.resources.blame import recent_failures
 from korch.resources.codec import with_meta
+from korch.resources.leaving import is_leaving
 from korch.resources.meta import Condition, Object
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
@@ -38,23 +39,39 @@ class SchedulingController:
         pending = [pod for pod in waiting if self._is_wanted(pod)]
         if not pending:
             return 2.0 if waiting else None  # the view may know a pod before its owner
+        unplaced = len(pending) < len(waiting)
+        for closed, group in self._by_closed_node(pending).items():
+            unplaced = await self._place(group, closed) or unplaced
+        return 2.0 if unplaced else None
+
+    def _by_closed_node(self, pending: Sequence[Pod]) -> dict[str, list[Pod]]:
+        """Pods by the node that they must not get: a successor's is the one that its forerunner is to leave."""
+        leaving = {pod.metadata.uid for pod in self._view.all(Pod) if is_leaving(pod)}
+        groups: dict[str, list[Pod]] = {}
+        for pod in pending:
+            notes = pod.metadata.annotations
+            closed = notes.get(MOVED_FROM, "") if notes.get(REPLACES) in leaving else ""
+            groups.setdefault(closed, []).append(pod)
+        return groups
+
+    async def _place(self, pending: Sequence[Pod], closed: str) -> bool:
+        """Whether some of them fit nowhere."""
         pods = tuple(self._view.all(Pod))
-        taken = self._snapshot(pods)
         unplaced = False
         victims: dict[str, str] = {}  # by set: its pods are all alike, and one that makes room is enough at a time
         by_uid = {pod.metadata.uid: pod for pod in pending}
-        for decision in schedule(taken, pending, allowed_nodes=self._allowed()):
+        for decision in schedule(self._snapshot(pods, closed), pending, allowed_nodes=self._allowed()):
             pod = by_uid[decision.uid]
             if decision.node is None:
                 unplaced = True
                 owner = controller_of(pod)
                 alike = owner.uid if owner is not None else pod.metadata.uid
                 if alike not in victims:
-                    victims[alike] = room_maker(pod, pods, self._fits(pod)) if owner is not None else ""
+                    victims[alike] = room_maker(pod, pods, self._fits(pod, closed)) if owner is not None else ""
                 await self._leave_pending(pod, decision, victims[alike])
             else:
                 await self._bind(pod, decision)
-        return 2.0 if unplaced or len(pending) < len(waiting) else None
+        return unplaced
 
     def _is_wanted(self, pod: Pod) -> bool:
         """Whether those that it belongs to still stand: what lost them is about to be removed."""
@@ -69,12 +86,20 @@ class SchedulingController:
             below = found
         return True
 
-    def _fits(self, pod: Pod) -> Callable[[Sequence[Pod]], bool]:
+    def _fits(self, pod: Pod, closed: str) -> Callable[[Sequence[Pod]], bool]:
         """Whether the pod would have a node if only these pods stood."""
-        return lambda pods: schedule(self._snapshot(pods), [pod], allowed_nodes=self._allowed())[0].node is not None
 
-    def _snapshot(self, pods: Sequence[Pod]) -> Snapshot:
-        nodes = tuple(self._view.all(Node))
+        def fits(pods: Sequence[Pod]) -> bool:
+            return schedule(self._snapshot(pods, closed), [pod], allowed_nodes=self._allowed())[0].node is not None
+
+        return fits
+
+    def _snapshot(self, pods: Sequence[Pod], closed: str = "") -> Snapshot:
+        """The cluster as the view has it, with one node closed to new pods."""
+        nodes = tuple(
+            replace(node, spec=replace(node.spec, unschedulable=True)) if node.metadata.name == closed else node
+            for node in self._view.all(Node)
+        )
         loads = {load.metadata.name: load for load in self._view.all(NodeLoad)}
         now = self._clock.now()
         failures = recent_failures(self._view.all(ReplicaSet), now)

@@ -6,12 +6,15 @@ from typing import Any
 
 from korch.client.base import Workload
 from korch.controllers.deployment import DeploymentController
+from korch.controllers.disruption import DisruptionController
 from korch.controllers.garbage import GarbageCollector
 from korch.controllers.replicaset import ReplicaSetController
 from korch.controllers.scheduling import SchedulingController
 from korch.engines.names import Identity
 from korch.objects.objects import Change, Clock
 from korch.objects.view import View
+from korch.resources.annotations import EVICT, REPLACES
+from korch.resources.disruption import PodDisruptionBudget
 from korch.resources.meta import Object
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
@@ -19,7 +22,7 @@ from korch.resources.podstate import controller_of, workload_name
 from korch.resources.workload import Deployment, ReplicaSet
 from korch.workqueue import WorkQueue
 
-KINDS = (Deployment, ReplicaSet, Pod, Node, NodeLoad)
+KINDS = (Deployment, ReplicaSet, Pod, Node, NodeLoad, PodDisruptionBudget)
 WORKERS = 4
 
 
@@ -57,11 +60,13 @@ class Controllers:
         )
         self._sets: WorkQueue[tuple[str, str]] = WorkQueue("replicaset", ReplicaSetController(view, clock).reconcile)
         self._garbage: WorkQueue[tuple[type[Object], str, str]] = WorkQueue("garbage", GarbageCollector(view).reconcile)
+        disruption = DisruptionController(view, clock, mine=scope.has)
+        self._evictions: WorkQueue[str] = WorkQueue("disruption", disruption.reconcile)
         self._placing: WorkQueue[str] = WorkQueue("scheduler", scheduler.reconcile)
 
     @property
     def _queues(self) -> tuple[WorkQueue[Any], ...]:
-        return (self._deployments, self._sets, self._garbage, self._placing)
+        return (self._deployments, self._sets, self._garbage, self._placing, self._evictions)
 
     @property
     def idle(self) -> bool:
@@ -75,7 +80,8 @@ class Controllers:
             for obj in self._view.all(type_):
                 self._route(Change("ADDED", obj, None, 0))
         for queue in self._queues:
-            workers = 1 if queue is self._placing else WORKERS  # one pass places all
+            alone = queue is self._placing or queue is self._evictions
+            workers = 1 if alone else WORKERS  # one pass places all, and one counts for all budgets
             group.create_task(queue.run(workers=workers), name=queue.name)
 
     def _route(self, change: Change[Object]) -> None:
@@ -85,6 +91,9 @@ class Controllers:
         if isinstance(obj, Node | NodeLoad):
             self._placing.add("all")
             return
+        if isinstance(obj, PodDisruptionBudget):
+            self._evictions.add("all")
+            return
         if not self._scope.has(obj):
             return
         self._deployments.add((meta.namespace, workload_name(obj)))
@@ -92,6 +101,8 @@ class Controllers:
             self._sets.add((meta.namespace, meta.name))
         if isinstance(obj, Pod):
             self._route_pod(obj, gone=change.type == "DELETED")
+            if obj.metadata.annotations.keys() & {EVICT, REPLACES} or next(self._view.all(PodDisruptionBudget), None):
+                self._evictions.add("all")
         self._collect(change)
 
     def _route_pod(self, pod: Pod, *, gone: bool) -> None:

@@ -1,70 +1,108 @@
-"""The readiness checks of one node's pods: a task for each, results kept in the keeper's memory."""
+"""The checks of one node's pods: a task for each endpoint that is asked, results kept in the keeper's memory."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from korch.engines.base import Command
 from korch.engines.observed import ObservedContainer
 from korch.errors import FencedError, KorchError
 from korch.nodes.machine import Machine
 from korch.nodes.memory import Memory
-from korch.nodes.readiness import run_probe
+from korch.nodes.probing import Finding, ProbeKind, checked, probe_of, shared_checks
+from korch.nodes.readiness import Verdict, run_probe
 from korch.resources.pod import Pod, Probe
 
 log = logging.getLogger(__name__)
 
 CONTACT_S = 5.0  # for the node to show that it is there, when a check got no answer
-HURRY_S = 1  # between checks while one did not pass, however long the probe's period is
+LATE_S = 0.5  # a deadline that is noticed so late was missed by this process, not by the app
+UNKNOWN = Finding(known=False)
 
 
 class Checks:
-    """Runs checks. `seen` holds the containers by pod uid; `told` hears of each pod that was checked."""
+    """Runs checks. `seen` holds the containers by pod uid; `told` hears of each pod that was checked, `sick` of each
+    whose container is to be ended. While the node is in `trouble`, nothing counts against its pods.
+    """
 
     def __init__(
         self,
         machine: Machine,
         seen: Callable[[], Mapping[str, ObservedContainer]],
         told: Callable[[Pod], Awaitable[None]],
+        *,
+        sick: Callable[[Pod], None] = lambda _: None,
+        trouble: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._machine, self._seen, self._told = machine, seen, told
+        self._machine, self._seen, self._told, self._sick, self._trouble = machine, seen, told, sick, trouble
 
     def watch(self, group: asyncio.TaskGroup, pod: Pod, memory: Memory) -> None:
         """Check the pod from now on until its container stops; once only."""
-        probe = pod.spec.containers[0].readiness_probe
-        if probe is not None and (memory.probing is None or memory.probing.done()):
-            name = f"probe-{pod.metadata.name}"
-            memory.probing = group.create_task(self._go_on(pod, probe, memory), name=name)
+        seen = self._running(pod)
+        if seen is None:
+            return
+        memory.observe(pod, seen, asyncio.get_running_loop().time())
+        if memory.checking_run != memory.about:
+            memory.stop_checks()
+            memory.checking_run = memory.about
+        for kinds in shared_checks(pod.spec.containers[0]):
+            task = memory.checking.get(kinds)
+            held_back = memory.health is None or memory.health.due(kinds) is None
+            if not held_back and (task is None or task.done()):
+                name = f"{kinds[0]}-{pod.metadata.name}"
+                memory.checking[kinds] = group.create_task(self._go_on(group, pod, kinds, memory), name=name)
 
     def _running(self, pod: Pod) -> ObservedContainer | None:
         found = self._seen().get(pod.metadata.uid)
         return found if found is not None and found.state == "running" else None
 
-    async def _go_on(self, pod: Pod, probe: Probe, memory: Memory) -> None:
-        period_s = probe.period_seconds or 10
-        await asyncio.sleep(probe.initial_delay_seconds or 0)
-        while (seen := self._running(pod)) is not None:
-            memory.observe(seen)
-            problem = await self._check(pod, seen, probe)
-            if problem is not None and memory.is_about(self._running(pod)):
-                memory.count(problem, needed=probe.success_threshold or 1, allowed=probe.failure_threshold or 3)
+    async def _go_on(
+        self, group: asyncio.TaskGroup, pod: Pod, kinds: tuple[ProbeKind, ...], memory: Memory
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        probe = probe_of(pod.spec.containers[0], kinds[0])
+        while probe is not None and memory.health is not None and (due := memory.health.due(kinds)) is not None:
+            await asyncio.sleep(due - loop.time())
+            seen = self._running(pod)
+            if seen is None or not memory.is_about(seen):
+                return  # the next watch is of another run
+            found = await self._check(pod, seen, probe, kinds)
+            if memory.health is not None and memory.is_about(self._running(pod)):
+                held_back = not memory.health.started
+                memory.health = checked(memory.health, kinds, found, loop.time())
+                if memory.health.sick is not None:
+                    self._sick(pod)
+                if held_back and memory.health.started:
+                    self.watch(group, pod, memory)
             await self._told(pod)
-            passed = memory.readiness.passing and problem == ""
-            await asyncio.sleep(period_s if passed else min(period_s, HURRY_S))
 
-    async def _check(self, pod: Pod, seen: ObservedContainer, probe: Probe) -> str | None:
-        """What is wrong, "" when nothing is; None when nobody can tell, since the node itself could not be asked."""
+    async def _check(
+        self, pod: Pod, seen: ObservedContainer, probe: Probe, kinds: Sequence[ProbeKind]
+    ) -> dict[ProbeKind, Finding]:
+        """What was found, for each kind of probe that it is for."""
         try:
+            began = asyncio.get_running_loop().time()
             verdict = await run_probe(self._machine, pod, seen, probe)
-            if verdict.silent:
-                async with asyncio.timeout(CONTACT_S):
-                    await self._machine.transport.run(Command(("true",), timeout_s=CONTACT_S))
+            if verdict.problem and (self._trouble() or not await self._is_the_apps(verdict, probe, began)):
+                return dict.fromkeys(kinds, UNKNOWN)
         except FencedError:
             raise
         except (KorchError, TimeoutError) as error:
             log.info("%s: check of %s: %s", self._machine.host, pod.metadata.name, error)
-            return None
+            return dict.fromkeys(kinds, UNKNOWN)
         except Exception:
             log.exception("%s: check of %s failed; this is a bug in korch", self._machine.host, pod.metadata.name)
-            return None
-        return verdict.problem
+            return dict.fromkeys(kinds, UNKNOWN)
+        # Where a check can never be made, nobody is ended for it; but a pod gets no Ready, and says why.
+        return {kind: Finding(verdict.problem, kind == "readiness" or not verdict.impossible) for kind in kinds}
+
+    async def _is_the_apps(self, verdict: Verdict, probe: Probe, began: float) -> bool:
+        """Whether silence is the app's: neither this process nor the connection to the node was stalled."""
+        if not verdict.silent:
+            return True
+        timeout_s = float(probe.timeout_seconds or 1)
+        if asyncio.get_running_loop().time() - began > timeout_s + LATE_S:
+            return False
+        async with asyncio.timeout(min(CONTACT_S, timeout_s)):
+            await self._machine.transport.run(Command(("true",), timeout_s=CONTACT_S))
+        return True

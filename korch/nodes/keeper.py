@@ -30,7 +30,7 @@ from korch.nodes.memory import Memory
 from korch.nodes.notes import Notes
 from korch.nodes.parcels import WorkloadRecord
 from korch.nodes.plan import Step, Strays, plan_pod, plan_strays, restart_delay_s
-from korch.nodes.podstatus import Readiness, got_worse, observed_status, was_ready
+from korch.nodes.podstatus import Readiness, got_worse, observed_status
 from korch.nodes.records import workload_record
 from korch.nodes.secrets import pull_auth, secrets_of
 from korch.nodes.wish import container_wish, identity_for
@@ -72,7 +72,13 @@ class Keeper:
         self.node, self._machine, self._view = node, machine, view
         self._address, self._epoch, self._mine, self._on_contact = address, epoch, mine, on_contact
         self._notes = Notes(node, address, view, clock)
-        self._checks = Checks(machine, lambda: self._seen, self._take_note_if_possible)
+        self._checks = Checks(
+            machine,
+            lambda: self._seen,
+            self._take_note_if_possible,
+            sick=self.wake,
+            trouble=lambda: self._failing_since is not None,
+        )
         self.given_up: KorchError | None = None  # why the node is lost, once its pods are settled as far as they can be
         self.recorded: dict[str, WorkloadRecord] = {}  # wishes that the node got from here, by file
         self._seen: dict[str, ObservedContainer] = {}  # by pod uid
@@ -127,8 +133,8 @@ class Keeper:
 
     def _forget(self, uid: str) -> None:
         memory = self._memory.pop(uid, None)
-        if memory is not None and memory.probing is not None:
-            memory.probing.cancel()
+        if memory is not None:
+            memory.stop_checks()
 
     # Looking
 
@@ -220,13 +226,9 @@ class Keeper:
         await self._notes.waiting(pod, "ContainerGone", f"its container is not on {self.node} any more")
 
     def _readiness(self, pod: Pod, seen: ObservedContainer) -> Readiness:
-        if pod.spec.containers[0].readiness_probe is None:
-            return Readiness(passing=True)
-        memory = self._memory.get(pod.metadata.uid)
-        if memory is None:  # met for the first time: what was true of this very container is, until a check says no
-            memory = self._memory[pod.metadata.uid] = Memory(readiness=Readiness(passing=was_ready(pod, seen)))
-        memory.observe(seen)
-        return memory.readiness
+        memory = self._recall(pod)
+        memory.observe(pod, seen, asyncio.get_running_loop().time())
+        return memory.health.readiness if memory.health is not None else Readiness()
 
     async def _last_log(self, seen: ObservedContainer) -> str:
         try:

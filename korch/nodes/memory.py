@@ -5,22 +5,24 @@ from dataclasses import dataclass, field
 
 from korch.engines.observed import ObservedContainer
 from korch.errors import TransientError
-from korch.nodes.podstatus import Readiness
+from korch.nodes.podstatus import was_ready, was_started
+from korch.nodes.probing import Health, ProbeKind, health_of, phase_of
+from korch.resources.pod import Pod
 from korch.workqueue import retry_after_s
 
 RETRY_INVALID_S = 5.0  # a Secret that is missing may come, and nobody tells the keeper
 RESTARTS_WINDOW_S = 300.0
+Run = tuple[str, float | None]  # of a container: its id and when it was started
 
 
 @dataclass(slots=True)
 class Memory:
     """One pod's checks, restarts and failed acts. Times are those of the caller's clocks."""
 
-    readiness: Readiness = field(default_factory=Readiness)
-    passes: int = 0
-    failures: int = 0
-    about: tuple[str, float | None] | None = None  # the very run (container, start) that the checks were of
-    probing: "asyncio.Task[None] | None" = None
+    health: Health | None = None  # of `about`; None while it does not run
+    about: Run | None = None  # the very run that the checks were of
+    checking: "dict[tuple[ProbeKind, ...], asyncio.Task[None]]" = field(default_factory=dict)
+    checking_run: Run | None = None
     restarts: list[float] = field(default_factory=list)
     backing_off: bool = False  # its container has ended, and is started again later
     tries: int = 0  # failed acts in a row
@@ -29,29 +31,35 @@ class Memory:
     not_before: float = 0.0  # on the event loop's clock: when the next act is due
     offline: bool = False  # the last act failed because the node could not be reached
 
-    def observe(self, seen: ObservedContainer) -> None:
-        """Forget what was checked when it is another run of the container, or none."""
-        run = (seen.id, seen.started_at)
-        if seen.state != "running" or (self.about is not None and self.about != run):
-            self.unready()
-        self.about = run
+    def observe(self, pod: Pod, seen: ObservedContainer, now: float) -> None:
+        """Begin anew when it is another run of the container. The first one met goes on as it stands on record."""
+        run, met = (seen.id, seen.started_at), self.about is None
+        if seen.state != "running":
+            self.health, self.about = None, run
+        elif self.health is None or self.about != run:
+            self.health = health_of(
+                pod.spec.containers[0],
+                now,
+                running_s=seen.running_s or 0.0,
+                phase=phase_of(pod.metadata.uid),
+                was_started=met and was_started(pod, seen),
+                was_ready=met and was_ready(pod, seen),
+            )
+            self.about = run
 
     def is_about(self, seen: ObservedContainer | None) -> bool:
         """Whether what is known of its checks is known of this run of the container."""
-        return seen is not None and self.about == (seen.id, seen.started_at)
+        return seen is not None and self.health is not None and self.about == (seen.id, seen.started_at)
 
     def unready(self) -> None:
         """Nothing is known of its readiness."""
-        self.readiness, self.passes, self.failures = Readiness(), 0, 0
+        self.health, self.about = None, self.about or ("", None)
 
-    def count(self, problem: str, *, needed: int, allowed: int) -> None:
-        """One more check: `needed` passes in a row make it ready, `allowed` failures in a row unready."""
-        self.passes, self.failures = (0, self.failures + 1) if problem else (self.passes + 1, 0)
-        if not problem and self.passes >= needed:
-            self.readiness = Readiness(passing=True)
-        elif problem:
-            passing = self.readiness.passing and self.failures < allowed
-            self.readiness = Readiness(passing, self.failures >= allowed, problem)
+    def stop_checks(self) -> None:
+        """No check runs any more."""
+        for task in self.checking.values():
+            task.cancel()
+        self.checking.clear()
 
     def wait_s(self, now: float, *, removing: bool) -> float:
         """Seconds until an act may be tried again; a pod that is to go need not wait for what its start waits for."""

@@ -21,15 +21,17 @@ from korch.resources.podstate import LAST_LOG, is_ready, main_status, ready_for_
 from korch.resources.times import rfc3339, rfc3339_micro
 
 MESSAGE_LIMIT = 4096  # bytes of a kept message; Kubernetes' limit for termination messages
+_BY_ENGINE = "and the engine starts it again"
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What the readiness checks of one container say so far. `failed_for_good`: as often in a row as is allowed."""
+    """What the checks of one container say so far. `failed_for_good`: as often in a row as is allowed."""
 
     passing: bool = False
     failed_for_good: bool = False
     message: str = ""
+    started: bool = True  # its startup probe, if it has one, has passed
 
 
 def observed_status(
@@ -53,8 +55,9 @@ def observed_status(
     status = ContainerStatus(
         name=pod.spec.containers[0].name,
         ready=ready,
-        started=running,
-        restart_count=max(seen.restart_count, old.restart_count if old else 0),
+        started=running and readiness.started,
+        restart_count=_restarts(seen, old),
+        engine_restarts=seen.restart_count,
         image=pod.spec.containers[0].image,
         image_id=seen.image_id,
         container_id=seen.id,
@@ -89,9 +92,41 @@ def observed_status(
 
 def was_ready(pod: Pod, seen: ObservedContainer) -> bool:
     """Whether the pod was on record as ready with this very run of its container."""
+    return _same_run(main_status(pod), seen) and is_ready(pod)
+
+
+def was_started(pod: Pod, seen: ObservedContainer) -> bool:
+    """Whether it is on record that this very run of its container has passed its startup probe."""
     status = main_status(pod)
-    same = status is not None and status.container_id == seen.id and status.restart_count >= seen.restart_count
-    return same and is_ready(pod)
+    return status is not None and _same_run(status, seen) and status.started is True
+
+
+def _same_run(status: ContainerStatus | None, seen: ObservedContainer) -> bool:
+    if status is None or status.container_id != seen.id or status.restart_count < seen.restart_count:
+        return False
+    began = status.state.running.started_at if status.state.running is not None else None
+    return began is None or seen.started_at is None or began == rfc3339(seen.started_at)
+
+
+def _restarts(seen: ObservedContainer, old: ContainerStatus | None) -> int:
+    """How often it was started again, by whomever: the engine counts only its own, and forgets them at our restarts."""
+    if old is None or not old.container_id:
+        return seen.restart_count
+    by_engine = seen.restart_count - old.engine_restarts
+    if by_engine < 0 or (by_engine == 0 and _started_anew(seen, old)):
+        return old.restart_count + 1 + (seen.restart_count if by_engine < 0 else 0)
+    return old.restart_count + by_engine
+
+
+def _started_anew(seen: ObservedContainer, old: ContainerStatus) -> bool:
+    """Whether it runs, and is another run than the one on record."""
+    if seen.state != "running":
+        return False
+    if old.container_id != seen.id:
+        return True
+    if (waiting := old.state.waiting) is not None:  # the engine's own restarts are in its count
+        return waiting.reason != "ContainerCreating" and not waiting.message.endswith(_BY_ENGINE)
+    return old.state.running is None or not _same_run(old, seen)
 
 
 def got_worse(pod: Pod, status: PodStatus) -> bool:
@@ -150,7 +185,7 @@ def _state(seen: ObservedContainer, last_log: str) -> ContainerState:
         started = rfc3339(seen.started_at) if seen.started_at is not None else None
         return ContainerState(running=ContainerStateRunning(started_at=started))
     if seen.state == "restarting":
-        message = f"it ended with status {seen.exit_code} and is started again"
+        message = f"it ended with status {seen.exit_code}, {_BY_ENGINE}"
         return ContainerState(waiting=ContainerStateWaiting(reason="CrashLoopBackOff", message=message))
     if seen.state == "created":
         return ContainerState(waiting=ContainerStateWaiting(reason="ContainerCreating", message=seen.error))
@@ -222,7 +257,8 @@ def _conditions(
 def _why_not_ready(state: ContainerState, readiness: Readiness) -> tuple[str, str]:
     if state.running is not None:
         reason = "ProbeFailed" if readiness.failed_for_good else "ContainersNotReady"
-        return reason, readiness.message or "its readiness check has not passed yet"
+        which = "readiness" if readiness.started else "startup"
+        return reason, readiness.message or f"its {which} check has not passed yet"
     if state.terminated is not None:
         return state.terminated.reason, f"the container ended with status {state.terminated.exit_code}"
     return (state.waiting.reason, state.waiting.message) if state.waiting else ("ContainersNotReady", "")

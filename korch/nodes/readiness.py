@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from korch.engines.observed import ObservedContainer
-from korch.errors import CommandTimeoutError, KorchError
+from korch.errors import CommandTimeoutError, EngineDownError, KorchError
 from korch.nodes.machine import Machine
 from korch.resources.pod import HTTPGetAction, Pod, Probe
 from korch.ssh.base import Tunnel
@@ -15,17 +16,25 @@ ANSWER_LIMIT = 512  # bytes of an answer's body that a message may show
 HEAD_LIMIT = 64 * 1024  # bytes of an answer's head; what sends more is no HTTP server
 BODY_WAIT_S = 0.2  # for what a failing server says about it
 STATUS_TIMED_OUT = 124  # of a program that its deadline on the node ended
+# The engine did not run the program: it does not answer, or the container is just ending. Words of Docker, then Podman.
+_ENGINE_SAYS = re.compile(
+    rb"\s*(?:Cannot connect to the Docker daemon|error during connect|Error response from daemon|"
+    rb"Error: can only create exec sessions on running|Error: no container with name or ID|"
+    rb"Error: (?:unable to connect to|Cannot connect to) [Pp]odman).*"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What one check found: "" or a problem, in words for people.
 
-    `silent`: nothing answered in time, which may be the fault of the connection to the node as well.
+    `silent`: nothing answered in time, which may be the fault of the connection to the node as well; `impossible`: the
+    node does not let anybody make such a check.
     """
 
     problem: str = ""
     silent: bool = False
+    impossible: bool = False
 
 
 def probe_port(pod: Pod, port: int | str) -> int:
@@ -51,7 +60,8 @@ async def run_probe(machine: Machine, pod: Pod, seen: ObservedContainer, probe: 
     except (TimeoutError, CommandTimeoutError):
         return Verdict(f"{_what(pod, probe)}: no answer within {timeout_s:g} s", silent=True)
     except PermissionError:
-        return Verdict("the node's sshd forbids forwarding (AllowTcpForwarding no): use an exec check")
+        text = "the node's sshd forbids forwarding (AllowTcpForwarding no): use an exec check"
+        return Verdict(text, impossible=True)
     except OSError as error:
         return Verdict(f"{_what(pod, probe)}: {error if error.args else 'connection refused'}")
     return Verdict()
@@ -77,6 +87,8 @@ async def _exec(machine: Machine, seen: ObservedContainer, argv: tuple[str, ...]
         return Verdict()
     if result.status == STATUS_TIMED_OUT:
         return Verdict(f"{words}: no answer within {timeout_s:g} s")
+    if complaint := _ENGINE_SAYS.match(result.stderr):
+        raise EngineDownError(f"{machine.host}: {complaint[0].decode('utf-8', 'replace')}", host=machine.host)
     output = (result.stdout + result.stderr).decode("utf-8", "replace").strip()[:ANSWER_LIMIT]
     return Verdict(f"{words}: exit status {result.status}{': ' + output if output else ''}")
 

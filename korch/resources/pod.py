@@ -116,13 +116,21 @@ class Probe(Struct, frozen=True, kw_only=True):
     timeout_seconds: int | None = None
     success_threshold: int | None = None
     failure_threshold: int | None = None
+    termination_grace_period_seconds: int | None = None
+
+
+class SleepAction(Struct, frozen=True, kw_only=True):
+    """Wait for so many seconds."""
+
+    seconds: int
 
 
 class LifecycleHandler(Struct, frozen=True, kw_only=True):
-    """What `preStop` does."""
+    """What a hook does: exactly one is set."""
 
     exec: ExecAction | None = None
     http_get: HTTPGetAction | None = None
+    sleep: SleepAction | None = None
 
 
 class Lifecycle(Struct, frozen=True, kw_only=True):
@@ -362,6 +370,7 @@ class ContainerStatus(Struct, frozen=True, kw_only=True):
     last_state: ContainerState = ContainerState()
     started: bool | None = None
     published: tuple[ContainerPort, ...] = ()  # korch's own: where each port is reached on the node
+    engine_restarts: int = 0  # korch's own: the engine's count when it was last seen, a part of restart_count
 
 
 class PodIP(Struct, frozen=True, kw_only=True):

@@ -196,6 +196,8 @@ def test_hostile_words_arrive_unchanged(site: Site) -> None:
         "volumes": ["/srv/host $(touch pwned) 'ü\";:/in the $(touch pwned) \"box' ü", "data:/data"],
         "constraints": {"rack": "A-1"},
     }
+    for name in site.nodes:  # a path of the host is mounted, never made
+        assert node_host(site.lab, name).run("mkdir -p -- %s", "/srv/host $(touch pwned) 'ü\";").succeeded
     file = site.korch.home / "my app $(touch pwned) ;'\" ü.yml"
     file.write_text(yaml.safe_dump(app, allow_unicode=True))
     secrets = site.korch.home / "-secret $(touch pwned) ü.env"
@@ -214,7 +216,7 @@ def test_hostile_words_arrive_unchanged(site: Site) -> None:
     host = node_host(site.lab, found.node)
     seen = host.run(f"tr '\\0' '\\001' < /proc/{found.data['State']['Pid']}/cmdline").stdout
     assert seen.removesuffix("\1").split("\1")[-len(ARGUMENTS) :] == ARGUMENTS
-    assert host.file("/srv/host $(touch pwned) 'ü\";").is_directory
+    assert "/srv/host $(touch pwned) 'ü\";" in {mount["Source"] for mount in found.data["Mounts"]}
     pod, mounted = found.labels["korch.dev/pod"], "/in the $(touch pwned) \"box' ü"
     site.korch("exec", pod, "-n", "odd-space", "--", "test", "-d", mounted)
     assert "nothing to change" in site.korch(*words).out

@@ -101,9 +101,12 @@ class Controllers:
             self._sets.add((meta.namespace, meta.name))
         if isinstance(obj, Pod):
             self._route_pod(obj, gone=change.type == "DELETED")
-            if obj.metadata.annotations.keys() & {EVICT, REPLACES} or next(self._view.all(PodDisruptionBudget), None):
+            if not obj.metadata.annotations.keys().isdisjoint({EVICT, REPLACES}) or self._has_budgets():
                 self._evictions.add("all")
         self._collect(change)
+
+    def _has_budgets(self) -> bool:
+        return next(self._view.all(PodDisruptionBudget), None) is not None
 
     def _route_pod(self, pod: Pod, *, gone: bool) -> None:
         owner = controller_of(pod)

@@ -56,9 +56,7 @@ class Checks:
         found = self._seen().get(pod.metadata.uid)
         return found if found is not None and found.state == "running" else None
 
-    async def _go_on(
-        self, group: asyncio.TaskGroup, pod: Pod, kinds: tuple[ProbeKind, ...], memory: Memory
-    ) -> None:
+    async def _go_on(self, group: asyncio.TaskGroup, pod: Pod, kinds: tuple[ProbeKind, ...], memory: Memory) -> None:
         loop = asyncio.get_running_loop()
         probe = probe_of(pod.spec.containers[0], kinds[0])
         while probe is not None and memory.health is not None and (due := memory.health.due(kinds)) is not None:

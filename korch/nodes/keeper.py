@@ -354,9 +354,7 @@ class Keeper:
         return None
 
     async def _remove(self, pod: Pod) -> None:
-        memory = self._recall(pod)
-        if memory.probing is not None:
-            memory.probing.cancel()
+        self._recall(pod).stop_checks()
         grace = pod.metadata.deletion_grace_period_seconds
         grace_s = grace if grace is not None else (pod.spec.termination_grace_period_seconds or 30)
         await self._machine.remove(identity_for(pod, self._machine.cluster.id), grace_s=grace_s, epoch=self._epoch())

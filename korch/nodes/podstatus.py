@@ -134,7 +134,7 @@ def got_worse(pod: Pod, status: PodStatus) -> bool:
     old, new = main_status(pod), status.container_statuses[0]
     if new.state.terminated is not None and (old is None or old.state.terminated is None):
         return True
-    if new.restart_count > (old.restart_count if old else 0):
+    if new.engine_restarts > (old.engine_restarts if old else 0):
         return True
     reasons = {found.reason for found in status.conditions if found.type == "Ready"}
     before = {found.reason for found in pod.status.conditions if found.type == "Ready"}

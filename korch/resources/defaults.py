@@ -13,7 +13,16 @@ from korch.resources.disruption import PodDisruptionBudget
 from korch.resources.kinds import kind_of
 from korch.resources.meta import LabelSelector, Object
 from korch.resources.misc import Namespace, Secret
-from korch.resources.pod import Container, ContainerPort, HTTPGetAction, Pod, PodSpec, Probe, ResourceRequirements
+from korch.resources.pod import (
+    Container,
+    ContainerPort,
+    HTTPGetAction,
+    Lifecycle,
+    Pod,
+    PodSpec,
+    Probe,
+    ResourceRequirements,
+)
 from korch.resources.workload import (
     Deployment,
     DeploymentSpec,
@@ -84,7 +93,14 @@ def _container(container: Container) -> Container:
         readiness_probe=_probe(container.readiness_probe),
         liveness_probe=_probe(container.liveness_probe),
         startup_probe=_probe(container.startup_probe),
+        lifecycle=_lifecycle(container.lifecycle),
     )
+
+
+def _lifecycle(lifecycle: Lifecycle | None) -> Lifecycle | None:
+    if lifecycle is None or lifecycle.pre_stop is None or lifecycle.pre_stop.http_get is None:
+        return lifecycle
+    return replace(lifecycle, pre_stop=replace(lifecycle.pre_stop, http_get=_http_get(lifecycle.pre_stop.http_get)))
 
 
 def _port(port: ContainerPort) -> ContainerPort:

@@ -106,8 +106,6 @@ POD_SECURITY_RULES = {
 }
 
 CONTAINER_RULES = {
-    "livenessProbe": _warned("kept on record; a container that fails it is not restarted in this version"),
-    "startupProbe": _warned("not run in this version; give the readinessProbe the time that a start needs"),
     "terminationMessagePath": _warned("the last log lines are the message", "/dev/termination-log"),
     "terminationMessagePolicy": _warned("the last log lines are the message", "FallbackToLogsOnError", "File"),
     "stdinOnce": _warned("standard input stays open"),
@@ -154,17 +152,12 @@ RULES: dict[str, dict[str, Rule]] = {
     "SecurityContext": CONTAINER_SECURITY_RULES,
     "Container": CONTAINER_RULES,
     "Volume": VOLUME_RULES,
-    "Probe": {
-        "grpc": _refused("use exec with a gRPC health client, or tcpSocket"),
-        "terminationGracePeriodSeconds": _warned("the pod's own is used"),
-    },
-    "HTTPGetAction": {"host": _refused("the check goes to the container itself; send a Host header with httpHeaders")},
-    "TCPSocketAction": {"host": _refused("the check goes to the container itself")},
+    "Probe": {"grpc": _refused("use exec with a gRPC health client, or tcpSocket")},
     "Lifecycle": {
-        "preStop": _refused("not run in this version; end cleanly on SIGTERM within terminationGracePeriodSeconds"),
         "postStart": _refused("start it in the container's entrypoint"),
         "stopSignal": _refused("set STOPSIGNAL in the image"),
     },
+    "LifecycleHandler": {"tcpSocket": _refused("it does nothing in Kubernetes either; use exec or httpGet")},
     "EnvVarSource": {
         "configMapKeyRef": _refused("write the value into env, or use secretKeyRef"),
         "resourceFieldRef": _refused("write the value into env"),

@@ -16,7 +16,16 @@ from korch.resources.names import (
     secret_key_problem,
     text_problem,
 )
-from korch.resources.pod import Container, ContainerPort, EnvVar, EnvVarSource, Probe, ResourceRequirements
+from korch.resources.pod import (
+    Container,
+    ContainerPort,
+    EnvVar,
+    EnvVarSource,
+    ExecAction,
+    HTTPGetAction,
+    Probe,
+    ResourceRequirements,
+)
 from korch.resources.problems import Problems
 from korch.resources.quantity import cpu_millis, memory_bytes
 
@@ -199,38 +208,80 @@ def _check_probes(container: Container, path: str, problems: Problems) -> None:
         ("livenessProbe", container.liveness_probe),
         ("startupProbe", container.startup_probe),
     ):
-        if probe is not None:
-            _check_probe(probe, f"{path}.{name}", container.ports, problems)
-            if name != "readinessProbe" and probe.success_threshold != 1:
-                problems.add(f"{path}.{name}.successThreshold", "must be 1 here")
+        if probe is None:
+            continue
+        where = f"{path}.{name}"
+        _check_probe(probe, where, container.ports, problems)
+        if name != "readinessProbe" and probe.success_threshold != 1:
+            problems.add(f"{where}.successThreshold", "must be 1 here")
+        if name == "readinessProbe" and probe.termination_grace_period_seconds is not None:
+            problems.add(f"{where}.terminationGracePeriodSeconds", "a readiness probe ends nothing")
 
 
 def _check_probe(probe: Probe, path: str, ports: tuple[ContainerPort, ...], problems: Problems) -> None:
     if sum(action is not None for action in (probe.http_get, probe.tcp_socket, probe.exec)) != 1:
         problems.add(path, "exactly one of httpGet, tcpSocket and exec is needed")
-    if probe.exec is not None and not probe.exec.command:
-        problems.add(f"{path}.exec.command", "a command is needed")
+    if probe.exec is not None:
+        _check_command(probe.exec, f"{path}.exec", problems)
     if probe.tcp_socket is not None:
         problems.check(f"{path}.tcpSocket.port", _probe_port_problem(probe.tcp_socket.port, ports))
+        problems.check(f"{path}.tcpSocket.host", _host_problem(probe.tcp_socket.host))
     if probe.http_get is not None:
-        get = probe.http_get
-        problems.check(f"{path}.httpGet.port", _probe_port_problem(get.port, ports))
-        if not get.path.startswith("/") or not re.fullmatch(r"[!-~]+", get.path, re.ASCII):
-            problems.add(f"{path}.httpGet.path", f'"{get.path}" is not a path such as /healthz')
-        if get.scheme != "HTTP":
-            problems.add(f"{path}.httpGet.scheme", f'"{get.scheme}" is not checked; use HTTP, tcpSocket or exec')
-        for header in get.http_headers:
-            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", header.name, re.ASCII) or "\n" in header.value:
-                problems.add(f"{path}.httpGet.httpHeaders", f'"{header.name}" is not a header')
+        _check_get(probe.http_get, f"{path}.httpGet", ports, problems)
     for name, value, least in (
         ("initialDelaySeconds", probe.initial_delay_seconds, 0),
         ("periodSeconds", probe.period_seconds, 1),
         ("timeoutSeconds", probe.timeout_seconds, 1),
         ("successThreshold", probe.success_threshold, 1),
         ("failureThreshold", probe.failure_threshold, 1),
+        ("terminationGracePeriodSeconds", probe.termination_grace_period_seconds, 1),
     ):
         if value is not None and value < least:
             problems.add(f"{path}.{name}", f"{value} is less than {least}")
+
+
+def _check_command(action: ExecAction, path: str, problems: Problems) -> None:
+    if not action.command:
+        problems.add(f"{path}.command", "a command is needed")
+    for index, word in enumerate(action.command):
+        problems.check(f"{path}.command[{index}]", text_problem(word))
+
+
+def _check_get(get: HTTPGetAction, path: str, ports: tuple[ContainerPort, ...], problems: Problems) -> None:
+    problems.check(f"{path}.port", _probe_port_problem(get.port, ports))
+    problems.check(f"{path}.host", _host_problem(get.host))
+    if not get.path.startswith("/") or not re.fullmatch(r"[!-~]+", get.path, re.ASCII):
+        problems.add(f"{path}.path", f'"{get.path}" is not a path such as /healthz')
+    if get.scheme not in ("HTTP", "HTTPS"):
+        problems.add(f"{path}.scheme", f'"{get.scheme}" is not HTTP or HTTPS')
+    for header in get.http_headers:
+        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", header.name, re.ASCII) or re.search(
+            r"[\0\r\n]", header.value
+        ):
+            problems.add(f"{path}.httpHeaders", f'"{header.name}" is not a header')
+
+
+def _host_problem(host: str) -> str:
+    if not host or re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", host, re.ASCII) or ":" in host:
+        return _address_problem(host) if ":" in host else ""
+    return f'"{host}" is not a host name or address'
+
+
+def check_hooks(container: Container, path: str, grace_s: int, problems: Problems) -> None:
+    """Note what is wrong with a container's `lifecycle`, in a pod that has so long to end."""
+    hook = container.lifecycle.pre_stop if container.lifecycle is not None else None
+    if hook is None:
+        return
+    path = f"{path}.lifecycle.preStop"
+    if sum(action is not None for action in (hook.exec, hook.http_get, hook.sleep)) != 1:
+        problems.add(path, "exactly one of exec, httpGet and sleep is needed")
+    if hook.exec is not None:
+        _check_command(hook.exec, f"{path}.exec", problems)
+    if hook.http_get is not None:
+        _check_get(hook.http_get, f"{path}.httpGet", container.ports, problems)
+    if hook.sleep is not None and not 0 <= hook.sleep.seconds <= grace_s:
+        message = f"{hook.sleep.seconds} is not between 0 and terminationGracePeriodSeconds ({grace_s})"
+        problems.add(f"{path}.sleep.seconds", message)
 
 
 def _probe_port_problem(port: int | str, ports: tuple[ContainerPort, ...]) -> str:

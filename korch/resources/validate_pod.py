@@ -20,7 +20,7 @@ from korch.resources.publish import published_ports
 from korch.resources.quantity import memory_bytes
 from korch.resources.selectors import label_key_problem, label_value_problem, requirement_problem, validate_selector
 from korch.resources.templates import PUBLISH_ANNOTATION
-from korch.resources.validate_container import check_container, check_unique, check_user
+from korch.resources.validate_container import check_container, check_hooks, check_unique, check_user
 
 VOLUME_DRIVER = "volumes.korch.dev"
 _HOST_PATH_TYPES = ("", "Directory", "DirectoryOrCreate", "File", "Socket")
@@ -34,8 +34,10 @@ def check_pod_spec(spec: PodSpec, path: str, problems: Problems, *, template: bo
         advice = "one is needed" if not spec.containers else "this version runs one a pod: make a Deployment of each"
         problems.add(f"{path}.containers", f"{len(spec.containers)} containers; {advice}")
     names = [volume.name for volume in spec.volumes]
+    grace_s = 30 if spec.termination_grace_period_seconds is None else spec.termination_grace_period_seconds
     for index, container in enumerate(spec.containers):
         check_container(container, f"{path}.containers[{index}]", names, problems)
+        check_hooks(container, f"{path}.containers[{index}]", grace_s, problems)
     check_unique((f'"{name}"' for name in names), f"{path}.volumes", "volume", problems)
     for index, volume in enumerate(spec.volumes):
         _check_volume(volume, f"{path}.volumes[{index}]", problems)

@@ -239,10 +239,10 @@ def test_all_mistakes_are_told_at_once():
             id="serviceAccountName",
         ),
         pytest.param(
-            in_container("livenessProbe: {tcpSocket: {port: 80}}"),
-            'f.yml:15: Deployment "web": spec.template.spec.containers[0].livenessProbe: kept on '
-            "record; a container that fails it is not restarted in this version",
-            id="livenessProbe",
+            in_container("terminationMessagePath: /tmp/why"),
+            'f.yml:15: Deployment "web": spec.template.spec.containers[0].terminationMessagePath: the last '
+            "log lines are the message",
+            id="terminationMessagePath",
         ),
         pytest.param(
             edited("name: web\nspec", "name: web\n  uid: x\nspec"),
@@ -265,8 +265,8 @@ def test_warnings(text, warning):
 
 
 def test_a_field_with_a_warning_that_korch_keeps_is_kept():
-    ((obj, _),) = load_manifests(in_container("livenessProbe: {tcpSocket: {port: 80}}"), "f.yml").objects
-    assert obj.spec.template.spec.containers[0].liveness_probe is not None
+    ((obj, _),) = load_manifests(in_container("terminationMessagePath: /tmp/why"), "f.yml").objects
+    assert obj.spec.template.spec.containers[0].termination_message_path == "/tmp/why"
 
 
 @pytest.mark.parametrize(

@@ -172,16 +172,24 @@ ILLEGAL = {
         f'{C}.readinessProbe.httpGet.path: "/a b" is not a path',
     ),
     "probe's scheme": (
-        {"readinessProbe": {"httpGet": {"port": 80, "scheme": "HTTPS"}}},
-        f'{C}.readinessProbe.httpGet.scheme: "HTTPS" is not checked',
+        {"readinessProbe": {"httpGet": {"port": 80, "scheme": "https"}}},
+        f'{C}.readinessProbe.httpGet.scheme: "https" is not HTTP or HTTPS',
     ),
     "probe's header": (
         {"readinessProbe": {"httpGet": {"port": 80, "httpHeaders": [{"name": "A", "value": "b\nC: d"}]}}},
         f'{C}.readinessProbe.httpGet.httpHeaders: "A" is not a header',
     ),
     "probe's host": (
-        {"readinessProbe": {"tcpSocket": {"port": 80, "host": "a"}}},
-        f"{C}.readinessProbe.tcpSocket.host: is refused",
+        {"readinessProbe": {"tcpSocket": {"port": 80, "host": "a b"}}},
+        f'{C}.readinessProbe.tcpSocket.host: "a b" is not a host name or address',
+    ),
+    "probe's grace": (
+        {"livenessProbe": {"tcpSocket": {"port": 80}, "terminationGracePeriodSeconds": 0}},
+        f"{C}.livenessProbe.terminationGracePeriodSeconds: 0 is less than 1",
+    ),
+    "grace of a readiness probe": (
+        {"readinessProbe": {"tcpSocket": {"port": 80}, "terminationGracePeriodSeconds": 5}},
+        f"{C}.readinessProbe.terminationGracePeriodSeconds: a readiness probe ends nothing",
     ),
     "probe's time": (
         {"readinessProbe": {"tcpSocket": {"port": 80}, "periodSeconds": -1}},
@@ -192,8 +200,20 @@ ILLEGAL = {
         f"{C}.livenessProbe.successThreshold: must be 1 here",
     ),
     "hook": (
-        {"lifecycle": {"preStop": {"exec": {"command": ["a"]}}}},
-        f"{C}.lifecycle.preStop: is refused: not run in this version",
+        {"lifecycle": {"preStop": {}}},
+        f"{C}.lifecycle.preStop: exactly one of exec, httpGet and sleep is needed",
+    ),
+    "hook's command": (
+        {"lifecycle": {"preStop": {"exec": {"command": []}}}},
+        f"{C}.lifecycle.preStop.exec.command: a command is needed",
+    ),
+    "hook's sleep": (
+        {"lifecycle": {"preStop": {"sleep": {"seconds": 31}}}},
+        f"{C}.lifecycle.preStop.sleep.seconds: 31 is not between 0 and terminationGracePeriodSeconds (30)",
+    ),
+    "hook's port": (
+        {"lifecycle": {"preStop": {"httpGet": {"port": "x", "path": "/a"}}}},
+        f'{C}.lifecycle.preStop.httpGet.port: no port of the container is called "x"',
     ),
     "mount": (
         {"volumeMounts": [{"name": "a", "mountPath": "/a"}]},

@@ -85,9 +85,18 @@ class Transport(Protocol):
         ...
 
     def stream(
-        self, command: Command | Script, *, pty: tuple[int, int] | None = None, become: bool | None = None
+        self,
+        command: Command | Script,
+        *,
+        pty: tuple[int, int] | None = None,
+        become: bool | None = None,
+        control: bool = False,
     ) -> AbstractAsyncContextManager[Stream]:
-        """A running program on a connection of its own; `pty` = (columns, rows); `timeout_s` 0 = no limit."""
+        """A running program on a connection of its own; `pty` = (columns, rows); `timeout_s` 0 = no limit.
+
+        `control`: on the connection that `run` uses, for what lives as long as that one and ends by itself at the end
+        of its stdin; leaving the context then asks nothing more of the host, which may be silent.
+        """
         ...
 
     async def forward(self, address: str, port: int, *, timeout_s: float = 5.0) -> Tunnel:

@@ -61,15 +61,21 @@ class FabricTransport:
 
     @asynccontextmanager
     async def stream(
-        self, command: Command | Script, *, pty: tuple[int, int] | None = None, become: bool | None = None
+        self,
+        command: Command | Script,
+        *,
+        pty: tuple[int, int] | None = None,
+        become: bool | None = None,
+        control: bool = False,
     ) -> AsyncIterator[Stream]:
         """A running program. Leaving the context ends it on the host, too."""
         become = self._become(become)
-        async with self._program(command, become, pty, self._stream_slot, open_stdin=True) as program:
+        take = self._command_slot if control else self._stream_slot
+        async with self._program(command, become, pty, take, open_stdin=True, lasting=control) as program:
             try:
                 yield program
             finally:
-                await asyncio.shield(asyncio.ensure_future(self._end(program, become)))
+                await asyncio.shield(asyncio.ensure_future(self._end(program, become, ask=not control)))
 
     async def forward(self, address: str, port: int, *, timeout_s: float = 5.0) -> Tunnel:
         """TCP from the host to `address:port`. Raises `ConnectionRefusedError`, `PermissionError`, `TimeoutError`."""
@@ -171,6 +177,7 @@ class FabricTransport:
         take: Callable[[], Awaitable[Slots]],
         *,
         open_stdin: bool = False,
+        lasting: bool = False,
     ) -> AsyncIterator["Program"]:
         """A started program that is being given its stdin; its slot stays taken until it has ended on the host."""
         marker = new_marker()
@@ -181,6 +188,7 @@ class FabricTransport:
         if become and slots.link.options.user == "root":
             become, line = False, remote_line(command, marker, pty=pty is not None)
         slots.link.busy()
+        slots.lasts(+lasting)
         feeding: asyncio.Task[None] | None = None
         try:
             program = Program(self.host, channel, marker, slots.link.why_lost)
@@ -194,6 +202,7 @@ class FabricTransport:
             if feeding is not None:
                 feeding.cancel()
             slots.link.idle()
+            slots.lasts(-lasting)
             slots.release(channel)
 
     async def _session(self, take: Callable[[], Awaitable[Slots]]) -> "tuple[Slots, WireChannel]":
@@ -221,7 +230,7 @@ class FabricTransport:
                     raise HostRefusedError(
                         f"{self.host}: sshd opens no session: {error.text or 'refused'}",
                         host=self.host,
-                        hint="Look at MaxSessions in sshd_config there; korch needs at least 1.",
+                        hint="Look at MaxSessions in sshd_config there; korch needs at least 2.",
                     ) from error
             except BaseException:
                 slots.give_back()
@@ -254,8 +263,8 @@ class FabricTransport:
         elapsed_s = time.monotonic() - program.started_at
         return Result(true_status(status, elapsed_s, command.timeout_s), b"".join(out), b"".join(err))
 
-    async def _end(self, program: "Program", become: bool) -> None:
-        """Make sure that a program which nobody listens to any more ends."""
+    async def _end(self, program: "Program", become: bool, *, ask: bool) -> None:
+        """Make sure that a program which nobody listens to any more ends; `ask`: by a command there, if need be."""
         from korch.ssh.pipes import BROKEN
 
         with contextlib.suppress(*BROKEN, HostUnreachableError):
@@ -267,7 +276,7 @@ class FabricTransport:
                 async with asyncio.timeout(0.3):
                     await program.wait()
                 return
-            if program.pid is not None and self._control is not None:
+            if ask and program.pid is not None and self._control is not None:
                 kill = Script('kill -TERM -- "-$1" 2>/dev/null || kill -TERM "$1"', (str(program.pid),), timeout_s=5.0)
                 await self.run(kill, become=become)
 

@@ -64,7 +64,12 @@ class LocalTransport:
 
     @asynccontextmanager
     async def stream(
-        self, command: Command | Script, *, pty: tuple[int, int] | None = None, become: bool | None = None
+        self,
+        command: Command | Script,
+        *,
+        pty: tuple[int, int] | None = None,
+        become: bool | None = None,
+        control: bool = False,
     ) -> AsyncIterator[Stream]:
         """A running program; leaving the context ends it."""
         argv = self._argv(command, become)

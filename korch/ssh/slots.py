@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 STREAMS_A_LINK: Final = 6
-COMMANDS_AT_ONCE: Final = 6  # sshd's MaxSessions is 10 a connection; people's own tools need some
+COMMANDS_AT_ONCE: Final = 6  # beside the node's session; sshd's MaxSessions is 10 a connection
 
 
 class SingleFlight(Generic[T]):
@@ -55,6 +55,7 @@ class Slots:
         self.link, self.limit = link, limit
         self.busy = 0
         self.lost = 0  # held by programs that nobody waits for any more
+        self._lasting = 0  # held by programs that stay as long as the connection: they count as no command
         self._waiters: list[asyncio.Future[None]] = []
         self._reapers: set[asyncio.Task[None]] = set()
 
@@ -70,7 +71,7 @@ class Slots:
 
     def try_take(self) -> bool:
         """Take a slot if there is one."""
-        if self.busy >= self.limit:
+        if self.busy - self._lasting >= self.limit:
             return False
         self.busy += 1
         return True
@@ -91,12 +92,18 @@ class Slots:
         self._wake()
 
     def refused(self) -> bool:
-        """sshd opened no session: free the slot and learn the true limit; True when no other program ran there."""
-        alone = self.busy == 1
+        """sshd opened no session: free the slot and learn the true limit; True when no other command ran there."""
+        commands = self.busy - self._lasting
+        alone = commands == 1
         if not alone:
-            self.limit = self.busy - 1
+            self.limit = commands - 1
         self.give_back()
         return alone
+
+    def lasts(self, more: int) -> None:
+        """Count so many more of the programs here as lasting."""
+        self._lasting += more
+        self._wake()
 
     def release(self, channel: "WireChannel") -> None:
         """The caller needs its program no more: the slot is free now, or when the program has ended."""

@@ -221,6 +221,36 @@ def test_leaving_a_stream_ends_its_program(call: Call) -> None:
     pytest.fail(f"process {pid} still runs")
 
 
+def test_a_stream_on_the_control_connection_leaves_room_for_commands(call: Call) -> None:
+    async def talk() -> tuple[bytes, list[bytes], bytes]:
+        script = Script('while read -r x; do echo "<$x>"; done; echo end; exit 4', timeout_s=0)
+        async with call.transport.stream(script, control=True) as stream:
+            output = stream.chunks()
+            await stream.write(b"one\n")
+            _, first = await anext(output)
+            results = await asyncio.gather(*(call.transport.run(Command(("echo", str(n)))) for n in range(12)))
+            await stream.write_eof()
+            rest = b"".join([data async for _, data in output])
+            assert await stream.wait() == 4
+            return first, [result.stdout for result in results], rest
+
+    assert call(talk()) == (b"<one>\n", [f"{n}\n".encode() for n in range(12)], b"end\n")
+
+
+def test_leaving_a_stream_on_the_control_connection_ends_its_stdin(call: Call) -> None:
+    async def leave() -> str:
+        script = Script("trap '' TERM; echo $$; cat; exit 0", timeout_s=0)
+        async with call.transport.stream(script, control=True) as stream:
+            _, data = await anext(stream.chunks())
+            return data.decode().strip()
+
+    pid = call(leave())
+    for _ in range(100):
+        if call.run(Script('kill -0 "$1"', (pid,))).status != 0:
+            return
+    pytest.fail(f"process {pid} still runs")
+
+
 def test_a_terminal_has_its_size_and_can_be_resized(call: Call) -> None:
     async def talk() -> bytes:
         script = Script("stty size; read -r x; stty size; exit 3", timeout_s=0)

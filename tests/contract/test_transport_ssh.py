@@ -9,7 +9,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from korch.inventory.model import Host
 from korch.settings import Settings
 from korch.ssh.base import Result
 from korch.ssh.connect import Connector, fan_out
-from tests.unit.ssh.sshd import Sshd, bench, children, free_port, make_key, needs_sshd, public, sshd
+from tests.unit.ssh.sshd import Bench, Sshd, bench, children, free_port, make_key, needs_sshd, public, sshd
 
 pytestmark = needs_sshd
 
@@ -430,6 +430,36 @@ def test_commands_that_nobody_waits_for_do_not_block_the_rest(tmp_path: Path) ->
     with sshd(tmp_path / "sshd") as server, bench(tmp_path, server.host()) as made:
         assert made.runner.run(lose_six()) == b"hello\n"
         assert server.log().count("Accepted publickey") == 2
+
+
+@contextlib.asynccontextmanager
+async def lasting(made: Bench) -> AsyncIterator[None]:
+    """A program that stays on the control connection."""
+    async with made.transport.stream(Script("echo; cat", timeout_s=0), control=True) as stream:
+        await anext(stream.chunks())
+        yield
+
+
+@pytest.mark.parametrize("most", [2, 3, 10])
+def test_a_lasting_program_shares_the_one_connection_with_commands(tmp_path: Path, most: int) -> None:
+    async def beside() -> list[Result]:
+        async with lasting(made):
+            return await asyncio.gather(*(made.transport.run(HELLO) for _ in range(20)))
+
+    with sshd(tmp_path / "sshd", f"MaxSessions {most}") as server, bench(tmp_path, server.host()) as made:
+        assert made.runner.run(beside()) == [Result(0, b"hello\n", b"")] * 20
+        assert server.log().count("Accepted publickey") == 1
+
+
+def test_an_sshd_with_no_room_beside_a_lasting_program_is_told(tmp_path: Path) -> None:
+    async def beside() -> None:
+        async with lasting(made):
+            await asyncio.gather(*(made.transport.run(HELLO) for _ in range(3)))
+
+    with sshd(tmp_path / "sshd", "MaxSessions 1") as server, bench(tmp_path, server.host()) as made:
+        with pytest.raises(HostRefusedError, match=r"n1: .*no session") as caught:
+            made.runner.run(beside())
+        assert "at least 2" in caught.value.hint
 
 
 def test_many_logins_at_once_stay_within_max_startups(tmp_path: Path) -> None:

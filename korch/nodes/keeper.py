@@ -25,6 +25,7 @@ from korch.errors import (
     TransientError,
 )
 from korch.nodes.checks import Checks
+from korch.nodes.hooks import before_the_end, grace_of
 from korch.nodes.machine import Machine
 from korch.nodes.memory import Memory
 from korch.nodes.notes import Notes
@@ -242,7 +243,7 @@ class Keeper:
         pod = self._view.find(Pod, key[1], key[0])
         if pod is None or pod.spec.node_name != self.node or not self._mine(pod):
             return None
-        step = plan_pod(pod, self._seen.get(pod.metadata.uid))
+        step = plan_pod(pod, self._seen.get(pod.metadata.uid), sick=self._is_sick(pod))
         if step == "none":
             return None
         if step == "watch":
@@ -280,6 +281,8 @@ class Keeper:
             await self._remove(pod)
         elif step == "again":
             return await self._start_again(pod)
+        elif step == "end":
+            await self._end_sick(pod)
         else:
             await self._start(pod)
         self._contact()
@@ -355,12 +358,41 @@ class Keeper:
 
     async def _remove(self, pod: Pod) -> None:
         self._recall(pod).stop_checks()
-        grace = pod.metadata.deletion_grace_period_seconds
-        grace_s = grace if grace is not None else (pod.spec.termination_grace_period_seconds or 30)
-        await self._machine.remove(identity_for(pod, self._machine.cluster.id), grace_s=grace_s, epoch=self._epoch())
+        await self._notes.unready(pod, "Terminating", "it is being removed")
+        ending = await before_the_end(self._machine, pod, self._seen.get(pod.metadata.uid), grace_of(pod))
+        identity = identity_for(pod, self._machine.cluster.id)
+        ended = await self._machine.remove(identity, grace_s=ending.grace_s, epoch=self._epoch(), hook=ending.hook)
+        await self._notes.hook(pod, ending.problem or ended.hook_problem)
         self._seen.pop(pod.metadata.uid, None)
         await self._view.finish_delete(pod)
         self._forget(pod.metadata.uid)
+
+    def _is_sick(self, pod: Pod) -> bool:
+        memory = self._memory.get(pod.metadata.uid)
+        running = memory is not None and memory.is_about(self._seen.get(pod.metadata.uid))
+        return running and memory is not None and memory.health is not None and memory.health.sick is not None
+
+    async def _end_sick(self, pod: Pod) -> None:
+        """End a container that fails its checks; it is started again as one that ended by itself."""
+        memory = self._recall(pod)
+        if memory.health is None or (sick := memory.health.sick) is None:
+            return
+        memory.stop_checks()
+        text = f"{sick[0].capitalize()} probe failed: {sick[1]}"
+        await self._notes.unready(pod, "ProbeFailed", text)
+        seen = self._seen.get(pod.metadata.uid)
+        ending = await before_the_end(self._machine, pod, seen, grace_of(pod, sick[0]))
+        identity = identity_for(pod, self._machine.cluster.id)
+        ended = await self._machine.stop(identity, grace_s=ending.grace_s, epoch=self._epoch(), hook=ending.hook)
+        await self._notes.event(pod, "Unhealthy", text)
+        await self._notes.event(pod, "Killing", f"ended on {self.node}, as its {sick[0]} probe failed", warning=False)
+        await self._notes.hook(pod, ending.problem or ended.hook_problem)
+        memory.unready()
+        self._seen.pop(pod.metadata.uid, None)
+        if ended.container is not None:
+            self._seen[pod.metadata.uid] = ended.container
+        await self._take_note_if_possible(pod)
+        self.wake(pod)
 
     async def remove_surplus(
         self, pods: dict[str, Pod], ended: frozenset[str], mine: Callable[[Identity], bool]

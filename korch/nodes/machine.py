@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from korch.engines.base import Command
 from korch.engines.images import (
@@ -40,10 +40,18 @@ from korch.nodes.parcels import StoredWish, WorkloadRecord, one_line, packed, st
 from korch.nodes.report import ClusterIdentity, NodeReport, parse_clock, parse_report
 from korch.ssh.base import Result, Transport
 
-__all__ = ["ClusterIdentity", "Machine"]
+__all__ = ["ClusterIdentity", "Ended", "Machine"]
 
 _START_TIMEOUT_S = 180.0
 _REPORT_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a container stands after its end, unless it is gone; and what went wrong with its hook."""
+
+    container: ObservedContainer | None = None
+    hook_problem: str = ""
 
 
 class Machine:
@@ -355,18 +363,23 @@ class Machine:
             raise engine_error(self.host, what, text, step="start", engine=engine, image=wish.image)
         return found[0]
 
-    async def stop(self, identity: Identity, *, grace_s: int, epoch: int) -> None:
-        """End the pod's container and keep it; it is not started again. None there is fine."""
-        await self._remove(identity, grace_s, epoch, remove=False)
+    async def stop(self, identity: Identity, *, grace_s: int, epoch: int, hook: Sequence[str] = ()) -> Ended:
+        """End the pod's container and keep it; it is not started again by the engine. None there is fine.
 
-    async def remove(self, identity: Identity, *, grace_s: int, epoch: int) -> None:
+        `hook` is run before, within the grace time: `exec WORD...` or `sleep SECONDS`.
+        """
+        return await self._remove(identity, grace_s, epoch, hook, remove=False)
+
+    async def remove(self, identity: Identity, *, grace_s: int, epoch: int, hook: Sequence[str] = ()) -> Ended:
         """End the pod's container, remove it with its anonymous volumes. None there is fine; repeating is safe.
 
-        The wish of the workload that `identity.owner` names goes with its last container here.
+        The wish of the workload that `identity.owner` names goes with its last container here. `hook`: as for `stop`.
         """
-        await self._remove(identity, grace_s, epoch, remove=True)
+        return await self._remove(identity, grace_s, epoch, hook, remove=True)
 
-    async def _remove(self, identity: Identity, grace_s: int, epoch: int, *, remove: bool) -> None:
+    async def _remove(
+        self, identity: Identity, grace_s: int, epoch: int, hook: Sequence[str], *, remove: bool
+    ) -> Ended:
         engine = await self._settled()
         answer = await self._courier.ask(
             "remove",
@@ -378,6 +391,8 @@ class Machine:
             "1" if remove else "0",
             identity.namespace,
             identity.owner,
+            inspect_template(engine),
+            *hook,
             timeout_s=grace_s + 60.0,
             epoch=epoch,
         )
@@ -385,6 +400,8 @@ class Machine:
         if failed is not None:
             what = f"container {identity.container} of pod {identity.pod}"
             raise engine_error(self.host, what, failed.text, step="remove" if remove else "stop", engine=engine)
+        found = parse_containers("\n".join(self._lines(answer, "containers")))
+        return Ended(next(iter(found), None), _hook_problem(answer, hook))
 
     # Logs and programs in containers
 
@@ -464,6 +481,15 @@ class Machine:
     def _first(answer: Answer, word: str) -> str:
         section = answer.first(word)
         return section.rest if section else ""
+
+
+def _hook_problem(answer: Answer, hook: Sequence[str]) -> str:
+    section = answer.first("hook")
+    if section is None:
+        return ""
+    said = " ".join(line.removeprefix(">").strip() for line in section.lines)[:512]
+    how = "was not done in time" if section.rest in {"124", "143"} else f"ended with status {section.rest}"
+    return f"{' '.join(hook[1:])}: {how}{': ' + said if said else ''}"
 
 
 def loaded_names(text: str) -> tuple[str, ...]:

@@ -3,12 +3,12 @@
 from msgspec.structs import replace
 
 from korch.errors import NotFoundError
-from korch.nodes.podstatus import waiting_status
+from korch.nodes.podstatus import unready_status, waiting_status
 from korch.objects.objects import Clock
 from korch.objects.view import View
 from korch.resources.blame import blame
 from korch.resources.pod import Pod, PodStatus
-from korch.resources.podstate import controller_of
+from korch.resources.podstate import condition, controller_of
 from korch.resources.workload import ReplicaSet
 
 
@@ -57,11 +57,31 @@ class Notes:
         if fresh is not None:
             await self.status(fresh, waiting_status(fresh, reason, message, now=self.now(), host_ip=self.address))
 
+    async def unready(self, pod: Pod, reason: str, message: str) -> None:
+        """The pod's container is about to be ended; returns once that is on record, unless the pod is gone."""
+        now = self.now()
+
+        def change(found: Pod) -> Pod | None:
+            ready = condition(found.status.conditions, "Ready")
+            if found.metadata.uid != pod.metadata.uid or ready is None or ready.status != "True":
+                return None
+            return replace(found, status=unready_status(found, reason, message, now=now))
+
+        try:
+            await self._view.modify(Pod, pod.metadata.name, pod.metadata.namespace, change, status=True)
+        except NotFoundError:
+            return
+
     async def event(self, pod: Pod, reason: str, message: str, *, warning: bool = True) -> None:
         """Something happened to the pod."""
         await self._view.objects.record_event(
             pod, type="Warning" if warning else "Normal", reason=reason, message=message, component="keeper"
         )
+
+    async def hook(self, pod: Pod, problem: str) -> None:
+        """A hook went wrong, unless `problem` is empty."""
+        if problem:
+            await self.event(pod, "FailedPreStopHook", f"preStop: {problem}")
 
     async def blame(self, pod: Pod) -> None:
         """Put on record that the pod's revision failed here, so that its next replica prefers another node."""

@@ -8,14 +8,15 @@ from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer
 from korch.resources.pod import Pod
 
-Step = Literal["start", "again", "remove", "watch", "none"]
+Step = Literal["start", "again", "end", "remove", "watch", "none"]
 
 
-def plan_pod(pod: Pod, seen: ObservedContainer | None) -> Step:
-    """The next step for a pod of this node.
+def plan_pod(pod: Pod, seen: ObservedContainer | None, *, sick: bool = False) -> Step:
+    """The next step for a pod of this node. `sick`: its checks say that its container is to be ended.
 
-    "start": make its container; "again": start the one that ended (`docker kill` leaves it Exited); "remove": end it
-    and the pod; "watch": run its checks; "none": it has ended (finalizers may still hold it), or the engine is at it.
+    "start": make its container; "again": start the one that ended (`docker kill` leaves it Exited); "end": end it;
+    "remove": end it and the pod; "watch": run its checks; "none": it has ended (finalizers may still hold it), or the
+    engine is at it.
     """
     if pod.metadata.deletion_timestamp is not None:
         ended = pod.metadata.deletion_grace_period_seconds == 0 and bool(pod.metadata.finalizers)
@@ -28,7 +29,9 @@ def plan_pod(pod: Pod, seen: ObservedContainer | None) -> Step:
         return "again"
     if seen.state in {"exited", "dead"}:
         return "again" if _wants_restart(pod, seen) else "none"
-    return "watch" if seen.state == "running" else "none"
+    if seen.state != "running":
+        return "none"
+    return "end" if sick else "watch"
 
 
 def _wants_restart(pod: Pod, seen: ObservedContainer) -> bool:

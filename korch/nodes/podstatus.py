@@ -157,6 +157,16 @@ def _noted(conditions: tuple[Condition, ...], now: float, settle_s: int) -> tupl
     return tuple(noted if found.type == "Ready" else found for found in conditions)
 
 
+def unready_status(pod: Pod, reason: str, message: str, *, now: float) -> PodStatus:
+    """The status of a pod whose container is about to be ended: it serves nobody from now on."""
+    conditions = pod.status.conditions
+    for type_ in ("ContainersReady", "Ready"):
+        not_ready = Condition(type=type_, status="False", reason=reason, message=message[:MESSAGE_LIMIT])
+        conditions = with_condition(conditions, not_ready, rfc3339_micro(now))
+    statuses = tuple(replace(found, ready=False) for found in pod.status.container_statuses)
+    return replace(pod.status, conditions=conditions, container_statuses=statuses)
+
+
 def waiting_status(pod: Pod, reason: str, message: str, *, now: float, host_ip: str) -> PodStatus:
     """The status of a pod whose container does not stand (yet), and why."""
     old = main_status(pod)

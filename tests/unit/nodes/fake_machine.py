@@ -8,6 +8,7 @@ from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer
 from korch.engines.wish import ContainerWish
 from korch.errors import HostUnreachableError
+from korch.nodes.machine import Ended
 from korch.nodes.report import ClusterIdentity
 from korch.ssh.base import Result
 
@@ -49,6 +50,8 @@ class FakeMachine:
         self.silent = False  # checks get no answer
         self.tunnels: list[FakeTunnel] = []
         self.serial = 0
+        self.endings: list[tuple[int, tuple[str, ...]]] = []  # (grace time, hook) of each removal and stop
+        self.hook_problem = ""
         self.ends_with: int | None = None  # the exit status of containers that end as soon as they are started
 
     @property
@@ -61,7 +64,7 @@ class FakeMachine:
     def cut(self) -> None:
         """The network to it stops."""
         gone = HostUnreachableError(f"{self.host}: no route", host=self.host)
-        self.faults = dict.fromkeys(("look", "pull", "start", "remove", "logs", "forward", "run", "exec"), gone)
+        self.faults = dict.fromkeys(("look", "pull", "start", "remove", "stop", "logs", "forward", "run", "exec"), gone)
 
     def heal(self) -> None:
         self.faults = {}
@@ -99,10 +102,19 @@ class FakeMachine:
             self.end(uid, self.ends_with)
         return self.held[uid]
 
-    async def remove(self, identity: Identity, *, grace_s: int, epoch: int) -> None:
+    async def remove(self, identity: Identity, *, grace_s: int, epoch: int, hook: tuple[str, ...] = ()) -> Ended:
+        self.endings.append((grace_s, hook))
         await self._call("remove", identity.pod)
         with suppress(KeyError):
             del self.held[identity.uid]
+        return Ended(hook_problem=self.hook_problem)
+
+    async def stop(self, identity: Identity, *, grace_s: int, epoch: int, hook: tuple[str, ...] = ()) -> Ended:
+        self.endings.append((grace_s, hook))
+        await self._call("stop", identity.pod)
+        if identity.uid in self.held:
+            self.end(identity.uid, 137)
+        return Ended(self.held.get(identity.uid), self.hook_problem)
 
     async def last_logs(self, name: str, lines: int = 20) -> str:
         await self._call("logs", name)

@@ -48,7 +48,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
     ),
     "Nodes": (
         Entry("nodes", "nodes:nodes", "The hosts: state, load, memory, disk, containers."),
-        Entry("node", "node:node", "Check, trust, cordon, prepare or remove a host."),
+        Entry("node", "node:node", "Check, trust, cordon, drain, prepare or remove a host."),
     ),
     "Cluster": (
         Entry("cluster", "cluster:cluster", "The clusters that this machine knows."),
@@ -82,6 +82,7 @@ _OTHER_WORDS = {  # what people who come from other tools type first
     "trust": "node trust",
     "cordon": "node cordon",
     "uncordon": "node uncordon",
+    "drain": "node drain",
     "top": "nodes",
     "hosts": "nodes",
     "push": "image push",

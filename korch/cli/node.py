@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from korch.cli.base import cluster_options, confirm, examples, limit_option, on_terminal, report_and_fail, run
+from korch.cli.base import cluster_options, confirm, examples, limit_option, on_terminal, run
+from korch.cli.node_drain import cordon, drain, uncordon
 from korch.errors import ForbiddenError, KorchError
 
 if TYPE_CHECKING:
@@ -39,58 +40,17 @@ class _NodeGroup(click.Group):
         "korch node check              # the doctor, for every host",
         "korch node trust n1           # accept its SSH host key",
         "korch node cordon n1          # no new pods there",
+        "korch node drain n1           # and its pods move elsewhere, new before old",
         "korch node rm n1              # forget a host that left the inventory",
     ),
 )
 @cluster_options()
 def node() -> None:
-    """Check, trust, cordon, prepare or remove a host."""
+    """Check, trust, cordon, drain, prepare or remove a host."""
 
 
-# --- cordon, uncordon ---
-
-
-@node.command(epilog=examples("korch node cordon n1 n2"))
-@click.argument("names", nargs=-1, required=True, metavar="NODE...")
-@cluster_options()
-def cordon(names: tuple[str, ...]) -> None:
-    """Place no new pods on these nodes; those that run there go on."""
-    _set_unschedulable(names, True, "cordoned")
-
-
-@node.command(epilog=examples("korch node uncordon n1 n2"))
-@click.argument("names", nargs=-1, required=True, metavar="NODE...")
-@cluster_options()
-def uncordon(names: tuple[str, ...]) -> None:
-    """Let pods be placed on these nodes again."""
-    _set_unschedulable(names, False, "uncordoned")
-
-
-def _set_unschedulable(names: Sequence[str], value: bool, word: str) -> None:
-    async def change(client: Client) -> None:
-        from msgspec.structs import replace
-
-        from korch.resources.node import Node
-
-        errors: list[Exception] = []
-        for name in names:
-            changed = False
-
-            def set_it(found: Node) -> Node | None:
-                nonlocal changed
-                changed = found.spec.unschedulable != value
-                return replace(found, spec=replace(found.spec, unschedulable=value)) if changed else None
-
-            try:
-                await client.modify(Node, name, "", set_it)
-            except KorchError as error:
-                errors.append(error)
-            else:
-                click.echo(f"node/{name} {word if changed else f'is {word} already'}")
-        if errors:
-            report_and_fail(errors)
-
-    run(change, need_inventory=False)
+for _command in (cordon, uncordon, drain):
+    node.add_command(_command)
 
 
 # --- trust ---

@@ -73,12 +73,16 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a marked pod may go now; `why` says what it waits for. `stuck`: waiting alone will not help."""
+    """Whether a marked pod may go now; `why` says what it waits for.
+
+    `stuck`: its successor has no place; `held`: a budget holds it.
+    """
 
     pod: Pod
     go: bool
     why: str = ""
     stuck: bool = False
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,7 @@ def plan_evictions(world: World, now: float, *, mine: Callable[[Pod], bool] = la
         verdict = _waits_for(pod, takers.get(pod.metadata.uid), waits.get(_owner(pod), 0), now)
         if verdict is None:
             objections = [text for budget in budgets if (text := budget.objection(pod))]
-            verdict = Verdict(pod, not objections, "; ".join(objections))
+            verdict = Verdict(pod, not objections, "; ".join(objections), held=bool(objections))
         if verdict.go:
             budgets = tuple(budget.without(pod) for budget in budgets)
         verdicts.append(verdict)

@@ -10,7 +10,7 @@ from korch.errors import AlreadyExistsError, ConflictError
 from korch.objects.objects import Clock
 from korch.objects.view import View
 from korch.resources.annotations import MOVED_FROM, REPLACES
-from korch.resources.leaving import is_leaving, replicas_of, successors, waits_for_successor
+from korch.resources.leaving import holds_its_place, is_leaving, replicas_of, successors, waits_for_successor
 from korch.resources.meta import ObjectMeta
 from korch.resources.pod import Pod, PodStatus
 from korch.resources.podstate import is_available, is_counted, is_ready, owner_reference, removal_order
@@ -58,7 +58,7 @@ def plan_replicas(replicaset: ReplicaSet, pods: Sequence[Pod], now: float) -> Re
         observed_generation=replicaset.metadata.generation,
         conditions=replicaset.status.conditions,
     )
-    create = tuple(free[: max(0, wanted - len(replicas))])
+    create = tuple(free[: max(0, wanted - len(replicas) - sum(map(holds_its_place, pods)))])
     alone = None if create or surplus or pairs else next(filter(waits_for_successor, _by_name(counted)), None)
     too_many = [one for pod in replicas[:surplus] for one in (pod, pairs.get(pod.metadata.uid)) if one is not None]
     succeed = None if alone is None else (alone, free[0])

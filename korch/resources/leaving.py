@@ -25,6 +25,12 @@ def waits_for_successor(pod: Pod) -> bool:
     return is_leaving(pod) and not stop_first and owner is not None and owner.kind == "ReplicaSet"
 
 
+def holds_its_place(pod: Pod) -> bool:
+    """Whether nothing may start in its place yet: it stops first, and is still there."""
+    marked = pod.metadata.annotations.get(EVICT) == STOP_FIRST
+    return marked and pod.metadata.deletion_timestamp is not None and bool(pod.spec.node_name)
+
+
 def successors(pods: Iterable[Pod]) -> dict[str, Pod]:
     """Uid of a pod that waits → the pod that takes its place; at most one each, the first by name."""
     counted = [pod for pod in pods if is_counted(pod)]

@@ -79,6 +79,7 @@ class World:
         self.executed: list[tuple[str, tuple[str, ...], bool, tuple[int, int] | None]] = []
         self.info = ClusterInfo("cluster-id", "default", ("/hosts.yml",), "2026-01-01T00:00:00Z")
         self.converged: list[tuple[Workload, ...]] = []
+        self.on_converge: Callable[[FakeClient], Coroutine[Any, Any, None]] | None = None
         self.closed = 0
         self.on_open: Callable[[], Coroutine[Any, Any, None]] | None = None
 
@@ -159,6 +160,8 @@ class FakeClient:
 
     async def converge(self, workloads: Sequence[Workload], **_: Any) -> tuple[Outcome, ...]:
         self.world.converged.append(tuple(workloads))
+        if self.world.on_converge is not None:
+            await self.world.on_converge(self)
         return tuple(Outcome(workload, changed=True) for workload in workloads)
 
     async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = True) -> tuple[NodeSeen, ...]:

@@ -123,7 +123,11 @@ class Toy:
         for name in plan.create:
             self.serial += 1
             self.pods[name] = with_meta(pod_from(replicaset, name), uid=f"p{self.serial}")
-        return bool(plan.delete or plan.create)
+        if plan.succeed is not None:
+            self.serial += 1
+            old, name = plan.succeed
+            self.pods[name] = with_meta(pod_from(replicaset, name, instead_of=old), uid=f"p{self.serial}")
+        return bool(plan.delete or plan.create or plan.succeed)
 
     def wish(self, *, image: str = "", replicas: int | None = None, template: PodTemplateSpec | None = None) -> None:
         """A person changes the spec."""

@@ -1,0 +1,68 @@
+"""What a drain does with each pod of a node. Pure."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from korch.controllers.disruption import World, stops_first
+from korch.resources.pod import Pod
+from korch.resources.podstate import controller_of, is_counted
+from korch.resources.validate_pod import VOLUME_DRIVER
+
+DRAIN = "drain"  # the reason on pods that a drain has marked
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A pod that is to leave. `stop_first`: without a successor beside it; `note`: what that means for its owner."""
+
+    pod: Pod
+    stop_first: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainPlan:
+    """Pods to mark, pods that stay because they belong to the node, and refusals with the reason."""
+
+    moves: tuple[Move, ...] = ()
+    stay: tuple[Pod, ...] = ()
+    refused: tuple[tuple[Pod, str], ...] = ()
+
+
+def plan_drain(world: World, nodes: Collection[str], *, force: bool) -> DrainPlan:
+    """What happens to the pods of these nodes; by namespace and name, those that go anyway are left out."""
+    moves, stay, refused = [], [], []
+    for pod in sorted(world.pods, key=lambda found: (found.metadata.namespace, found.metadata.name)):
+        if pod.spec.node_name not in nodes or not is_counted(pod):
+            continue
+        owner = controller_of(pod)
+        if owner is not None and owner.kind == "DaemonSet":
+            stay.append(pod)
+            continue
+        problem = _problem(pod)
+        if problem and not force:
+            refused.append((pod, problem))
+            continue
+        first = stops_first(pod, world) or bool(named_volumes(pod))
+        moves.append(Move(pod, first, problem or ("its app never runs twice: it stops first" if first else "")))
+    return DrainPlan(tuple(moves), tuple(stay), tuple(refused))
+
+
+def _problem(pod: Pod) -> str:
+    """Why a pod is not simply moved, or ""."""
+    if controller_of(pod) is None:
+        return "it belongs to no Deployment or ReplicaSet: nobody would start it elsewhere"
+    if volumes := named_volumes(pod):
+        return f"volume {', '.join(volumes)} exists on this node only: it cannot run elsewhere"
+    if paths := [volume.host_path.path for volume in pod.spec.volumes if volume.host_path]:
+        return f"it uses {', '.join(paths)} of this node: elsewhere it would find other files"
+    return ""
+
+
+def named_volumes(pod: Pod) -> tuple[str, ...]:
+    """The node-local named volumes that it uses."""
+    return tuple(
+        volume.csi.volume_attributes.get("name", volume.name)
+        for volume in pod.spec.volumes
+        if volume.csi is not None and volume.csi.driver == VOLUME_DRIVER
+    )

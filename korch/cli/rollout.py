@@ -1,4 +1,4 @@
-"""`korch rollout`: status, history, undo and restart of an app."""
+"""`korch rollout`: status, history, undo, restart, pause and resume of an app."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from korch.cli.base import cluster_options, examples, limit_option, namespace_op
 
 if TYPE_CHECKING:
     from korch.client.base import Client
-    from korch.resources.workload import Deployment, ReplicaSet
+    from korch.resources.workload import Deployment, PodTemplateSpec, ReplicaSet
 
 
-@click.group(epilog=examples("korch rollout status web", "korch rollout history web", "korch rollout undo web"))
+@click.group(
+    epilog=examples(
+        "korch rollout status web", "korch rollout history web", "korch rollout undo web", "korch rollout pause web"
+    )
+)
 def rollout() -> None:
-    """Status, history, undo and restart of an app's rollouts."""
+    """Status, history, undo, restart, pause and resume of an app's rollouts."""
 
 
 @rollout.command(short_help="Say how far a rollout is.", epilog=examples("korch rollout status web"))
@@ -51,14 +55,30 @@ def status(app: str, namespace: str) -> None:
         raise SystemExit(9)
 
 
-@rollout.command(epilog=examples("korch rollout history web"))
+@rollout.command(
+    epilog=examples("korch rollout history web", "korch rollout history web --revision 3   # its whole pod template")
+)
 @click.argument("app")
+@click.option("--revision", type=click.IntRange(1), metavar="N", help="Show the pod template of this one, as YAML.")
 @namespace_option
 @cluster_options()
-def history(app: str, namespace: str) -> None:
+def history(app: str, revision: int | None, namespace: str) -> None:
     """List the revisions that an app can go back to."""
 
+    async def show_one(client: Client, wanted: int) -> None:
+        from korch.cli.output import dump
+        from korch.controllers.deployment import template_of
+        from korch.resources.codec import to_dict
+        from korch.resources.workload import Deployment
+
+        deployment = await client.get(Deployment, _name(app), namespace)
+        found = _numbered(deployment, await _revisions(client, deployment), wanted)
+        click.echo(dump(to_dict(replace_template(deployment, template_of(found)))["spec"]["template"], "yaml"))
+
     async def act(client: Client) -> None:
+        if revision is not None:
+            await show_one(client, revision)
+            return
         import time
 
         from korch.cli.output import age, table
@@ -100,16 +120,15 @@ def undo(app: str, to_revision: int | None, timeout_s: int, namespace: str, limi
     """Go back to an earlier revision; no argument is needed for the last one that ran well."""
 
     async def act(client: Client) -> bool:
-        from msgspec.structs import replace
-
         from korch.controllers.deployment import template_of
         from korch.resources.workload import Deployment
 
         deployment = await client.get(Deployment, _name(app), namespace)
+        _refuse_paused(deployment)
         target = _target(deployment, await _revisions(client, deployment), to_revision)
 
         def change(found: Deployment) -> Deployment:
-            return replace(found, spec=replace(found.spec, template=template_of(target)))
+            return replace_template(found, template_of(target))
 
         return await _change(client, deployment, change, f"goes back to revision {_revision(target)}", timeout_s)
 
@@ -136,17 +155,89 @@ def restart(app: str, timeout_s: int, namespace: str, limit: str) -> None:
 
         stamp = rfc3339(time.time())
         deployment = await client.get(Deployment, _name(app), namespace)
+        _refuse_paused(deployment)
 
         def change(found: Deployment) -> Deployment:
             meta = found.spec.template.metadata
             notes = {**meta.annotations, "kubectl.kubernetes.io/restartedAt": stamp}
-            template = replace(found.spec.template, metadata=replace(meta, annotations=notes))
-            return replace(found, spec=replace(found.spec, template=template))
+            return replace_template(found, replace(found.spec.template, metadata=replace(meta, annotations=notes)))
 
         return await _change(client, deployment, change, "restarts", timeout_s)
 
     if not run(act, limit=limit):
         raise SystemExit(9)
+
+
+@rollout.command(epilog=examples("korch rollout pause web    # what is deployed now waits", "korch rollout resume web"))
+@click.argument("app")
+@namespace_option
+@cluster_options()
+def pause(app: str, namespace: str) -> None:
+    """Stop rolling.
+
+    The replicas that run now stay, and dead ones are replaced by their like.
+    """
+
+    async def act(client: Client) -> None:
+        _, changed = await _set_paused(client, app, namespace, True)
+        word = "paused; `korch rollout resume` goes on" if changed else "is paused already"
+        click.echo(f"deployment/{_name(app)} {word}")
+
+    run(act, need_inventory=False)
+
+
+@rollout.command(epilog=examples("korch rollout resume web"))
+@click.argument("app")
+@timeout_option
+@namespace_option
+@limit_option
+@cluster_options()
+def resume(app: str, timeout_s: int, namespace: str, limit: str) -> None:
+    """Go on rolling, to what was declared last."""
+
+    async def act(client: Client) -> bool:
+        from korch.cli.rollout_view import follow
+        from korch.client.declare import Declared
+
+        made, changed = await _set_paused(client, app, namespace, False)
+        click.echo(f"deployment/{made.metadata.name} {'resumed' if changed else 'is not paused'}")
+        return await follow(client, [Declared(made, "configured")], timeout_s)
+
+    if not run(act, limit=limit):
+        raise SystemExit(9)
+
+
+async def _set_paused(client: Client, app: str, namespace: str, value: bool) -> tuple[Deployment, bool]:
+    """The deployment, and whether that was a change."""
+    from msgspec.structs import replace
+
+    from korch.resources.workload import Deployment
+
+    changed = False
+
+    def change(found: Deployment) -> Deployment | None:
+        nonlocal changed
+        changed = found.spec.paused != value
+        return replace(found, spec=replace(found.spec, paused=value)) if changed else None
+
+    return await client.modify(Deployment, _name(app), namespace, change), changed
+
+
+def replace_template(deployment: Deployment, template: PodTemplateSpec) -> Deployment:
+    """The deployment with another template."""
+    from msgspec.structs import replace
+
+    return replace(deployment, spec=replace(deployment.spec, template=template))
+
+
+def _refuse_paused(deployment: Deployment) -> None:
+    from korch.errors import ForbiddenError
+
+    if deployment.spec.paused:
+        name = deployment.metadata.name
+        raise ForbiddenError(
+            f'"{name}" is paused: nothing would be rolled out', hint=f"First: korch rollout resume {name}"
+        )
 
 
 async def _change(
@@ -180,6 +271,16 @@ async def _revisions(client: Client, deployment: Deployment) -> list[ReplicaSet]
     return sorted(own, key=_revision)
 
 
+def _numbered(deployment: Deployment, sets: list[ReplicaSet], wanted: int) -> ReplicaSet:
+    from korch.errors import NotFoundError
+
+    found = next((one for one in sets if _revision(one) == wanted), None)
+    if found is None:
+        known = ", ".join(str(_revision(one)) for one in sets) or "none"
+        raise NotFoundError(f'"{deployment.metadata.name}" has no revision {wanted}', hint=f"It has: {known}.")
+    return found
+
+
 def _target(deployment: Deployment, sets: list[ReplicaSet], wanted: int | None) -> ReplicaSet:
     from korch.controllers.rollout import current_set
     from korch.errors import NotFoundError
@@ -188,11 +289,7 @@ def _target(deployment: Deployment, sets: list[ReplicaSet], wanted: int | None) 
     current = current_set(deployment, sets)
     others = [found for found in sets if current is None or found.metadata.uid != current.metadata.uid]
     if wanted is not None:
-        found = next((one for one in sets if _revision(one) == wanted), None)
-        if found is None:
-            known = ", ".join(str(_revision(one)) for one in sets) or "none"
-            raise NotFoundError(f'"{deployment.metadata.name}" has no revision {wanted}', hint=f"It has: {known}.")
-        return found
+        return _numbered(deployment, sets, wanted)
     good = [one for one in others if one.metadata.annotations.get(COMPLETED) == "true"]
     if not good:
         hint = f"See `korch rollout history {deployment.metadata.name}`."

@@ -72,7 +72,9 @@ def standing(
     ):
         return Standing("done")
     if deployment.spec.paused:
-        return Standing("stuck", "it is paused: nothing is rolled out until `spec.paused` is false again")
+        return Standing(
+            "stuck", f"it is paused: nothing is rolled out until `korch rollout resume {deployment.metadata.name}`"
+        )
     seen = status.observed_generation == deployment.metadata.generation
     return _why_not_yet(pods, wanted, deployment.spec.min_ready_seconds, now, dead_nodes, seen=seen)
 

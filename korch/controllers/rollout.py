@@ -269,7 +269,7 @@ def _all_to(sets: Sequence[ReplicaSet], size: int, facts: _Facts) -> tuple[tuple
 def _overdue(facts: _Facts) -> bool:
     limit = facts.deployment.spec.progress_deadline_seconds
     progressing = condition(facts.deployment.status.conditions, "Progressing")
-    if limit is None or progressing is None or not progressing.last_update_time:
+    if limit is None or progressing is None or not progressing.last_update_time or facts.deployment.spec.paused:
         return False
     if facts.deployment.status.observed_generation != facts.deployment.metadata.generation:
         return False
@@ -344,6 +344,14 @@ def _progressing(facts: _Facts, counts: DeploymentStatus, old: DeploymentStatus,
             status="True",
             reason="NewReplicaSetAvailable",
             message="the wish is true",
+            last_update_time=since,
+        )
+    if facts.deployment.spec.paused:
+        return Condition(
+            type="Progressing",
+            status="Unknown",
+            reason="DeploymentPaused",
+            message="paused: nothing is rolled out",
             last_update_time=since,
         )
     if _overdue(facts) and not moved:

@@ -1,12 +1,14 @@
 """`korch rollout`: history, undo, restart, status."""
 
+import yaml
 from msgspec.structs import replace
 
 from korch.client.base import Workload
 from korch.controllers.deployment import set_from
+from korch.errors import ForbiddenError
 from korch.resources.annotations import COMPLETED, FAILED_REVISION
 from korch.resources.codec import with_meta
-from korch.resources.templates import template_hash
+from korch.resources.templates import TEMPLATE_HASH_LABEL, template_hash
 from korch.resources.workload import Deployment, PodTemplateSpec, ReplicaSet
 from tests.unit.cli.world import World, a_deployment, ago
 
@@ -86,3 +88,27 @@ def test_status_of_a_wish_that_is_not_true(world: World) -> None:
     result = world.run("rollout", "status", "web")
     assert result.exit_code == 9
     assert "1 of 3 replicas are up to date, 2 are available" in result.stdout
+
+
+def test_pause_and_resume(world: World) -> None:
+    three(world)
+    assert "deployment/web paused" in world.run("rollout", "pause", "web").stdout
+    assert world.read(Deployment, "web").spec.paused
+    assert "is paused already" in world.run("rollout", "pause", "deploy/web").stdout
+    for command in ("undo", "restart"):
+        result = world.run("rollout", command, "web")
+        assert result.exit_code == ForbiddenError.exit_code
+        assert "korch rollout resume web" in result.stderr
+    assert world.converged == []
+    assert "deployment/web resumed" in world.run("rollout", "resume", "web").stdout
+    assert not world.read(Deployment, "web").spec.paused
+    assert world.converged == [(Workload("default", "web"),)]
+    assert "is not paused" in world.run("rollout", "resume", "web").stdout
+
+
+def test_history_shows_one_revision_in_full(world: World) -> None:
+    three(world)
+    found = yaml.safe_load(world.run("rollout", "history", "web", "--revision", "2").stdout)
+    assert found["spec"]["containers"][0]["image"] == "web:2"
+    assert TEMPLATE_HASH_LABEL not in found["metadata"]["labels"]
+    assert "It has: 1, 2, 3." in world.run("rollout", "history", "web", "--revision", "7").stderr

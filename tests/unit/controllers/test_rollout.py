@@ -276,3 +276,28 @@ def test_a_wish_during_the_way_back_is_followed() -> None:
     toy.settle()
     assert images(toy) == ["web:3"] * 2
     assert condition(toy.deployment.status.conditions, "RolledBack") is None
+
+
+def test_a_pause_in_the_middle_stops_rolling_and_keeps_healing() -> None:
+    toy = Toy(deployment(replicas=4))
+    toy.settle()
+    toy.wish(image="web:2")
+    toy.step()
+    toy.step()
+    paused(toy)
+    sizes = {name: found.spec.replicas for name, found in toy.sets.items()}
+    toy.now += 10_000
+    dead = min(toy.pods)
+    del toy.pods[dead]
+    for _ in range(20):
+        toy.step()
+        for name in sorted(toy.pods):
+            toy.make_ready(name)
+    assert {name: found.spec.replicas for name, found in toy.sets.items()} == sizes
+    assert len(toy.pods) == sum(size or 0 for size in sizes.values())
+    (progressing,) = [found for found in toy.deployment.status.conditions if found.type == "Progressing"]
+    assert (progressing.status, progressing.reason) == ("Unknown", "DeploymentPaused"), "time does not count"
+    assert toy.events == []
+    paused(toy, False)
+    toy.settle()
+    assert {pod.spec.containers[0].image for pod in toy.pods.values()} == {"web:2"}

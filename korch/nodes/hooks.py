@@ -63,7 +63,6 @@ def hook_words(hook: LifecycleHandler) -> tuple[str, ...]:
 
 async def _get(machine: Machine, pod: Pod, seen: ObservedContainer, hook: LifecycleHandler, grace_s: int) -> str:
     try:
-        async with asyncio.timeout(grace_s):
-            return (await run_probe(machine, pod, seen, Probe(http_get=hook.http_get, timeout_seconds=grace_s))).problem
-    except (KorchError, TimeoutError) as error:
-        return str(error) or f"no answer within {grace_s} s"
+        return (await run_probe(machine, pod, seen, Probe(http_get=hook.http_get, timeout_seconds=grace_s))).problem
+    except KorchError as error:
+        return str(error)

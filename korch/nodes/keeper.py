@@ -364,7 +364,7 @@ class Keeper:
         ended = await self._machine.remove(identity, grace_s=ending.grace_s, epoch=self._epoch(), hook=ending.hook)
         await self._notes.hook(pod, ending.problem or ended.hook_problem)
         self._seen.pop(pod.metadata.uid, None)
-        await self._view.finish_delete(pod)
+        await self._view.finish_delete(self._notes.current(pod) or pod)  # as known now: the view shall forget that one
         self._forget(pod.metadata.uid)
 
     def _is_sick(self, pod: Pod) -> bool:

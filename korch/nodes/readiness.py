@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from korch.engines.observed import ObservedContainer
 from korch.errors import CommandTimeoutError, EngineDownError, KorchError
 from korch.nodes.machine import Machine
+from korch.nodes.tls import TlsTunnel
 from korch.resources.pod import HTTPGetAction, Pod, Probe
 from korch.ssh.base import Tunnel
 
@@ -62,6 +64,8 @@ async def run_probe(machine: Machine, pod: Pod, seen: ObservedContainer, probe: 
     except PermissionError:
         text = "the node's sshd forbids forwarding (AllowTcpForwarding no): use an exec check"
         return Verdict(text, impossible=True)
+    except ssl.SSLError as error:
+        return Verdict(f"{_what(pod, probe)}: TLS: {(error.reason or str(error)).replace('_', ' ').lower()}")
     except OSError as error:
         return Verdict(f"{_what(pod, probe)}: {error if error.args else 'connection refused'}")
     return Verdict()
@@ -110,12 +114,14 @@ async def _reach(machine: Machine, seen: ObservedContainer, port: int, host: str
 
 
 async def _http(machine: Machine, pod: Pod, seen: ObservedContainer, get: HTTPGetAction) -> str:
-    if (get.scheme or "HTTP").upper() != "HTTP":
-        return "HTTPS checks are not supported: use an exec or TCP check"
     port = probe_port(pod, get.port)
     tunnel = await _reach(machine, seen, port, get.host)
+    headers = {item.name: item.value for item in get.http_headers}
     try:
-        await tunnel.write(http_request(_path(get), {item.name: item.value for item in get.http_headers}, seen.ip))
+        if get.scheme == "HTTPS":
+            tunnel = secured = TlsTunnel(tunnel)
+            await secured.handshake()
+        await tunnel.write(http_request(_path(get), headers, get.host or seen.ip))
         status, body = await _answer(tunnel)
     finally:
         with contextlib.suppress(KorchError, OSError):

@@ -109,6 +109,10 @@ def do_stop(argv, data, failure):
     return 0
 
 
+def do_exec(argv, data, failure):
+    return failed(failure) if failure else 0
+
+
 def do_rm(argv, data, failure):
     if failure:
         return failed(failure)
@@ -128,7 +132,7 @@ def do_ps(argv, data, failure):
     for found in data["containers"].values():
         labels = found["Config"]["Labels"]
         have = {*labels, *(f"{key}={value}" for key, value in labels.items())}
-        if all(want in have for want in wanted):
+        if all(want in have for want in wanted) and ("-a" in argv or found["State"]["Status"] == "running"):
             print(found["Id"])
     return 0
 

@@ -461,9 +461,73 @@ def test_stop_keeps_the_container(shell: ShellTransport) -> None:
     async def work() -> None:
         asked = machine(shell)
         await asked.start(wish(), epoch=1)
-        await asked.stop(wish().identity, grace_s=1, epoch=1)
+        ended = await asked.stop(wish().identity, grace_s=1, epoch=1)
         (found,) = await asked.containers()
         assert found.state == "exited"
+        assert ended.container == found
+        await asked.remove(wish().identity, grace_s=1, epoch=1)
+        assert (await asked.stop(wish().identity, grace_s=1, epoch=1)).container is None
+
+    run(work)
+
+
+HOOK = ("exec", "drain", "a b", "$(id)", "", "'\"")
+
+
+def test_a_hook_runs_before_the_end_and_only_in_a_container_that_runs(any_shell: ShellTransport) -> None:
+    async def work() -> None:
+        asked = machine(any_shell)
+        found = await asked.start(wish(), epoch=1)
+        assert (await asked.stop(wish().identity, grace_s=9, epoch=1, hook=HOOK)).hook_problem == ""
+        assert (await asked.remove(wish().identity, grace_s=9, epoch=1, hook=HOOK)).hook_problem == ""
+        (call,) = any_shell.calls("exec")
+        assert call["argv"] == ["exec", found.id, *HOOK[1:]]
+        assert not call["fd9"]
+        order = [json.loads(line)["word"] for line in (any_shell.state / "calls").read_text().splitlines()]
+        assert order.index("exec") < order.index("stop") < order.index("rm")
+        assert 7 <= int(any_shell.calls("stop")[0]["argv"][2]) <= 9
+
+    run(work)
+
+
+def test_a_hook_that_fails_is_told_with_its_words(shell: ShellTransport) -> None:
+    async def work() -> None:
+        asked = machine(shell)
+        await asked.start(wish(), epoch=1)
+        (shell.state / "fail-exec").write_text("3 no such\n@korch done\nthing\n")
+        ended = await asked.remove(wish().identity, grace_s=9, epoch=1, hook=("exec", "drain", "it"))
+        assert ended.hook_problem == "drain it: ended with status 3: no such @korch done thing"
+        assert containers(shell) == []
+
+    run(work)
+
+
+@pytest.mark.parametrize("hook", [("exec", "drain"), ("sleep", "1")], ids=lambda hook: hook[0])
+def test_a_hook_takes_part_of_the_grace_time_and_leaves_two_seconds(
+    any_shell: ShellTransport, hook: tuple[str, ...]
+) -> None:
+    async def work() -> None:
+        asked = machine(any_shell)
+        await asked.start(wish(), epoch=1)
+        (any_shell.state / "hold-exec").touch()
+        ended = await asked.remove(wish().identity, grace_s=1, epoch=1, hook=hook)
+        (any_shell.state / "hold-exec").unlink()
+        assert ended.hook_problem == ("drain: was not done in time" if hook[0] == "exec" else "")
+        assert containers(any_shell) == []
+        assert any_shell.calls("stop")[0]["argv"][:3] == ["stop", "-t", "2"]
+
+    run(work)
+
+
+def test_without_grace_no_hook_runs_and_a_late_master_runs_none(shell: ShellTransport) -> None:
+    async def work() -> None:
+        asked = machine(shell)
+        await asked.start(wish(), epoch=2)
+        with pytest.raises(FencedError):
+            await asked.remove(wish().identity, grace_s=9, epoch=1, hook=HOOK)
+        await asked.remove(wish().identity, grace_s=0, epoch=2, hook=HOOK)
+        assert shell.calls("exec") == []
+        assert containers(shell) == []
 
     run(work)
 

@@ -321,12 +321,13 @@ def _conditions(
                 type="RolledBack", status="True", reason=reason, message=message, observed_generation=generation
             )
             return with_condition(conditions, failed, now)
-    return tuple(found for found in conditions if found.type != "RolledBack" or _still_true(found, generation))
+    return tuple(found for found in conditions if found.type != "RolledBack" or _still_true(found, facts))
 
 
-def _still_true(rolled_back: Condition, generation: int) -> bool:
-    """Going back is itself one change of the spec; a later one makes the old failure history."""
-    return generation <= (rolled_back.observed_generation or 0) + 1
+def _still_true(rolled_back: Condition, facts: _Facts) -> bool:
+    """Going back is itself one change of the spec; a later one, or another try of the same, makes it history."""
+    later = facts.deployment.metadata.generation - (rolled_back.observed_generation or 0)
+    return later == 1 or (later <= 0 and facts.given_up)
 
 
 def _progressing(facts: _Facts, counts: DeploymentStatus, old: DeploymentStatus, now: str) -> Condition:

@@ -2,6 +2,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from korch.controllers.outcome import standing
 from korch.controllers.rollout import plan_rollout
 from korch.resources.annotations import STOP_FIRST
 from korch.resources.codec import with_meta
@@ -92,6 +93,16 @@ def test_first_revision_that_fails_is_stopped_and_not_tried_again() -> None:
     assert condition(toy.deployment.status.conditions, "RolledBack").reason == "RolloutFailed"
     toy.step()
     assert toy.pods == {}
+
+
+def test_another_try_of_a_first_revision_that_failed_is_judged_by_itself() -> None:
+    toy = Toy(deployment("web:bad"))
+    toy.settle(bad_image="web:bad")
+    toy.deployment = with_meta(toy.deployment, annotations={"korch.dev/auto-rollback": "true"})  # as a new wish does
+    toy.settle()
+    assert images(toy) == ["web:bad"] * 3
+    assert condition(toy.deployment.status.conditions, "RolledBack") is None
+    assert standing(toy.deployment, tuple(toy.pods.values()), toy.now, dead_nodes=frozenset(), since=1).state == "done"
 
 
 def test_replicas_that_serve_are_kept_even_when_their_revision_was_never_marked() -> None:

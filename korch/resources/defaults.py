@@ -24,12 +24,16 @@ from korch.resources.pod import (
     ResourceRequirements,
 )
 from korch.resources.workload import (
+    DaemonSet,
+    DaemonSetSpec,
+    DaemonSetUpdateStrategy,
     Deployment,
     DeploymentSpec,
     DeploymentStrategy,
     PodTemplateSpec,
     ReplicaSet,
     ReplicaSetSpec,
+    RollingUpdateDaemonSet,
     RollingUpdateDeployment,
 )
 
@@ -53,6 +57,8 @@ def with_defaults(obj: T) -> T:
             return replace(obj, spec=_deployment_spec(obj.spec))
         case PodDisruptionBudget() if not obj.spec.unhealthy_pod_eviction_policy:
             return replace(obj, spec=replace(obj.spec, unhealthy_pod_eviction_policy="IfHealthyBudget"))
+        case DaemonSet():
+            return replace(obj, spec=_daemonset_spec(obj.spec))
         case Secret() if obj.string_data or not obj.type:
             return replace(obj, type=obj.type or "Opaque", data=_secret_data(obj), string_data={})
         case Namespace() if not obj.status.phase:
@@ -165,6 +171,15 @@ def _deployment_spec(spec: DeploymentSpec) -> DeploymentSpec:
         revision_history_limit=10 if spec.revision_history_limit is None else spec.revision_history_limit,
         progress_deadline_seconds=600 if spec.progress_deadline_seconds is None else spec.progress_deadline_seconds,
     )
+
+
+def _daemonset_spec(spec: DaemonSetSpec) -> DaemonSetSpec:
+    template, strategy = _template(spec.template), spec.update_strategy
+    if strategy.type in ("", "RollingUpdate"):
+        given = strategy.rolling_update or RollingUpdateDaemonSet()
+        rolling = replace(given, max_unavailable=1 if given.max_unavailable is None else given.max_unavailable)
+        strategy = DaemonSetUpdateStrategy(type="RollingUpdate", rolling_update=rolling)
+    return replace(spec, selector=_selector(spec.selector, template), template=template, update_strategy=strategy)
 
 
 def _strategy(strategy: DeploymentStrategy) -> DeploymentStrategy:

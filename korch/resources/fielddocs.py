@@ -13,7 +13,7 @@ from korch.resources.fields import RULES, context_of, rule_for, struct_fields
 from korch.resources.meta import ObjectMeta
 from korch.resources.misc import Namespace, Secret
 from korch.resources.pod import PodSpec
-from korch.resources.workload import DeploymentSpec, ReplicaSetSpec
+from korch.resources.workload import DaemonSetSpec, DeploymentSpec, ReplicaSetSpec
 
 _HEAD = """# What korch does with each field of a manifest
 
@@ -31,6 +31,7 @@ _SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("metadata of all kinds", "metadata", ObjectMeta),
     ("Deployment", "spec", DeploymentSpec),
     ("ReplicaSet", "spec", ReplicaSetSpec),
+    ("DaemonSet", "spec", DaemonSetSpec),
     ("Pod, and spec.template of workloads", "spec", PodSpec),
     ("PodDisruptionBudget", "spec", PodDisruptionBudgetSpec),
     ("Secret", "", Secret),

@@ -182,6 +182,11 @@ RULES: dict[str, dict[str, Rule]] = {
         "nodeAffinityPolicy": _refused("only nodes that match the pod's affinity are counted", "Honor"),
         "nodeTaintsPolicy": _refused("taints are not looked at when domains are counted", "Ignore"),
     },
+    "DaemonSetSpec": {
+        "revisionHistoryLimit": _warned("no history of daemon sets is kept: apply the earlier manifest to go back"),
+        "templateGeneration": _warned(_SERVER_SIDE),
+    },
+    "RollingUpdateDaemonSet": {"maxSurge": _refused("a node's old pod goes before its new one comes", "0%")},
     "DeploymentSpec": {"rollbackTo": _refused("use `korch rollout undo`")},
     "NodeSpec": {
         "podCIDR": _warned("addresses are the engine's"),

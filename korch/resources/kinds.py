@@ -8,7 +8,7 @@ from korch.resources.meta import Object
 from korch.resources.misc import Event, Lease, Namespace, Secret
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
-from korch.resources.workload import Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,15 @@ NAMESPACE = Kind("", "v1", "Namespace", "namespaces", False, Namespace, ("ns",))
 REPLICASET = Kind("apps", "v1", "ReplicaSet", "replicasets", True, ReplicaSet, ("rs",))
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", True, Deployment, ("deploy",))
 BUDGET = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", True, PodDisruptionBudget, ("pdb",))
+DAEMONSET = Kind("apps", "v1", "DaemonSet", "daemonsets", True, DaemonSet, ("ds",))
 LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases", True, Lease, (), has_status=False)
 NODELOAD = Kind("korch.dev", "v1", "NodeLoad", "nodeloads", False, NodeLoad, (), has_status=False)
 
-KINDS: tuple[Kind, ...] = (NODE, POD, SECRET, EVENT, NAMESPACE, REPLICASET, DEPLOYMENT, BUDGET, LEASE, NODELOAD)
+KINDS: tuple[Kind, ...] = (
+    *(NODE, POD, SECRET, EVENT, NAMESPACE),
+    *(REPLICASET, DEPLOYMENT, DAEMONSET, BUDGET),
+    *(LEASE, NODELOAD),
+)
 
 _BY_TYPE: dict[type[Object], Kind] = {kind.type: kind for kind in KINDS}
 _BY_WORD: dict[str, Kind] = {

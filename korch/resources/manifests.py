@@ -22,7 +22,6 @@ _INSTEAD = {
     "Ingress": "Publish ports with containers[].ports[].hostPort, and put a proxy before them.",
     "ConfigMap": "Write the values into the container's env.",
     "StatefulSet": "Use a Deployment with a named volume (csi, driver volumes.korch.dev).",
-    "DaemonSet": "Use a Deployment with a replica a node and topologySpreadConstraints on kubernetes.io/hostname.",
     "Job": "Use a Pod with restartPolicy Never or OnFailure.",
     "CronJob": "Use cron on a machine that runs `korch apply -f` with a Pod.",
     "PersistentVolumeClaim": "Use a csi volume with driver volumes.korch.dev: a named volume of the node's engine.",

@@ -24,9 +24,14 @@ from korch.resources.problems import Problem, Problems, raise_problems
 from korch.resources.selectors import label_key_problem, label_value_problem, matches
 from korch.resources.templates import resolve_int_or_percent
 from korch.resources.validate_pod import check_pod_spec, check_publish, check_selector
-from korch.resources.workload import Deployment, DeploymentStrategy, PodTemplateSpec, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, DeploymentStrategy, PodTemplateSpec, ReplicaSet
 
-_LABEL_NAMES = (Pod, Deployment, Namespace)  # their names become host names, names of containers and of folders
+_LABEL_NAMES = (
+    Pod,
+    Deployment,
+    DaemonSet,
+    Namespace,
+)  # their names become host names, names of containers and of folders
 _SECRET_MAX_BYTES = 1024 * 1024  # Kubernetes' MaxSecretSize
 DOCKER_CONFIG_TYPE, DOCKER_CONFIG_KEY = "kubernetes.io/dockerconfigjson", ".dockerconfigjson"
 
@@ -52,6 +57,8 @@ def problems_of(obj: Object) -> list[Problem]:
             _check_deployment(obj, problems)
         case PodDisruptionBudget():
             _check_budget(obj.spec, problems)
+        case DaemonSet():
+            _check_daemonset(obj, problems)
         case Secret():
             _check_secret(obj, problems)
         case Node():
@@ -65,7 +72,7 @@ def validate_update(new: Object, old: Object) -> None:
     """Raise `InvalidError` when `new` changes what cannot change. Both have their defaults."""
     problems = Problems()
     hint = ""
-    if isinstance(new, Deployment | ReplicaSet) and isinstance(old, Deployment | ReplicaSet):
+    if isinstance(new, Deployment | ReplicaSet | DaemonSet) and isinstance(old, Deployment | ReplicaSet | DaemonSet):
         if new.spec.selector != old.spec.selector:
             problems.add("spec.selector", "cannot change: pods would be lost sight of")
             hint = f"Delete the {kind_of(old).name} and make a new one."
@@ -149,18 +156,9 @@ def _check_strategy(strategy: DeploymentStrategy, problems: Problems) -> None:
         problems.add(f"{path}.rollingUpdate", "has no meaning with type Recreate")
     zeros = 0
     for name, value in (("maxSurge", rolling.max_surge), ("maxUnavailable", rolling.max_unavailable)):
-        if value is None:
-            continue
-        try:
-            count = resolve_int_or_percent(value, 100, round_up=True)
-        except InvalidError as error:
-            problems.add(f"{path}.rollingUpdate.{name}", str(error))
-            continue
-        zeros += count == 0
-        if count < 0:
-            problems.add(f"{path}.rollingUpdate.{name}", f"{value} is less than 0")
-        if name == "maxUnavailable" and isinstance(value, str) and count > 100:
-            problems.add(f"{path}.rollingUpdate.{name}", f"{value} is more than 100%")
+        if value is not None:
+            most = 100 if name == "maxUnavailable" else None
+            zeros += _share(value, f"{path}.rollingUpdate.{name}", problems, most=most) == 0
     if zeros == 2:
         problems.add(f"{path}.rollingUpdate", "maxSurge and maxUnavailable cannot both be 0: nothing could move")
 
@@ -186,6 +184,36 @@ def _check_budget(spec: PodDisruptionBudgetSpec, problems: Problems) -> None:
     if spec.unhealthy_pod_eviction_policy not in ("IfHealthyBudget", "AlwaysAllow"):
         message = f'"{spec.unhealthy_pod_eviction_policy}" is not IfHealthyBudget or AlwaysAllow'
         problems.add("spec.unhealthyPodEvictionPolicy", message)
+
+
+def _check_daemonset(daemonset: DaemonSet, problems: Problems) -> None:
+    spec, strategy = daemonset.spec, daemonset.spec.update_strategy
+    path = "spec.updateStrategy"
+    _check_count(spec.min_ready_seconds, "spec.minReadySeconds", problems)
+    if strategy.type not in ("RollingUpdate", "OnDelete"):
+        problems.add(f"{path}.type", f'"{strategy.type}" is not RollingUpdate or OnDelete')
+    if strategy.rolling_update is not None:
+        if strategy.type == "OnDelete":
+            problems.add(f"{path}.rollingUpdate", "has no meaning with type OnDelete")
+        value = strategy.rolling_update.max_unavailable
+        count = _share(value, f"{path}.rollingUpdate.maxUnavailable", problems) if value is not None else 1
+        if count == 0:
+            problems.add(f"{path}.rollingUpdate.maxUnavailable", "must be more than 0: nothing could move")
+    _check_template(spec.selector, spec.template, problems)
+
+
+def _share(value: int | str, path: str, problems: Problems, *, most: int | None = 100) -> int | None:
+    """A number, or a percentage (`most`: the largest one) of a hundred pods; None after noting that it is neither."""
+    try:
+        count = resolve_int_or_percent(value, 100, round_up=True)
+    except InvalidError as error:
+        problems.add(path, str(error))
+        return None
+    if count < 0:
+        problems.add(path, f"{value} is less than 0")
+    elif isinstance(value, str) and most is not None and count > most:
+        problems.add(path, f"{value} is more than {most}%")
+    return count
 
 
 def _check_secret(secret: Secret, problems: Problems) -> None:

@@ -1,4 +1,4 @@
-"""Workloads: ReplicaSet and Deployment. Shapes are Kubernetes' (apps/v1)."""
+"""Workloads: ReplicaSet, Deployment and DaemonSet. Shapes are Kubernetes' (apps/v1)."""
 
 from korch.resources.meta import Condition, LabelSelector, Object, ObjectMeta, Struct
 from korch.resources.pod import PodSpec
@@ -82,3 +82,46 @@ class Deployment(Object, frozen=True, kw_only=True):
 
     spec: DeploymentSpec = DeploymentSpec()
     status: DeploymentStatus = DeploymentStatus()
+
+
+class RollingUpdateDaemonSet(Struct, frozen=True, kw_only=True):
+    """A number or percentage of the wanted pods. Old pods go before new ones come."""
+
+    max_unavailable: int | str | None = None
+
+
+class DaemonSetUpdateStrategy(Struct, frozen=True, kw_only=True):
+    """`type`: RollingUpdate or OnDelete."""
+
+    type: str = ""
+    rolling_update: RollingUpdateDaemonSet | None = None
+
+
+class DaemonSetSpec(Struct, frozen=True, kw_only=True):
+    """The wish: one pod of a template on each node that its selectors and tolerations allow."""
+
+    selector: LabelSelector = LabelSelector()
+    template: PodTemplateSpec = PodTemplateSpec()
+    update_strategy: DaemonSetUpdateStrategy = DaemonSetUpdateStrategy()
+    min_ready_seconds: int = 0
+
+
+class DaemonSetStatus(Struct, frozen=True, kw_only=True):
+    """Counts of nodes, by what their pods are like."""
+
+    current_number_scheduled: int = 0
+    number_misscheduled: int = 0
+    desired_number_scheduled: int = 0
+    number_ready: int = 0
+    updated_number_scheduled: int = 0
+    number_available: int = 0
+    number_unavailable: int = 0
+    observed_generation: int = 0
+    conditions: tuple[Condition, ...] = ()
+
+
+class DaemonSet(Object, frozen=True, kw_only=True):
+    """apps/v1 DaemonSet."""
+
+    spec: DaemonSetSpec = DaemonSetSpec()
+    status: DaemonSetStatus = DaemonSetStatus()

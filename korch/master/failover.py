@@ -6,7 +6,6 @@ nodes seem lost at once, it is this machine's own network: nothing moves.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -14,6 +13,7 @@ from korch.engines.base import Command
 from korch.errors import ForbiddenError, KorchError, NotFoundError, TransientError
 from korch.master.cluster import Cluster
 from korch.master.fleet import Fleet
+from korch.nodes.life import OPINIONS, Sight, is_mass_loss
 from korch.objects.objects import Objects
 from korch.resources.meta import Condition
 from korch.resources.node import Node
@@ -23,27 +23,7 @@ from korch.resources.times import parse_time, rfc3339
 from korch.ssh.base import Transport
 from korch.store.lease import Lead
 
-WINDOW_S = 60.0
-OPINIONS = 2  # of other nodes on whether they reach the lost one
 ANSWER_S = 5.0  # for a witness to reach it, and to show that it can be heard itself
-
-
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """One node for the mass-loss rule. `lost_for_s` None: it is not lost; `was_ready`: before it was lost."""
-
-    name: str
-    lost_for_s: float | None
-    was_ready: bool
-
-
-def is_mass_loss(sights: Sequence[Sight]) -> bool:
-    """More than half (at least two) of the nodes that were Ready a minute ago were lost within that minute."""
-    before = [
-        found for found in sights if found.was_ready and (found.lost_for_s is None or found.lost_for_s <= WINDOW_S)
-    ]
-    lost = [found for found in before if found.lost_for_s is not None]
-    return len(lost) >= 2 and len(lost) * 2 > len(before)
 
 
 def has_local_volume(pod: Pod) -> bool:
@@ -90,7 +70,7 @@ async def _give_up(name: str, fleet: Fleet, objects: Objects, now: float) -> lis
     pods = [pod for pod in (await objects.list(Pod)).items if pod.spec.node_name == name and is_counted(pod)]
     if not pods:
         return []
-    opinions = await _opinions(name, fleet)
+    opinions = await opinions_on(name, fleet, sorted(fleet.reached))
     if not opinions:
         return [f"{name}: no other node can tell whether it reaches it, so nothing was moved"]
     for witness, reached in opinions.items():
@@ -101,61 +81,70 @@ async def _give_up(name: str, fleet: Fleet, objects: Objects, now: float) -> lis
         if has_local_volume(pod):
             lines.append(f"{name}: {pod.metadata.name} stays, because its volume is there")
             continue
-        message = f"{name} cannot be reached"
-
-        def give_up(found: Pod, uid: str = pod.metadata.uid, text: str = message) -> Pod | None:
-            if found.metadata.uid != uid or not is_counted(found):
-                return None  # it went meanwhile, and another has its name
-            not_ready = Condition(type="Ready", status="False", reason="NodeLost", message=text)
-            conditions = with_condition(found.status.conditions, not_ready, rfc3339(now))
-            status = replace(found.status, phase="Failed", reason="NodeLost", message=text, conditions=conditions)
-            return replace(found, status=status)
-
-        try:
-            left = await objects.modify(Pod, pod.metadata.name, pod.metadata.namespace, give_up, status=True)
-        except NotFoundError:
-            continue
-        if left.status.reason != "NodeLost":
-            continue
-        await objects.record_event(pod, type="Warning", reason="NodeLost", message=message, component="failover")
-        lines.append(f"{name}: {pod.metadata.name} is replaced elsewhere")
+        if await give_up(pod, f"{name} cannot be reached", objects, now):
+            lines.append(f"{name}: {pod.metadata.name} is replaced elsewhere")
     return lines
 
 
-async def _opinions(name: str, fleet: Fleet) -> dict[str, bool]:
-    """Witness → whether it gets a connection to the lost node's SSH port. Witnesses that cannot tell are left out."""
+async def give_up(pod: Pod, message: str, objects: Objects, now: float) -> bool:
+    """Put on record that the pod is lost with its node, so that its owner replaces it; whether that was done now."""
+
+    def lose(found: Pod) -> Pod | None:
+        if found.metadata.uid != pod.metadata.uid or not is_counted(found):
+            return None  # it went meanwhile, and another has its name
+        not_ready = Condition(type="Ready", status="False", reason="NodeLost", message=message)
+        conditions = with_condition(found.status.conditions, not_ready, rfc3339(now))
+        status = replace(found.status, phase="Failed", reason="NodeLost", message=message, conditions=conditions)
+        return replace(found, status=status)
+
+    if pod.status.reason == "NodeLost":
+        return False
+    try:
+        left = await objects.modify(Pod, pod.metadata.name, pod.metadata.namespace, lose, status=True)
+    except NotFoundError:
+        return False
+    if left.status.reason != "NodeLost":
+        return False
+    await objects.record_event(pod, type="Warning", reason="NodeLost", message=message, component="failover")
+    return True
+
+
+async def opinions_on(
+    name: str, fleet: Fleet, witnesses: Sequence[str], *, answer_s: float = ANSWER_S
+) -> dict[str, bool]:
+    """Witness → whether it gets a connection to the node's SSH port, of the first two that can tell."""
     options = await fleet.connector.options_for(fleet.host(name))
-    waiting = [other for other in sorted(fleet.reached) if other != name]
+    waiting = [other for other in witnesses if other != name]
     found: dict[str, bool] = {}
     while waiting and len(found) < OPINIONS:
         asked = [waiting.pop(0) for _ in range(min(OPINIONS - len(found), len(waiting)))]
         answers = await asyncio.gather(
-            *(_reaches(fleet.transport(witness), options.hostname, options.port) for witness in asked)
+            *(_reaches(fleet.transport(witness), options.hostname, options.port, answer_s) for witness in asked)
         )
         found |= {witness: answer for witness, answer in zip(asked, answers, strict=True) if answer is not None}
     return found
 
 
-async def _reaches(witness: Transport, address: str, port: int) -> bool | None:
+async def _reaches(witness: Transport, address: str, port: int, answer_s: float) -> bool | None:
     """Whether a TCP connection from the witness is accepted; None when it cannot tell.
 
     An sshd that forbids forwarding has no opinion, and silence counts only while the witness itself is heard.
     """
     try:
-        tunnel = await witness.forward(address, port, timeout_s=ANSWER_S)
+        tunnel = await witness.forward(address, port, timeout_s=answer_s)
         await tunnel.close()
     except (PermissionError, KorchError):
         return None
     except TimeoutError:
-        return False if await _is_heard(witness) else None
+        return False if await _is_heard(witness, answer_s) else None
     except OSError:
         return False
     return True
 
 
-async def _is_heard(witness: Transport) -> bool:
+async def _is_heard(witness: Transport, answer_s: float) -> bool:
     try:
-        async with asyncio.timeout(ANSWER_S):
-            return (await witness.run(Command(("true",), timeout_s=ANSWER_S))).status == 0
+        async with asyncio.timeout(answer_s):
+            return (await witness.run(Command(("true",), timeout_s=answer_s))).status == 0
     except (KorchError, OSError):
         return False

@@ -2,7 +2,7 @@
 
 import pytest
 
-from korch.master.failover import Sight, is_mass_loss
+from korch.nodes.life import Sight, is_mass_loss
 
 
 def sights(*, lost_now: int, alive: int, lost_long_ago: int = 0, never_ready: int = 0) -> list[Sight]:

@@ -1,0 +1,68 @@
+"""Whether a node is alive, from the signs that it gives and what other nodes say of it. Pure: times are the caller's.
+
+A sign is any byte on the node's session, or its sshd's greeting on a new connection. A node that gave none for
+`LOST_AFTER_S` is lost when at least one other node was asked since, and none of those asked reaches it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+QUIET_AFTER_S = 2.5  # a session speaks every two seconds
+ASK_AFTER_S = 4.0  # others are asked, so that their answers are there when they are needed
+LOST_AFTER_S = 6.0
+OPINION_FRESH_S = 4.0
+OPINIONS = 2  # of other nodes on whether they reach the silent one
+LOSS_WINDOW_S = 60.0
+
+Verdict = Literal["alive", "quiet", "doubted", "lost"]
+
+
+@dataclass(slots=True)
+class Life:
+    """The signs of one node. `opinions`: who was asked whether it reaches the node → (when, whether)."""
+
+    last_sign: float
+    opinions: dict[str, tuple[float, bool]] = field(default_factory=dict)
+    was_ready_at: float | None = None  # when it was last known to be Ready
+
+    def sign(self, now: float) -> None:
+        """It lives."""
+        self.last_sign = now
+        self.opinions.clear()
+
+    def silent_s(self, now: float) -> float:
+        """Seconds without a sign."""
+        return now - self.last_sign
+
+    def hear(self, opinions: Mapping[str, bool], now: float) -> None:
+        """What other nodes said."""
+        self.opinions |= {witness: (now, reached) for witness, reached in opinions.items()}
+
+    def verdict(self, now: float) -> Verdict:
+        """ "quiet": try to greet it; "doubted": ask others too; "lost": others do not reach it either."""
+        silent = self.silent_s(now)
+        if silent < QUIET_AFTER_S:
+            return "alive"
+        if silent < ASK_AFTER_S:
+            return "quiet"
+        fresh = [reached for at, reached in self.opinions.values() if now - at <= OPINION_FRESH_S]
+        return "lost" if silent >= LOST_AFTER_S and fresh and not any(fresh) else "doubted"
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One node for the mass-loss rule. `lost_for_s` None: it is not lost; `was_ready`: before it was lost."""
+
+    name: str
+    lost_for_s: float | None
+    was_ready: bool
+
+
+def is_mass_loss(sights: Sequence[Sight]) -> bool:
+    """More than half (at least two) of the nodes that were Ready a minute ago were lost within that minute."""
+    before = [
+        found for found in sights if found.was_ready and (found.lost_for_s is None or found.lost_for_s <= LOSS_WINDOW_S)
+    ]
+    lost = [found for found in before if found.lost_for_s is not None]
+    return len(lost) >= 2 and len(lost) * 2 > len(before)

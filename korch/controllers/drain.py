@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from korch.controllers.disruption import World, stops_first
 from korch.resources.pod import Pod
-from korch.resources.podstate import controller_of, is_counted
-from korch.resources.validate_pod import VOLUME_DRIVER
+from korch.resources.podstate import controller_of, is_counted, named_volumes
 
 DRAIN = "drain"  # the reason on pods that a drain has marked
 
@@ -52,17 +51,8 @@ def _problem(pod: Pod) -> str:
     """Why a pod is not simply moved, or ""."""
     if controller_of(pod) is None:
         return "it belongs to no Deployment or ReplicaSet: nobody would start it elsewhere"
-    if volumes := named_volumes(pod):
+    if volumes := [found.rpartition("/")[2] for found in named_volumes(pod)]:
         return f"volume {', '.join(volumes)} exists on this node only: it cannot run elsewhere"
     if paths := [volume.host_path.path for volume in pod.spec.volumes if volume.host_path]:
         return f"it uses {', '.join(paths)} of this node: elsewhere it would find other files"
     return ""
-
-
-def named_volumes(pod: Pod) -> tuple[str, ...]:
-    """The node-local named volumes that it uses."""
-    return tuple(
-        volume.csi.volume_attributes.get("name", volume.name)
-        for volume in pod.spec.volumes
-        if volume.csi is not None and volume.csi.driver == VOLUME_DRIVER
-    )

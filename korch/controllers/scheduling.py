@@ -14,7 +14,7 @@ from korch.resources.leaving import is_leaving
 from korch.resources.meta import Condition, Object
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
-from korch.resources.podstate import controller_of, is_counted, unschedulable, with_condition
+from korch.resources.podstate import controller_of, is_counted, named_volumes, unschedulable, with_condition
 from korch.resources.templates import TEMPLATE_HASH_LABEL
 from korch.resources.times import rfc3339
 from korch.resources.workload import Deployment, ReplicaSet
@@ -108,6 +108,7 @@ class SchedulingController:
     async def _bind(self, pod: Pod, decision: Decision) -> None:
         assert decision.node is not None
         try:
+            await self._pin(pod, decision.node)
             await self._view.bind(pod, decision.node, to_json(decision))
         except FencedError:
             raise
@@ -116,6 +117,20 @@ class SchedulingController:
         await self._view.objects.record_event(
             pod, type="Normal", reason="Scheduled", message=decision.message, component="scheduler"
         )
+
+    async def _pin(self, pod: Pod, node: str) -> None:
+        """The node is known to have the pod's named volumes before it has the pod: whatever becomes of that one, the
+        next must find the data, and the next full look at the node may be minutes away."""
+        volumes = frozenset(named_volumes(pod))
+        if not volumes:
+            return
+
+        def add(found: Node) -> Node | None:
+            missing = tuple(sorted(volumes - set(found.status.volumes_in_use)))
+            known = (*found.status.volumes_in_use, *missing)
+            return replace(found, status=replace(found.status, volumes_in_use=known)) if missing else None
+
+        await self._view.modify(Node, node, "", add, status=True)
 
     async def _leave_pending(self, pod: Pod, decision: Decision, victim: str) -> None:
         """The reason goes on record: as condition, as event, and in full as annotation for `korch why`."""

@@ -271,7 +271,7 @@ class Fleet:
         if noted(node, found, now) != node:
             node = await objects.modify(Node, name, "", lambda old: noted(old, found, now))
         node = await self._set_status(
-            node, seen_status(node, host, found, address, now, cluster_id=self._cluster.record.id)
+            node, seen_status(node, host, found, address, now)
         )
         images = frozenset(image for held in node.status.images for image in held.names)
         self._contacts[name] = Contact(host, self.machine(name), found, address or "", images | found.image_names)

@@ -3,7 +3,6 @@
 from msgspec.structs import replace
 
 from korch import __version__
-from korch.engines.names import volume_of
 from korch.engines.wish import EngineName
 from korch.errors import KorchError
 from korch.inventory.hostnames import node_name
@@ -117,9 +116,7 @@ def failed_status(node: Node, error: KorchError, now: float) -> NodeStatus:
     return not_ready(node, reason, text, now, unknown=reason == "Unreachable")
 
 
-def seen_status(
-    node: Node, host: Host, report: NodeReport, address: str | None, now: float, *, cluster_id: str
-) -> NodeStatus:
+def seen_status(node: Node, host: Host, report: NodeReport, address: str | None, now: float) -> NodeStatus:
     """The status of a node that was looked at by this cluster."""
     facts = report.facts
     engine = f"{report.engine.name}://{report.engine.version}" if report.engine.name else ""
@@ -143,8 +140,7 @@ def seen_status(
         images = (
             ContainerImage(names=image.names, size_bytes=image.size_bytes) for image in report.images[:MAX_IMAGES]
         )
-        volumes = tuple(filter(None, (volume_of(cluster_id, name) for name in report.volumes)))
-        status = replace(status, images=tuple(images), volumes_in_use=volumes)
+        status = replace(status, images=tuple(images), volumes_in_use=report.volumes)
     conditions = status.conditions
     for condition in _conditions(report, address):
         conditions = with_condition(conditions, condition, rfc3339(now))

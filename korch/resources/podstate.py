@@ -9,6 +9,7 @@ from korch.resources.meta import Condition, Object, OwnerReference
 from korch.resources.pod import ContainerStatus, Pod
 from korch.resources.templates import TEMPLATE_HASH_LABEL
 from korch.resources.times import parse_time
+from korch.resources.validate_pod import VOLUME_DRIVER
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
@@ -66,6 +67,15 @@ def _cost(pod: Pod) -> int:
     """What the annotation says; anything but a whole number says nothing."""
     text = pod.metadata.annotations.get(DELETION_COST, "")
     return int(text) if re.fullmatch(r"-?[0-9]{1,10}", text) else 0
+
+
+def named_volumes(pod: Pod) -> tuple[str, ...]:
+    """`NAMESPACE/NAME` of the node-local named volumes that it uses."""
+    return tuple(
+        f"{pod.metadata.namespace}/{volume.csi.volume_attributes.get('name', volume.name)}"
+        for volume in pod.spec.volumes
+        if volume.csi is not None and volume.csi.driver == VOLUME_DRIVER
+    )
 
 
 def main_status(pod: Pod) -> ContainerStatus | None:

@@ -12,17 +12,18 @@ from korch.resources.annotations import REPLACES
 from korch.resources.disruption import PodDisruptionBudget, PodDisruptionBudgetSpec
 from korch.resources.meta import LabelSelector, ObjectMeta
 from korch.resources.node import Node
-from korch.resources.pod import Pod
+from korch.resources.pod import CSIVolumeSource, Pod, Volume
 from korch.resources.podstate import is_ready
 from korch.resources.workload import Deployment, DeploymentStrategy
 from tests.unit.master.test_oneshot import World, app, in_world, ok
 
 
-async def cordoned(world: World, *names: str) -> None:
+async def cordoned(world: World, *names: str, value: bool = True) -> None:
+    def change(found: Node) -> Node:
+        return replace(found, spec=replace(found.spec, unschedulable=value))
+
     for name in names:
-        await world.objects.modify(
-            Node, name, "", lambda found: replace(found, spec=replace(found.spec, unschedulable=True))
-        )
+        await world.objects.modify(Node, name, "", change)
 
 
 async def drained(world: World, *names: str, force: bool = False) -> None:
@@ -148,5 +149,30 @@ def test_another_app_on_the_node_is_not_touched(tmp_path: Path) -> None:
         ok((await world.run("web"))[0])
         left = [pod for pod in await world.pods() if pod.spec.node_name == "n1"]
         assert [pod.metadata.labels["app"] for pod in left] == ["db"]
+
+    in_world(tmp_path, body)
+
+
+def test_an_app_with_a_named_volume_waits_for_its_node_and_never_starts_without_its_data(tmp_path: Path) -> None:
+    async def body(world: World) -> None:
+        wish = app(replicas=1)
+        data = Volume(name="data", csi=CSIVolumeSource(driver="volumes.korch.dev", volume_attributes={"name": "data"}))
+        template = wish.spec.template
+        template = replace(template, spec=replace(template.spec, volumes=(data,)))
+        ok(await world.deploy(Deployment(metadata=wish.metadata, spec=replace(wish.spec, template=template))))
+        (pod,) = await world.pods()
+        node = pod.spec.node_name
+        assert (await world.objects.get(Node, node, "")).status.volumes_in_use == ("default/data",)
+        plan = plan_drain(await world_of(world.objects), (node,), force=False)
+        assert [why for _, why in plan.refused] == ["volume data exists on this node only: it cannot run elsewhere"]
+        await drained(world, node, force=True)
+        (outcome,) = await world.run("web")
+        assert outcome.error is not None
+        assert world.containers == 0
+        await world.objects.modify(
+            Node, node, "", lambda found: replace(found, spec=replace(found.spec, unschedulable=False))
+        )
+        ok((await world.run("web"))[0])
+        assert world.machines[node].held
 
     in_world(tmp_path, body)

@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 
 from korch.engines.images import ListedImage
-from korch.engines.names import volume_name
 from korch.errors import AuthFailedError, CommandTimeoutError, HostUnreachableError
 from korch.inventory.model import Host
 from korch.nodes.facts import Facts
@@ -70,7 +69,7 @@ def test_labels_and_taints_follow_the_inventory_and_leave_others_alone() -> None
 
 def test_reserved_resources_are_not_allocatable() -> None:
     host = dataclasses.replace(HOST, reserved={"cpu": "500m", "memory": "1Gi"}, max_pods=7)
-    status = seen_status(new_node(host), host, report(), "10.0.0.1", 1000.0, cluster_id=CLUSTER)
+    status = seen_status(new_node(host), host, report(), "10.0.0.1", 1000.0)
     assert status.allocatable["cpu"] == "3500m"
     assert status.allocatable["memory"] == str(7 << 30)
     assert status.allocatable["pods"] == "7"
@@ -78,14 +77,13 @@ def test_reserved_resources_are_not_allocatable() -> None:
 
 
 def test_a_quick_look_leaves_images_and_volumes_as_they_were() -> None:
-    own, foreign = volume_name(CLUSTER, "default", "data"), "korch_ffffffff_default_data"
-    full = report(images=(ListedImage("sha256:1", ("web:1",), 5),), volumes=(own, foreign))
+    full = report(images=(ListedImage("sha256:1", ("web:1",), 5),), volumes=("default/data",))
     node = new_node(HOST)
     from msgspec.structs import replace
 
-    node = replace(node, status=seen_status(node, HOST, full, "10.0.0.1", 1000.0, cluster_id=CLUSTER))
+    node = replace(node, status=seen_status(node, HOST, full, "10.0.0.1", 1000.0))
     assert node.status.volumes_in_use == ("default/data",)
-    later = seen_status(node, HOST, report(full=False), "10.0.0.1", 1001.0, cluster_id=CLUSTER)
+    later = seen_status(node, HOST, report(full=False), "10.0.0.1", 1001.0)
     assert later.images == node.status.images
     assert later.volumes_in_use == node.status.volumes_in_use
 
@@ -122,7 +120,7 @@ def test_states_are_told_apart(error: Exception, status: str, reason: str) -> No
 
 
 def test_without_an_address_a_node_is_ready_and_says_so() -> None:
-    status = seen_status(new_node(HOST), HOST, report(), None, 1000.0, cluster_id=CLUSTER)
+    status = seen_status(new_node(HOST), HOST, report(), None, 1000.0)
     ready = condition(status.conditions, "Ready")
     assert ready is not None
     assert (ready.status, ready.reason) == ("True", "AddressUnknown")

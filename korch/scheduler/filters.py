@@ -13,10 +13,10 @@ from korch.resources.selectors import requirement_matches
 from korch.scheduler.decision import Refusal
 from korch.scheduler.shape import Rules
 from korch.scheduler.snapshot import NodeView
+from korch.scheduler.taints import UNSCHEDULABLE, tolerates
 
 DISK_FLOOR_BYTES = 2**30
 DISK_FLOOR_SHARE = 0.05  # the smaller of both floors counts: 5 % of a lab's disk, 1 GiB of a large one
-UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
 PREFER_WEIGHT = 50  # of the wish to avoid a PreferNoSchedule taint, beside affinity weights of 1-100
 
 # state of a node: (words after "1", words after "2")
@@ -93,7 +93,7 @@ def _state(rules: Rules, node: NodeView, _: Limits) -> Refusal | None:
 
 
 def _cordon(rules: Rules, node: NodeView, _: Limits) -> Refusal | None:
-    if not node.cordoned or _tolerates(rules.tolerations, UNSCHEDULABLE):
+    if not node.cordoned or tolerates(rules.tolerations, UNSCHEDULABLE):
         return None
     return Refusal("Cordoned", "cordoned", "cordoned", f"cordoned (korch node uncordon {node.name} opens it)")
 
@@ -197,13 +197,4 @@ def node_term_matches(term: NodeSelectorTerm, node: NodeView) -> bool:
 
 
 def _untolerated(tolerations: Sequence[Toleration], taints: Sequence[Taint], effects: tuple[str, ...]) -> Taint | None:
-    return next((t for t in taints if t.effect in effects and not _tolerates(tolerations, t)), None)
-
-
-def _tolerates(tolerations: Sequence[Toleration], taint: Taint) -> bool:
-    return any(
-        (not t.effect or t.effect == taint.effect)
-        and (t.key == taint.key or (not t.key and t.operator == "Exists"))
-        and (t.operator == "Exists" or t.value == taint.value)
-        for t in tolerations
-    )
+    return next((t for t in taints if t.effect in effects and not tolerates(tolerations, t)), None)

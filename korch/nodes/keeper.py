@@ -6,6 +6,7 @@ has acted.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ from korch.objects.objects import Clock
 from korch.objects.view import View
 from korch.resources.images import image_reference
 from korch.resources.pod import Pod, PodStatus
-from korch.resources.podstate import main_status
+from korch.resources.podstate import is_available, main_status
 from korch.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class Keeper:
         on_contact: Callable[[str, KorchError | None], None],
     ) -> None:
         self.node, self._machine, self._view = node, machine, view
-        self._address, self._epoch, self._mine, self._on_contact = address, epoch, mine, on_contact
+        self.address, self._epoch, self._mine, self._on_contact = address, epoch, mine, on_contact
         self._notes = Notes(node, address, view, clock)
         self._checks = Checks(
             machine,
@@ -91,6 +92,7 @@ class Keeper:
         self._queue: WorkQueue[Key] = WorkQueue(f"keeper-{node}", self._reconcile)
         self._tasks: asyncio.TaskGroup | None = None
         self._failing_since: float | None = None  # on the event loop's clock
+        self._news = asyncio.Event()  # something happened on the node: look now
 
     def adopt(self, containers: Sequence[ObservedContainer], images: frozenset[str]) -> None:
         """Take over what a look at the node brought: what runs there is known before anything is done."""
@@ -117,12 +119,25 @@ class Keeper:
         for pod in self._pods():
             await self._take_note_if_possible(pod)
 
-    async def run(self, *, look_every_s: float = 0.5) -> None:
-        """Keep the node until cancelled. `FencedError` when another one leads."""
+    def glance(self) -> None:
+        """Something happened on the node: look soon."""
+        self._news.set()
+
+    def back(self) -> None:
+        """The node was looked at anew, and `adopt` told of it: what waited for it goes on."""
+        self._contact()
+        for pod in self._pods():
+            self.wake(pod)
+
+    async def run(self, *, look_every_s: float = 0.5, rest_s: float = 0.5) -> None:
+        """Keep the node until cancelled. `FencedError` when another one leads.
+
+        It looks every `look_every_s` while a pod is not what it should be, else every `rest_s` or at a `glance`.
+        """
         async with asyncio.TaskGroup() as group:
             self._tasks = group
             group.create_task(self._queue.run(workers=6), name=f"keeper-{self.node}")
-            group.create_task(self._look_on(look_every_s), name=f"look-{self.node}")
+            group.create_task(self._look_on(look_every_s, rest_s), name=f"look-{self.node}")
             for pod in self._pods():
                 self.wake(pod)
 
@@ -139,15 +154,15 @@ class Keeper:
 
     # Looking
 
-    async def _look_on(self, every_s: float) -> None:
+    async def _look_on(self, every_s: float, rest_s: float) -> None:
         loop = asyncio.get_running_loop()
         looked = loop.time()
         while True:
-            await asyncio.sleep(every_s)
+            told = await self._wait_for_news(rest_s if self._is_settled() else every_s)
             pods = self._pods()
             for uid in self._memory.keys() - {pod.metadata.uid for pod in pods}:
                 self._forget(uid)
-            if not pods or (not self._queue.idle and loop.time() - looked < BUSY_LOOK_S):
+            if not pods or (not told and not self._queue.idle and loop.time() - looked < BUSY_LOOK_S):
                 continue  # an act is under way, and its answer says more than a look now
             try:
                 await self.look()
@@ -161,6 +176,21 @@ class Keeper:
                 log.exception("%s: a look failed; this is a bug in korch", self.node)
                 await asyncio.sleep(AFTER_A_BUG_S)
             looked = loop.time()
+
+    def _is_settled(self) -> bool:
+        """Whether only news from the node could change anything: all pods run, and have done so for long enough."""
+        return self._failing_since is None and all(
+            is_available(pod, self._notes.settle_s(pod), self._notes.now()) for pod in self._pods()
+        )
+
+    async def _wait_for_news(self, at_most_s: float) -> bool:
+        """Whether there is news; False after a while without."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                await self._news.wait()
+        told = self._news.is_set()
+        self._news.clear()
+        return told
 
     async def look(self) -> None:
         """See which containers stand now, and report what changed. What is acted on meanwhile is the act's to tell."""
@@ -205,7 +235,7 @@ class Keeper:
                 pod,
                 seen,
                 now=self._notes.now(),
-                host_ip=self._address,
+                host_ip=self.address,
                 readiness=self._readiness(pod, seen),
                 settle_s=self._notes.settle_s(pod),
                 last_log=last_log,
@@ -311,7 +341,7 @@ class Keeper:
         wish = container_wish(
             pod,
             cluster=self._machine.cluster,
-            node_address=self._address,
+            node_address=self.address,
             node_name=self.node,
             secrets=secrets,
         )

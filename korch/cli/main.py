@@ -48,6 +48,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
     ),
     "Nodes": (
         Entry("nodes", "nodes:nodes", "The hosts: state, load, memory, disk, containers."),
+        Entry("rebalance", "rebalance:rebalance", "Move replicas from loaded hosts to less loaded ones."),
         Entry("node", "node:node", "Check, trust, cordon, drain, prepare or remove a host."),
     ),
     "Cluster": (

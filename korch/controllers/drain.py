@@ -38,7 +38,7 @@ def plan_drain(world: World, nodes: Collection[str], *, force: bool) -> DrainPla
         if owner is not None and owner.kind == "DaemonSet":
             stay.append(pod)
             continue
-        problem = _problem(pod)
+        problem = problem_with_moving(pod)
         if problem and not force:
             refused.append((pod, problem))
             continue
@@ -47,7 +47,7 @@ def plan_drain(world: World, nodes: Collection[str], *, force: bool) -> DrainPla
     return DrainPlan(tuple(moves), tuple(stay), tuple(refused))
 
 
-def _problem(pod: Pod) -> str:
+def problem_with_moving(pod: Pod) -> str:
     """Why a pod is not simply moved, or ""."""
     if controller_of(pod) is None:
         return "it belongs to no Deployment or ReplicaSet: nobody would start it elsewhere"

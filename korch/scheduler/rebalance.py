@@ -12,7 +12,7 @@ from korch.scheduler.scores import level_score
 from korch.scheduler.select import schedule
 from korch.scheduler.snapshot import NodeView, PodView, Snapshot, assemble
 
-MIN_GAIN = 6.0  # points of a score: a tenth of the CPU more or less, or one replica of six, is no reason to move
+MIN_GAIN = 5.0  # points of a score: a tenth of the CPU more or less is no reason to move
 SOURCES = 8  # the most loaded nodes are looked at; those next in line have their turn in the next plan
 PARTS_TOLD = 2
 

@@ -211,7 +211,8 @@ async def _follow(client: Client, plan: DrainPlan, world: World, names: Sequence
     """Until the nodes are empty; what is left is told with the reason."""
     from korch.cli.live import rollout_view
 
-    workloads = workloads_of([move.pod for move in plan.moves])
+    leaving = [*(move.pod for move in plan.moves), *plan.going]  # a run that was killed left some on their way
+    workloads = workloads_of(leaving)
     generations = {
         (found.metadata.namespace, found.metadata.name): found.metadata.generation for found in world.deployments
     }
@@ -232,7 +233,7 @@ async def _follow(client: Client, plan: DrainPlan, world: World, names: Sequence
     for outcome in outcomes:
         if outcome.error is not None:
             click.echo(f"Note: {outcome.error}", err=True)
-    moved = f"{len(plan.moves)} pod(s) left" if plan.moves else "nothing was there to move"
+    moved = f"{len(leaving)} pod(s) left" if leaving else "nothing was there to move"
     stay = f", {len(plan.stay)} of DaemonSets stay" if plan.stay else ""
     click.echo(f"node/{', node/'.join(names)} drained: {moved}{stay}")
 

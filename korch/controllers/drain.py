@@ -21,18 +21,20 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class DrainPlan:
-    """Pods to mark, pods that stay because they belong to the node, and refusals with the reason."""
+    """Pods to mark, those that go already, those that belong to the node and stay, and refusals with the reason."""
 
     moves: tuple[Move, ...] = ()
+    going: tuple[Pod, ...] = ()
     stay: tuple[Pod, ...] = ()
     refused: tuple[tuple[Pod, str], ...] = ()
 
 
 def plan_drain(world: World, nodes: Collection[str], *, force: bool) -> DrainPlan:
-    """What happens to the pods of these nodes; by namespace and name, those that go anyway are left out."""
-    moves, stay, refused = [], [], []
+    """What happens to the pods of these nodes; by namespace and name."""
+    moves, going, stay, refused = [], [], [], []
     for pod in sorted(world.pods, key=lambda found: (found.metadata.namespace, found.metadata.name)):
         if pod.spec.node_name not in nodes or not is_counted(pod):
+            going += [pod] if pod.spec.node_name in nodes and pod.metadata.deletion_timestamp is not None else []
             continue
         owner = controller_of(pod)
         if owner is not None and owner.kind == "DaemonSet":
@@ -44,7 +46,7 @@ def plan_drain(world: World, nodes: Collection[str], *, force: bool) -> DrainPla
             continue
         first = stops_first(pod, world) or bool(named_volumes(pod))
         moves.append(Move(pod, first, problem or ("its app never runs twice: it stops first" if first else "")))
-    return DrainPlan(tuple(moves), tuple(stay), tuple(refused))
+    return DrainPlan(tuple(moves), tuple(going), tuple(stay), tuple(refused))
 
 
 def problem_with_moving(pod: Pod) -> str:

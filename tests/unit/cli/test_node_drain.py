@@ -146,6 +146,14 @@ def test_an_empty_node_is_drained_at_once(world: World) -> None:
     assert world.converged == []
 
 
+def test_pods_that_are_stopping_already_are_waited_for(world: World) -> None:
+    """What a drain that was killed leaves behind."""
+    put(world, a_node("n1", cordoned=True), a_pod("web-1", owner="web", deletion_timestamp="2026-01-01T00:00:00Z"))
+    goes(world)
+    world.run("node", "drain", "n1")
+    assert world.converged == [(Workload("default", "web"),)]
+
+
 def test_uncordon_takes_a_drain_back_and_no_other_wish(world: World) -> None:
     put(
         world,

@@ -19,15 +19,14 @@ from korch.ssh.governor import Breaker
 from korch.ssh.slots import COMMANDS_AT_ONCE, STREAMS_A_LINK, SingleFlight, Slots
 
 if TYPE_CHECKING:
-    from korch.ssh.link import Link
+    from korch.ssh.channels import Channel, Connection
     from korch.ssh.program import Program
-    from korch.ssh.wire import WireChannel
 
 SILENCE_GRACE_S: Final = 10.0  # after the deadline on the host and its SIGKILL
 REFUSALS_BELIEVED: Final = 5
 OUTPUT_LIMIT_BYTES: Final = 64 << 20
 
-Opener = Callable[[float], Awaitable["Link"]]
+Opener = Callable[[float], Awaitable["Connection"]]
 """Makes a logged-in connection to this host within so many seconds."""
 
 
@@ -79,12 +78,12 @@ class FabricTransport:
 
     async def forward(self, address: str, port: int, *, timeout_s: float = 5.0) -> Tunnel:
         """TCP from the host to `address:port`. Raises `ConnectionRefusedError`, `PermissionError`, `TimeoutError`."""
-        from korch.ssh.link import ChannelRefusedError, NeverOpenedError
+        from korch.ssh.channels import ChannelRefusedError, NeverOpenedError
         from korch.ssh.tunnel import ChannelTunnel
 
         slots = await self._ready()
         try:
-            channel = await slots.link.open("direct-tcpip", (address, port), timeout_s)
+            channel = await slots.link.reach(address, port, timeout_s)
         except ChannelRefusedError as error:
             where = f"{self.host}: {address} port {port}: {error.text or 'refused'}"
             raise PermissionError(where) if error.code == 1 else ConnectionRefusedError(where) from error
@@ -140,7 +139,7 @@ class FabricTransport:
                     return slots
             await self._connecting_streams(connect, f"connect {self.host} for streams")
 
-    async def _dial(self, timeout_s: float) -> "Link":
+    async def _dial(self, timeout_s: float) -> "Connection":
         if self._closed:
             raise HostUnreachableError(f"{self.host}: this transport is closed", host=self.host)
         loop = asyncio.get_running_loop()
@@ -181,22 +180,24 @@ class FabricTransport:
     ) -> AsyncIterator["Program"]:
         """A started program that is being given its stdin; its slot stays taken until it has ended on the host."""
         marker = new_marker()
-        line = remote_line(command, marker, become=become, pty=pty is not None)  # what cannot be sent takes no slot
-        slots, channel = await self._session(take)
+        remote_line(command, marker, become=become)  # what cannot be sent takes no slot
+
+        def line(link: "Connection") -> str:
+            needed = become and link.options.user != "root"
+            return remote_line(command, marker, become=needed, pty=pty is not None)
+
+        slots, channel = await self._session(take, line, pty)
         from korch.ssh.program import Program
 
-        if become and slots.link.options.user == "root":
-            become, line = False, remote_line(command, marker, pty=pty is not None)
         slots.link.busy()
         slots.lasts(+lasting)
         feeding: asyncio.Task[None] | None = None
         try:
-            program = Program(self.host, channel, marker, slots.link.why_lost)
-            program.send_command(line, pty=pty)
+            program = Program(self.host, channel, marker, slots.link.why_lost, has_pty=pty is not None)
             if command.stdin or not open_stdin:
                 feed = _feed(program, command.stdin or b"", open_stdin=open_stdin)
                 feeding = asyncio.create_task(feed, name=f"stdin of {self.host}")
-            await program.started(become=become)
+            await program.started(become=become and slots.link.options.user != "root")
             yield program
         finally:
             if feeding is not None:
@@ -205,15 +206,20 @@ class FabricTransport:
             slots.lasts(-lasting)
             slots.release(channel)
 
-    async def _session(self, take: Callable[[], Awaitable[Slots]]) -> "tuple[Slots, WireChannel]":
-        """A session channel in a slot. A connection that proves dead before anything was sent is replaced once."""
-        from korch.ssh.link import ChannelRefusedError, NeverOpenedError
+    async def _session(
+        self,
+        take: Callable[[], Awaitable[Slots]],
+        line: "Callable[[Connection], str]",
+        pty: tuple[int, int] | None,
+    ) -> "tuple[Slots, Channel]":
+        """A channel in a slot, with the line sent. A connection that proves dead before that is replaced once."""
+        from korch.ssh.channels import ChannelRefusedError, NeverOpenedError
 
         deaths = refusals = 0
         while True:
             slots = await take()
             try:
-                return slots, await slots.link.open("session")
+                return slots, await slots.link.start(line(slots.link), pty)
             except NeverOpenedError as error:
                 slots.give_back()
                 slots.link.close(str(error))
@@ -270,7 +276,7 @@ class FabricTransport:
         with contextlib.suppress(*BROKEN, HostUnreachableError):
             if program.channel.has_ended:
                 return
-            program.ask_to_end()
+            program.channel.ask_to_end()
             await program.write_eof()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.3):

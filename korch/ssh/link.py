@@ -4,25 +4,15 @@ import asyncio
 import time
 from typing import Any, Final
 
+from korch.ssh.channels import ChannelRefusedError, NeverOpenedError
 from korch.ssh.dial import Dialled, abandon, opened
 from korch.ssh.options import SshOptions
 from korch.ssh.pipes import BROKEN
 from korch.ssh.wire import WireChannel, WireTransport
 
 OPEN_TIMEOUT_S: Final = 10.0
+TERM: Final = "xterm-256color"
 ASK_ALIVE_AFTER_S: Final = 4.0  # when ServerAliveInterval is not set; lost after four times that
-
-
-class ChannelRefusedError(Exception):
-    """The server does not open a channel; `code` as in RFC 4254 section 5.1."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code, self.text = code, text
-
-
-class NeverOpenedError(Exception):
-    """The connection was dead before a channel opened: nothing was sent to the host."""
 
 
 class Link:
@@ -50,6 +40,25 @@ class Link:
     def why_lost(self) -> str:
         """A few words on the end of this connection."""
         return self._why or "the host hung up"
+
+    async def start(self, line: str, pty: tuple[int, int] | None) -> WireChannel:
+        """A channel on which the login shell was given `line`."""
+        channel = await self.open("session")
+        channel.settimeout(0.0)
+        try:
+            if pty is not None:
+                self.transport.request_nowait(channel, "pty-req", TERM, pty[0], pty[1], 0, 0, b"\0")
+            self.transport.request_nowait(channel, "exec", line)
+        except BROKEN as error:
+            channel.hang_up()
+            raise NeverOpenedError(str(error) or self.why_lost()) from error
+        return channel
+
+    async def reach(self, address: str, port: int, timeout_s: float) -> WireChannel:
+        """TCP from the host."""
+        channel = await self.open("direct-tcpip", (address, port), timeout_s)
+        channel.settimeout(0.0)
+        return channel
 
     async def open(
         self, kind: str, destination: tuple[str, int] | None = None, timeout_s: float = OPEN_TIMEOUT_S

@@ -6,46 +6,33 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from korch.errors import CommandTimeoutError, HostUnreachableError, KorchError, NoPermissionError
+from korch.ssh.channels import Channel
 from korch.ssh.frame import Unframer
 from korch.ssh.pipes import BROKEN
-from korch.ssh.wire import WireChannel, WireTransport
 
 START_TIMEOUT_S: Final = 30.0  # login shells with slow start-up files take their time, on loaded machines even more
 LINGER_S: Final = 1.0  # for output after the end: a daemon that the program left may hold the stream open for ever
-TERM: Final = "xterm-256color"
 END_OF_TRANSMISSION: Final = b"\x04"
 _CHUNK_BYTES: Final = 65536
 
 
 class Program:
-    """Implements `Stream` on an open channel."""
+    """Implements `Stream` on a channel whose login shell was given a line with `marker` (see `frame.py`)."""
 
-    def __init__(self, host: str, channel: WireChannel, marker: str, why_lost: Callable[[], str]) -> None:
-        self.host, self.channel, self._why_lost = host, channel, why_lost
+    def __init__(
+        self, host: str, channel: Channel, marker: str, why_lost: Callable[[], str], *, has_pty: bool = False
+    ) -> None:
+        self.host, self.channel, self._why_lost, self._has_pty = host, channel, why_lost, has_pty
         self.started_at = 0.0
         self._out, self._err = Unframer(marker), Unframer(marker)
         self._early: list[tuple[int, bytes]] = []  # output that arrived with the marker
         self._writing = asyncio.Lock()
-        self._has_pty = False
+        self._err.started = has_pty  # a terminal has one output
 
     @property
     def pid(self) -> int | None:
         """On the host: of the process that became the program."""
         return self._out.pid
-
-    def send_command(self, line: str, *, pty: tuple[int, int] | None) -> None:
-        """Ask for the program; does not wait for an answer."""
-        transport = self.channel.transport
-        assert isinstance(transport, WireTransport)
-        self.channel.settimeout(0.0)
-        if pty is not None:
-            self._err.started = self._has_pty = True
-            transport.request_nowait(self.channel, "pty-req", TERM, pty[0], pty[1], 0, 0, b"\0")
-        try:
-            transport.request_nowait(self.channel, "exec", line)
-        except BROKEN as error:
-            self.channel.close()
-            raise self._lost() from error
 
     async def started(self, *, become: bool, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait for the marker. Raises `NoPermissionError` when the login shell or sudo ended without running it."""
@@ -78,7 +65,7 @@ class Program:
             view = memoryview(data)
             while view:
                 await self.channel.until(lambda: self.channel.send_ready() or self.channel.has_ended)
-                if self.channel.has_ended or self.channel.eof_sent:
+                if self.channel.has_ended or self.channel.cannot_send:
                     self.raise_if_lost()
                     raise BrokenPipeError(f"{self.host}: the program does not read any more")
                 try:
@@ -110,12 +97,6 @@ class Program:
         await self.channel.until(lambda: self.channel.has_ended)
         return self.channel.exit_status if self.channel.exit_seen else -1
 
-    def ask_to_end(self) -> None:
-        """Send SIGTERM to the program's process group (OpenSSH 8.1 and newer), without waiting."""
-        transport = self.channel.transport
-        if isinstance(transport, WireTransport) and not self.channel.has_ended:
-            transport.request_nowait(self.channel, "signal", "TERM", reply=False)
-
     async def _next(self) -> tuple[int, bytes] | None:
         """The next output of the program, None at the end."""
         channel = self.channel
@@ -128,7 +109,7 @@ class Program:
             elif channel.recv_stderr_ready():
                 if data := self._err.feed(channel.recv_stderr(_CHUNK_BYTES)):
                     return 2, data
-            elif channel.eof_received or channel.closed or not await self._more():
+            elif channel.eof_seen or channel.is_closed or not await self._more():
                 return None
 
     async def _more(self) -> bool:
@@ -136,7 +117,7 @@ class Program:
         channel = self.channel
 
         def something() -> bool:
-            return channel.recv_ready() or channel.recv_stderr_ready() or bool(channel.eof_received) or channel.closed
+            return channel.recv_ready() or channel.recv_stderr_ready() or channel.eof_seen or channel.is_closed
 
         await channel.until(lambda: something() or channel.exit_seen)
         if something():
@@ -150,7 +131,7 @@ class Program:
 
     def raise_if_lost(self) -> None:
         """Raise `HostUnreachableError` when the connection broke before the program ended."""
-        if self.channel.closed and not self.channel.exit_seen:
+        if self.channel.has_ended and not self.channel.exit_seen:
             raise self._lost()
 
     def _lost(self) -> HostUnreachableError:

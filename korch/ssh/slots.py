@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from korch.errors import HostUnreachableError
 
 if TYPE_CHECKING:
-    from korch.ssh.link import Link
-    from korch.ssh.wire import WireChannel
+    from korch.ssh.channels import Channel, Connection
 
 T = TypeVar("T")
 STREAMS_A_LINK: Final = 6
@@ -51,7 +50,7 @@ class Slots:
     Closing a channel does not free it: the program goes on, and sshd counts it.
     """
 
-    def __init__(self, link: "Link", limit: int) -> None:
+    def __init__(self, link: "Connection", limit: int) -> None:
         self.link, self.limit = link, limit
         self.busy = 0
         self.lost = 0  # held by programs that nobody waits for any more
@@ -105,7 +104,7 @@ class Slots:
         self._lasting += more
         self._wake()
 
-    def release(self, channel: "WireChannel") -> None:
+    def release(self, channel: "Channel") -> None:
         """The caller needs its program no more: the slot is free now, or when the program has ended."""
         if not channel.has_ended:
             self.lost += 1
@@ -121,7 +120,7 @@ class Slots:
         self.link.close()
         self._wake()
 
-    async def _reap(self, channel: "WireChannel") -> None:
+    async def _reap(self, channel: "Channel") -> None:
         if not channel.has_ended:
             await channel.until(lambda: channel.has_ended)
             self.lost -= 1

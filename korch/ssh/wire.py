@@ -59,6 +59,27 @@ class WireChannel(paramiko.Channel):
         """Nothing runs at the other end any more: it told an exit status, or the channel is gone."""
         return self.exit_seen or bool(self.closed)
 
+    @property
+    def is_closed(self) -> bool:
+        """The channel is gone."""
+        return bool(self.closed)
+
+    @property
+    def eof_seen(self) -> bool:
+        """The other side sends no more."""
+        return bool(self.eof_received)
+
+    @property
+    def cannot_send(self) -> bool:
+        """Nothing can be written any more."""
+        return bool(self.eof_sent)
+
+    def ask_to_end(self) -> None:
+        """Send SIGTERM to the program's process group (OpenSSH 8.1 and newer), without waiting."""
+        transport = self.transport
+        if isinstance(transport, WireTransport) and not self.has_ended:
+            transport.request_nowait(self, "signal", "TERM", reply=False)
+
     def hang_up(self) -> None:
         """Close, however the connection does."""
         with contextlib.suppress(*BROKEN):

@@ -15,7 +15,7 @@ from korch.resources.pod import Container, ContainerPort, ContainerStatus, Pod
 from korch.resources.podstate import condition
 from korch.resources.quantity import human_bytes
 from korch.resources.selectors import selector_text
-from korch.resources.workload import Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 NONE = "<none>"
 UNKNOWN = "–"
@@ -160,6 +160,21 @@ def _replicaset(obj: ReplicaSet, now: float) -> tuple[object, ...]:
         obj.status.ready_replicas,
         age(obj.metadata.creation_timestamp, now),
         *_template(obj.spec.template.spec.containers, obj.spec.selector),
+    )
+
+
+def _daemonset(obj: DaemonSet, now: float) -> tuple[object, ...]:
+    status, spec = obj.status, obj.spec.template.spec
+    return (
+        obj.metadata.name,
+        status.desired_number_scheduled,
+        status.current_number_scheduled,
+        status.number_ready,
+        status.updated_number_scheduled,
+        status.number_available,
+        ",".join(f"{key}={value}" for key, value in sorted(spec.node_selector.items())) or NONE,
+        age(obj.metadata.creation_timestamp, now),
+        *_template(spec.containers, obj.spec.selector),
     )
 
 
@@ -313,6 +328,14 @@ _COLUMNS: dict[type[Object], Columns] = {
     Pod: Columns(("NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE", "PORTS"), _pod, wide=3),
     Deployment: Columns(("NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE", *_TEMPLATE), _deployment, wide=3),
     ReplicaSet: Columns(("NAME", "DESIRED", "CURRENT", "READY", "AGE", *_TEMPLATE), _replicaset, wide=3),
+    DaemonSet: Columns(
+        (
+            *("NAME", "DESIRED", "CURRENT", "READY", "UP-TO-DATE", "AVAILABLE", "NODE SELECTOR", "AGE"),
+            *_TEMPLATE,
+        ),
+        _daemonset,
+        wide=3,
+    ),
     PodDisruptionBudget: Columns(
         (*("NAME", "MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS", "AGE"), "HEALTHY", "SELECTOR"),
         _budget,

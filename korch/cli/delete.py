@@ -55,14 +55,14 @@ async def _remove(client: Client, targets: Sequence[Target]) -> list[Workload]:
     from korch.resources.kinds import kind_of_type
     from korch.resources.pod import Pod
     from korch.resources.podstate import workload_name
-    from korch.resources.workload import Deployment, ReplicaSet
+    from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
     found = [await client.get(type_, name, space) for type_, name, space in targets]
     workloads = []
     for (type_, name, space), obj in zip(targets, found, strict=True):
         await client.delete(type_, name, space)
         click.echo(f"{kind_of_type(type_).name.lower()}/{name} deleted")
-        if isinstance(obj, Deployment | ReplicaSet | Pod):
+        if isinstance(obj, Deployment | ReplicaSet | DaemonSet | Pod):
             workloads.append(Workload(space, workload_name(obj)))
     return list(dict.fromkeys(workloads))
 
@@ -108,10 +108,11 @@ async def _drop_unused_secrets(client: Client, workloads: Sequence[Workload]) ->
     from korch.errors import NotFoundError
     from korch.resources.expand import unused_secrets, workload_of_secret
     from korch.resources.misc import Secret
-    from korch.resources.workload import Deployment, ReplicaSet
+    from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
-    users: list[Deployment | ReplicaSet] = list((await client.list(Deployment)).items)
+    users: list[Deployment | ReplicaSet | DaemonSet] = list((await client.list(Deployment)).items)
     users += (await client.list(ReplicaSet)).items
+    users += (await client.list(DaemonSet)).items
     for secret in unused_secrets((await client.list(Secret)).items, users):
         meta = secret.metadata
         if Workload(meta.namespace, workload_of_secret(secret)) in workloads:

@@ -89,7 +89,7 @@ def _filter(subject: str | None, types: str | None) -> Callable[[Event], bool]:
         ref = parse_refs((subject,))[0]
         kind, name = ref.kind.name, ref.names[0]
 
-    owns = kind in ("Deployment", "ReplicaSet")
+    owns = kind in ("Deployment", "ReplicaSet", "DaemonSet")
     owner = re.compile(re.escape(name) + _GENERATED) if owns else None
 
     def wanted(event: Event) -> bool:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from korch.errors import InvalidError, NotFoundError
-from korch.resources.kinds import DEPLOYMENT, POD, REPLICASET, Kind, kind_named
+from korch.resources.kinds import DAEMONSET, DEPLOYMENT, POD, REPLICASET, Kind, kind_named
 
 if TYPE_CHECKING:
     from korch.client.base import Client
     from korch.resources.meta import Object
     from korch.resources.pod import Pod
-    from korch.resources.workload import Deployment
+    from korch.resources.workload import DaemonSet, Deployment
 
-ALL = (POD, DEPLOYMENT, REPLICASET)  # what `all` means
+ALL = (POD, DEPLOYMENT, REPLICASET, DAEMONSET)  # what `all` means
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +48,22 @@ def _slashed(word: str) -> Ref:
     return Ref(kind_named(kind), (name,))
 
 
-async def find_workload_or_pod(client: Client, word: str, namespace: str) -> Deployment | Pod:
-    """The deployment or pod that a bare or slashed name means; a bare name is looked for as deployment first."""
+async def find_workload_or_pod(client: Client, word: str, namespace: str) -> Deployment | DaemonSet | Pod:
+    """What a bare or slashed name means; a bare one is looked for as deployment, then as daemon set, then as pod."""
     from korch.resources.pod import Pod
-    from korch.resources.workload import Deployment
+    from korch.resources.workload import DaemonSet, Deployment
 
     if "/" in word:
         ref = _slashed(word)
-        if ref.kind.type not in (Deployment, Pod):
-            raise InvalidError(f"{word} has no pods of its own to look at", hint="Name a pod or a deployment.")
-        if ref.kind.type is Pod:
-            return await client.get(Pod, ref.names[0], namespace)
-        return await client.get(Deployment, ref.names[0], namespace)
-    try:
-        return await client.get(Deployment, word, namespace)
-    except NotFoundError:
-        pass
+        for type_ in (Deployment, DaemonSet, Pod):
+            if ref.kind.type is type_:
+                return await client.get(type_, ref.names[0], namespace)
+        raise InvalidError(f"{word} has no pods of its own to look at", hint="Name a pod or a deployment.")
+    for type_ in (Deployment, DaemonSet):
+        try:
+            return await client.get(type_, word, namespace)
+        except NotFoundError:
+            continue
     try:
         return await client.get(Pod, word, namespace)
     except NotFoundError as error:
@@ -71,15 +71,16 @@ async def find_workload_or_pod(client: Client, word: str, namespace: str) -> Dep
         raise NotFoundError(f'there is no deployment and no pod "{word}"{where}', hint=error.hint) from None
 
 
-async def pods_of(client: Client, target: Deployment | Pod) -> tuple[Pod, ...]:
-    """The pod itself, or the pods that a deployment's replica sets own."""
+async def pods_of(client: Client, target: Deployment | DaemonSet | Pod) -> tuple[Pod, ...]:
+    """The pod itself, or the pods of a daemon set or of a deployment's replica sets."""
     from korch.resources.pod import Pod
     from korch.resources.workload import Deployment, ReplicaSet
 
     if isinstance(target, Pod):
         return (target,)
-    assert isinstance(target, Deployment)
     namespace = target.metadata.namespace
+    if not isinstance(target, Deployment):
+        return tuple(pod for pod in (await client.list(Pod, namespace)).items if _owned_by(pod, {target.metadata.uid}))
     sets = await client.list(ReplicaSet, namespace)
     owners = {rs.metadata.uid for rs in sets.items if _owned_by(rs, {target.metadata.uid})}
     pods = await client.list(Pod, namespace)

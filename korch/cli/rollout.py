@@ -11,7 +11,7 @@ from korch.cli.base import cluster_options, examples, limit_option, namespace_op
 
 if TYPE_CHECKING:
     from korch.client.base import Client
-    from korch.resources.workload import Deployment, PodTemplateSpec, ReplicaSet
+    from korch.resources.workload import DaemonSet, Deployment, PodTemplateSpec, ReplicaSet
 
 
 @click.group(
@@ -34,6 +34,8 @@ def status(app: str, namespace: str) -> None:
         from korch.resources.podstate import condition
         from korch.resources.workload import Deployment
 
+        if (daemonset := await _daemonset(client, app, namespace)) is not None:
+            return _daemons_done(daemonset)
         found = await client.get(Deployment, _name(app), namespace)
         current = found.status
         progressing = condition(current.conditions, "Progressing")
@@ -205,6 +207,44 @@ def resume(app: str, timeout_s: int, namespace: str, limit: str) -> None:
 
     if not run(act, limit=limit):
         raise SystemExit(9)
+
+
+async def _daemonset(client: Client, app: str, namespace: str) -> DaemonSet | None:
+    """The daemon set that is meant: by its kind, or by a name that no deployment has."""
+    from korch.errors import NotFoundError
+    from korch.resources.workload import DaemonSet, Deployment
+
+    kind, slash, name = app.rpartition("/")
+    if slash and kind not in ("daemonset", "daemonsets", "ds"):
+        return None
+    try:
+        if not slash:
+            await client.get(Deployment, name, namespace)
+            return None
+    except NotFoundError:
+        pass
+    try:
+        return await client.get(DaemonSet, name, namespace)
+    except NotFoundError:
+        if slash:
+            raise
+        return None
+
+
+def _daemons_done(found: DaemonSet) -> bool:
+    """Says how far it is; whether it is done."""
+    status = found.status
+    wanted = status.desired_number_scheduled
+    updated = wanted if found.spec.update_strategy.type == "OnDelete" else status.updated_number_scheduled
+    click.echo(
+        f"{found.metadata.name}: {status.updated_number_scheduled} of {wanted} pods are up to date,"
+        f" {status.number_available} are available"
+    )
+    fresh = status.observed_generation == found.metadata.generation
+    done = fresh and updated == status.number_available == wanted
+    if not done:
+        click.echo("The wish is not true yet: `korch sync` goes on with it.")
+    return done
 
 
 async def _set_paused(client: Client, app: str, namespace: str, value: bool) -> tuple[Deployment, bool]:

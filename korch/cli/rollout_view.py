@@ -9,7 +9,7 @@ import click
 from korch.cli.edge import show_error
 from korch.cli.live import rollout_view
 from korch.client.base import Client, Outcome, Workload
-from korch.client.declare import Declared, check_ports, declare, pin_images, title
+from korch.client.declare import Declared, check_names, check_ports, declare, pin_images, title
 from korch.errors import ConflictError, NotFoundError
 from korch.resources.meta import Object
 from korch.resources.pod import Pod
@@ -20,6 +20,7 @@ from korch.resources.workload import Deployment
 
 async def carry_out(client: Client, objects: Sequence[Object], timeout_s: int, *, wait: bool) -> bool:
     """Declare, then wait; whether all is true in the end. Errors of a rollout are shown here."""
+    await check_names(client, objects)
     pinned = await pin_images(client, objects)
     await check_ports(client, pinned)
     declared = await declare(client, pinned)

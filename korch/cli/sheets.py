@@ -27,7 +27,7 @@ from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Container, ContainerState, ContainerStatus, EnvVar, Pod, PodSpec, Probe, Volume
 from korch.resources.quantity import human_bytes
 from korch.resources.selectors import selector_text
-from korch.resources.workload import Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 Fields = list[tuple[str, object]]
 
@@ -47,6 +47,8 @@ def describe_object(obj: Object, now: float, *, pods: Sequence[Pod] = (), load: 
             return _deployment(obj, now)
         case ReplicaSet():
             return _replicaset(obj, now)
+        case DaemonSet():
+            return _daemonset(obj, now)
         case Node():
             return _node(obj, now, pods, load)
         case Secret():
@@ -265,6 +267,20 @@ def _replicaset(obj: ReplicaSet, now: float) -> Fields:
         _template(spec.template.spec, now),
         ("Conditions", _conditions(status.conditions, now)),
     ]
+
+
+def _daemonset(obj: DaemonSet, now: float) -> Fields:
+    spec, status, strategy = obj.spec, obj.status, obj.spec.update_strategy
+    counts = (
+        f"{status.desired_number_scheduled} desired | {status.current_number_scheduled} placed | "
+        f"{status.updated_number_scheduled} updated | {status.number_available} available | "
+        f"{status.number_misscheduled} where none is wanted"
+    )
+    fields = [*_meta(obj.metadata, now), ("Selector", selector_text(spec.selector) or NONE), ("Nodes", counts)]
+    fields.append(("Strategy", strategy.type or "RollingUpdate"))
+    if strategy.rolling_update is not None:
+        fields.append(("Rolling", f"{strategy.rolling_update.max_unavailable} max unavailable"))
+    return [*fields, _template(spec.template.spec, now), ("Conditions", _conditions(status.conditions, now))]
 
 
 def _node(node: Node, now: float, pods: Sequence[Pod], load: NodeLoad | None) -> Fields:

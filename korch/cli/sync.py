@@ -31,7 +31,7 @@ def sync(failover: bool, timeout_s: int, limit: str) -> None:
         from korch.client.base import Workload
         from korch.resources.pod import Pod
         from korch.resources.podstate import workload_name
-        from korch.resources.workload import Deployment, ReplicaSet
+        from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
         if failover:
             for line in await client.fail_over():
@@ -39,6 +39,7 @@ def sync(failover: bool, timeout_s: int, limit: str) -> None:
         objects = [
             *(await client.list(Deployment)).items,
             *(await client.list(ReplicaSet)).items,
+            *(await client.list(DaemonSet)).items,
             *(await client.list(Pod)).items,
         ]
         workloads = list(dict.fromkeys(Workload(obj.metadata.namespace, workload_name(obj)) for obj in objects))

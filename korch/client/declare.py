@@ -20,7 +20,7 @@ from korch.resources.node import Node
 from korch.resources.pod import Pod, PodSpec
 from korch.resources.validate_pod import VOLUME_DRIVER
 from korch.resources.validation import DOCKER_CONFIG_KEY
-from korch.resources.workload import Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 T = TypeVar("T", bound=Object)
 
@@ -35,7 +35,7 @@ class Declared:
     @property
     def workload(self) -> Workload | None:
         """The workload to wait for, when it is one."""
-        if not isinstance(self.obj, Deployment | ReplicaSet | Pod):
+        if not isinstance(self.obj, Deployment | ReplicaSet | DaemonSet | Pod):
             return None
         return Workload(self.obj.metadata.namespace, self.obj.metadata.name)
 
@@ -47,7 +47,7 @@ class Declared:
 
 def pod_spec_of(obj: Object) -> PodSpec | None:
     """The pod spec in a workload, None for other kinds."""
-    if isinstance(obj, Deployment | ReplicaSet):
+    if isinstance(obj, Deployment | ReplicaSet | DaemonSet):
         return obj.spec.template.spec
     return obj.spec if isinstance(obj, Pod) else None
 
@@ -97,6 +97,8 @@ def _pinned(obj: Object, exact: str) -> Object:
         return replace(obj, spec=replace(obj.spec, template=pinned_template(obj.spec.template, exact)))
     if isinstance(obj, ReplicaSet):
         return replace(obj, spec=replace(obj.spec, template=pinned_template(obj.spec.template, exact)))
+    if isinstance(obj, DaemonSet):
+        return replace(obj, spec=replace(obj.spec, template=pinned_template(obj.spec.template, exact)))
     return replace(obj, metadata=pinned_meta(obj.metadata, exact))
 
 
@@ -137,6 +139,27 @@ def _in_inventory(node: Node) -> bool:
     return all(found.reason != "NotInInventory" for found in node.status.conditions if found.type == "Ready")
 
 
+async def check_names(client: Client, objects: Sequence[Object]) -> None:
+    """Refuse a deployment and a daemon set of one name: korch finds their containers by it."""
+    for obj in objects:
+        other: type[Deployment | DaemonSet] = DaemonSet if isinstance(obj, Deployment) else Deployment
+        if not isinstance(obj, Deployment | DaemonSet):
+            continue
+        name, namespace = obj.metadata.name, obj.metadata.namespace or "default"
+        same = [
+            found
+            for found in (*objects, *(await client.list(other, namespace)).items)
+            if isinstance(found, other)
+            and (found.metadata.name, found.metadata.namespace or "default") == (name, namespace)
+        ]
+        if same:
+            kind, taken = kind_of(obj).name, kind_of(same[0]).name
+            raise InvalidError(
+                f'{kind} "{name}": there is a {taken} of that name, and containers are found by it',
+                hint=f"Choose another name, or delete the {taken} first.",
+            )
+
+
 async def declare(client: Client, objects: Sequence[Object]) -> tuple[Declared, ...]:
     """Apply in order. A revision that was given up before is tried again: somebody asks for it."""
     declared = []
@@ -169,6 +192,6 @@ def new_token() -> str:
 
 def is_pinned(obj: Object) -> bool:
     """Whether the workload's exact image is on record."""
-    if isinstance(obj, Deployment | ReplicaSet):
+    if isinstance(obj, Deployment | ReplicaSet | DaemonSet):
         return PINNED in obj.spec.template.metadata.annotations
     return PINNED in obj.metadata.annotations

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from korch.controllers.daemonset import plan_daemons
 from korch.resources.annotations import FAILED_REVISION, STOP_FIRST
 from korch.resources.leaving import is_leaving
+from korch.resources.node import Node
 from korch.resources.pod import Pod
 from korch.resources.podstate import (
     condition,
@@ -18,7 +20,7 @@ from korch.resources.podstate import (
     unschedulable,
 )
 from korch.resources.templates import template_hash
-from korch.resources.workload import Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,21 @@ def _standing_of_set(alone: ReplicaSet, pods: Sequence[Pod], now: float, dead_no
     ):
         return Standing("done")
     return _why_not_yet(pods, wanted, wait, now, dead_nodes, seen=True)
+
+
+def standing_of_daemons(
+    daemonset: DaemonSet, nodes: Sequence[Node], pods: Sequence[Pod], now: float, *, dead_nodes: frozenset[str]
+) -> Standing:
+    """How a daemon set with all these `pods` stands: done when every node that wants one has one that is available."""
+    pods = [pod for pod in pods if not (pod.metadata.deletion_timestamp and pod.spec.node_name in dead_nodes)]
+    plan = plan_daemons(daemonset, nodes, pods, now)
+    counts, wait_s = plan.status, daemonset.spec.min_ready_seconds
+    wanted = counts.desired_number_scheduled
+    settled = not (plan.create or plan.delete or any(_leaving(pod) or is_leaving(pod) for pod in pods))
+    silent = any(pod.spec.node_name in dead_nodes for pod in pods)
+    if settled and not silent and counts.number_available == wanted:
+        return Standing("done")
+    return _why_not_yet(pods, wanted, wait_s, now, dead_nodes, seen=True)
 
 
 def _standing_of_pods(pods: Sequence[Pod], now: float, dead_nodes: frozenset[str]) -> Standing:

@@ -17,7 +17,7 @@ from korch.resources.pod import Pod
 from korch.resources.podstate import controller_of, is_counted, named_volumes, unschedulable, with_condition
 from korch.resources.templates import TEMPLATE_HASH_LABEL
 from korch.resources.times import rfc3339
-from korch.resources.workload import Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.scheduler.decision import Decision, to_json
 from korch.scheduler.select import schedule
 from korch.scheduler.snapshot import Snapshot, snapshot
@@ -76,10 +76,10 @@ class SchedulingController:
     def _is_wanted(self, pod: Pod) -> bool:
         """Whether those that it belongs to still stand: what lost them is about to be removed."""
         below: Object = pod
-        for type_ in (ReplicaSet, Deployment):
+        for type_ in (ReplicaSet, DaemonSet, Deployment):
             owner = controller_of(below)
             if owner is None or owner.kind != type_.__name__:
-                break
+                continue
             found = self._view.find(type_, owner.name, pod.metadata.namespace)
             if found is None or found.metadata.uid != owner.uid:
                 return False

@@ -38,7 +38,7 @@ from korch.resources.pod import Pod, PodStatus
 from korch.resources.podstate import controller_of, with_condition, workload_name
 from korch.resources.times import rfc3339
 from korch.resources.validation import validate
-from korch.resources.workload import Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.store.backup import REVISION_GAP
 from korch.store.base import Put
 from korch.store.lease import Lead
@@ -52,7 +52,7 @@ async def adopt(cluster: Cluster, fleet: Fleet, cluster_id: str, *, dry_run: boo
     """(the cluster as it is then, what was or would be taken in). A dry run leaves the cluster's record alone."""
     await fleet.survey()
     found = await _clusters(cluster, fleet)
-    holds_work = any([(await cluster.objects.list(type_)).items for type_ in (Deployment, ReplicaSet, Pod)])
+    holds_work = any([(await cluster.objects.list(type_)).items for type_ in (Deployment, ReplicaSet, DaemonSet, Pod)])
     try:
         chosen = choose(found, cluster.record, cluster_id, holds_work=holds_work)
     except NotFoundError as error:

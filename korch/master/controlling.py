@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from korch.client.base import Workload
+from korch.controllers.daemonset import DaemonSetController, concerns_daemons
 from korch.controllers.deployment import DeploymentController
 from korch.controllers.disruption import DisruptionController
 from korch.controllers.garbage import GarbageCollector
@@ -19,26 +20,26 @@ from korch.resources.meta import Object
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
 from korch.resources.podstate import controller_of, workload_name
-from korch.resources.workload import Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.workqueue import WorkQueue
 
-KINDS = (Deployment, ReplicaSet, Pod, Node, NodeLoad, PodDisruptionBudget)
+KINDS = (Deployment, ReplicaSet, DaemonSet, Pod, Node, NodeLoad, PodDisruptionBudget)
 WORKERS = 4
 
 
 class Scope:
-    """The workloads that one run may touch."""
+    """The workloads that one run may touch; None: all of them, as a master does."""
 
-    def __init__(self, workloads: Sequence[Workload]) -> None:
-        self._names = {(found.namespace, found.name) for found in workloads}
+    def __init__(self, workloads: Sequence[Workload] | None) -> None:
+        self._names = None if workloads is None else {(found.namespace, found.name) for found in workloads}
 
     def has(self, obj: Object) -> bool:
         """Whether an object belongs to one of them."""
-        return (obj.metadata.namespace, workload_name(obj)) in self._names
+        return self._names is None or (obj.metadata.namespace, workload_name(obj)) in self._names
 
     def owns(self, identity: Identity) -> bool:
         """Whether a container does."""
-        return (identity.namespace, identity.owner or identity.pod) in self._names
+        return self._names is None or (identity.namespace, identity.owner or identity.pod) in self._names
 
 
 class Controllers:
@@ -59,6 +60,7 @@ class Controllers:
             "deployment", DeploymentController(view, clock).reconcile
         )
         self._sets: WorkQueue[tuple[str, str]] = WorkQueue("replicaset", ReplicaSetController(view, clock).reconcile)
+        self._daemons: WorkQueue[tuple[str, str]] = WorkQueue("daemonset", DaemonSetController(view, clock).reconcile)
         self._garbage: WorkQueue[tuple[type[Object], str, str]] = WorkQueue("garbage", GarbageCollector(view).reconcile)
         disruption = DisruptionController(view, clock, mine=scope.has)
         self._evictions: WorkQueue[str] = WorkQueue("disruption", disruption.reconcile)
@@ -66,7 +68,7 @@ class Controllers:
 
     @property
     def _queues(self) -> tuple[WorkQueue[Any], ...]:
-        return (self._deployments, self._sets, self._garbage, self._placing, self._evictions)
+        return (self._deployments, self._sets, self._daemons, self._garbage, self._placing, self._evictions)
 
     @property
     def idle(self) -> bool:
@@ -90,6 +92,8 @@ class Controllers:
         meta = obj.metadata
         if isinstance(obj, Node | NodeLoad):
             self._placing.add("all")
+            if isinstance(obj, Node):
+                self._route_node(obj, change.previous if isinstance(change.previous, Node) else None, change.type)
             return
         if isinstance(obj, PodDisruptionBudget):
             self._evictions.add("all")
@@ -99,6 +103,8 @@ class Controllers:
         self._deployments.add((meta.namespace, workload_name(obj)))
         if isinstance(obj, ReplicaSet):
             self._sets.add((meta.namespace, meta.name))
+        if isinstance(obj, DaemonSet):
+            self._daemons.add((meta.namespace, meta.name))
         if isinstance(obj, Pod):
             self._route_pod(obj, gone=change.type == "DELETED")
             if not obj.metadata.annotations.keys().isdisjoint({EVICT, REPLACES}) or self._has_budgets():
@@ -108,10 +114,18 @@ class Controllers:
     def _has_budgets(self) -> bool:
         return next(self._view.all(PodDisruptionBudget), None) is not None
 
+    def _route_node(self, node: Node, old: Node | None, what: str) -> None:
+        if what == "DELETED" or concerns_daemons(node, old):
+            for found in self._view.all(DaemonSet):
+                if self._scope.has(found):
+                    self._daemons.add((found.metadata.namespace, found.metadata.name))
+
     def _route_pod(self, pod: Pod, *, gone: bool) -> None:
         owner = controller_of(pod)
         if owner is not None and owner.kind == "ReplicaSet":
             self._sets.add((pod.metadata.namespace, owner.name))
+        if owner is not None and owner.kind == "DaemonSet":
+            self._daemons.add((pod.metadata.namespace, owner.name))
         if not pod.spec.node_name or gone:  # one that goes leaves room for others
             self._placing.add("all")
         else:

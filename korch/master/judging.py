@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from korch.client.base import Workload
-from korch.controllers.outcome import Standing, standing
+from korch.controllers.outcome import Standing, standing, standing_of_daemons
 from korch.controllers.rollout import current_set
 from korch.errors import RolloutFailedError
 from korch.objects.view import View
 from korch.resources.annotations import AUTO_ROLLBACK, COMPLETED
+from korch.resources.node import Node
 from korch.resources.pod import Pod
 from korch.resources.podstate import condition, controller_of, workload_name
-from korch.resources.workload import Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Judged:
     pods: tuple[Pod, ...]
     standing: Standing
     may_go_back: bool
+    kind: str = "deployment"
 
 
 def judge(
@@ -34,11 +36,17 @@ def judge(
         pods.get(_workload_of(pod), []).append(pod)
     for found in view.all(ReplicaSet):
         sets.get(_workload_of(found), []).append(found)
-    there = {obj.metadata.uid for type_ in (Deployment, ReplicaSet) for obj in view.all(type_)}
+    there = {obj.metadata.uid for type_ in (Deployment, ReplicaSet, DaemonSet) for obj in view.all(type_)}
     judged = []
     for workload in workloads:
         deployment = view.find(Deployment, workload.name, workload.namespace)
         own, members = sets[workload], pods[workload]
+        daemonset = view.find(DaemonSet, workload.name, workload.namespace)
+        if daemonset is not None and deployment is None:
+            nodes = tuple(view.all(Node))
+            verdict = standing_of_daemons(daemonset, nodes, members, now, dead_nodes=silent)
+            judged.append(Judged(workload, tuple(members), verdict, may_go_back=False, kind="daemonset"))
+            continue
         verdict = standing(
             deployment,
             members,
@@ -77,14 +85,16 @@ def failure(judged: Judged, late_s: float | None) -> RolloutFailedError | None:
     if found.state == "done":
         return None
     late = f"not finished after {late_s:.0f} s: " if late_s is not None else ""
-    return RolloutFailedError(f'"{workload}": {late}{found.message}', hint=_next_step(workload, found))
+    return RolloutFailedError(
+        f'"{workload}": {late}{found.message}', hint=_next_step(f"{judged.kind}/{workload.name}", workload, found)
+    )
 
 
-def _next_step(workload: Workload, found: Standing) -> str:
+def _next_step(title: str, workload: Workload, found: Standing) -> str:
     if found.state == "failed":
-        return f"Correct it and deploy again. More: korch events --for deployment/{workload.name}"
+        return f"Correct it and deploy again. More: korch events --for {title}"
     if found.silent:
         return "Look at the node: korch node check. Once it is back: korch sync. To replace it: korch sync --failover."
     if found.state == "stuck":
         return f"More: korch why {workload.name}; the wish stays on record, `korch sync` tries again."
-    return f"The wish stays on record: `korch sync` goes on with it. More: korch describe deployment {workload.name}"
+    return f"The wish stays on record: `korch sync` goes on with it. More: korch describe {title}"

@@ -25,9 +25,10 @@ from korch.resources.meta import ObjectMeta
 from korch.resources.misc import Secret
 from korch.resources.pod import Pod, PodSpec
 from korch.resources.podstate import workload_name
-from korch.resources.workload import Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.store.lease import Lead
 
+Workload = Deployment | ReplicaSet | DaemonSet
 LEAD_WAIT_S = 10.0
 AFTER_S = 10.0  # at most, at the end of a deploy
 ORPHAN_GRACE_S = 30
@@ -38,8 +39,9 @@ async def wanted_images(cluster: Cluster) -> frozenset[str]:
     """References that somebody may still ask for: of what runs, of all revisions on record, of what people pushed."""
     objects = cluster.objects
     found = {image_reference(pod) for pod in (await objects.list(Pod)).items}
-    workloads: list[Deployment | ReplicaSet] = list((await objects.list(Deployment)).items)
+    workloads: list[Workload] = list((await objects.list(Deployment)).items)
     workloads += (await objects.list(ReplicaSet)).items
+    workloads += (await objects.list(DaemonSet)).items
     for workload in workloads:
         template = workload.spec.template
         found |= _references(template.metadata, template.spec)
@@ -160,8 +162,9 @@ class _Pruning:
         return [f"{node}: container {name}" for name, (node, _) in sorted(chosen.items())]
 
     async def _secrets(self) -> list[str]:
-        workloads: list[Deployment | ReplicaSet] = list((await self.objects.list(Deployment)).items)
+        workloads: list[Workload] = list((await self.objects.list(Deployment)).items)
         workloads += (await self.objects.list(ReplicaSet)).items
+        workloads += (await self.objects.list(DaemonSet)).items
         gone = []
         for secret in unused_secrets((await self.objects.list(Secret)).items, workloads):
             try:
@@ -180,7 +183,8 @@ class _Pruning:
         pods = (await self.objects.list(Pod)).items
         singles = [pod for pod in pods if not pod.metadata.owner_references]
         sets = [found for found in (await self.objects.list(ReplicaSet)).items if not found.metadata.owner_references]
-        for workload in (*(await self.objects.list(Deployment)).items, *sets, *singles):
+        deployments, daemons = (await self.objects.list(Deployment)).items, (await self.objects.list(DaemonSet)).items
+        for workload in (*deployments, *sets, *daemons, *singles):
             meta = workload.metadata
             record = WorkloadRecord(meta.namespace, f"{type(workload).__name__}/{meta.name}", b"")
             nodes = {

@@ -12,7 +12,7 @@ from korch.objects.objects import Objects
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
 from korch.resources.podstate import condition
-from korch.resources.workload import Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.store.lease import Lead
 
 GRACE_S = 10  # for containers of a cluster that is removed
@@ -24,7 +24,9 @@ async def leave_nodes(cluster: Cluster, fleet: Fleet, *, force: bool) -> tuple[s
 
     Sentences on what stays somewhere. `ForbiddenError` while there is work and no `force`, or another one leads.
     """
-    work = [obj for type_ in (Deployment, ReplicaSet, Pod) for obj in (await cluster.objects.list(type_)).items]
+    work = [
+        obj for type_ in (Deployment, ReplicaSet, DaemonSet, Pod) for obj in (await cluster.objects.list(type_)).items
+    ]
     if work and not force:
         names = sorted({f"{type(obj).__name__.lower()}/{obj.metadata.name}" for obj in work})
         raise ForbiddenError(

@@ -21,7 +21,7 @@ from korch.nodes.records import record_of
 from korch.objects.objects import Objects
 from korch.resources.pod import Pod
 from korch.resources.podstate import main_status, workload_name
-from korch.resources.workload import Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 PREFIX = "/korch.dev/wishes/"
 Recorded = Mapping[str, Mapping[str, WorkloadRecord]]
@@ -84,14 +84,14 @@ async def _keep(
     return failures(results)
 
 
-async def _object(objects: Objects, workload: Workload) -> Deployment | ReplicaSet | Pod | None:
-    """The object that the wish is of: the deployment, else a set or a pod of its own."""
+async def _object(objects: Objects, workload: Workload) -> Deployment | ReplicaSet | DaemonSet | Pod | None:
+    """The object that the wish is of: the deployment or daemon set, else a set or a pod of its own."""
     name, namespace = workload.name, workload.namespace
-    deployment = await objects.find(Deployment, name, namespace)
-    if deployment is not None:
-        return deployment
+    found = await objects.find(Deployment, name, namespace) or await objects.find(DaemonSet, name, namespace)
+    if found is not None:
+        return found
     sets = (await objects.list(ReplicaSet, namespace)).items
-    own = (found for found in sets if not found.metadata.owner_references and workload_name(found) == name)
+    own = (one for one in sets if not one.metadata.owner_references and workload_name(one) == name)
     single = await objects.find(Pod, name, namespace)
     return next(own, None) or (single if single is not None and not single.metadata.owner_references else None)
 

@@ -9,7 +9,7 @@ from korch.objects.view import View
 from korch.resources.blame import blame
 from korch.resources.pod import Pod, PodStatus
 from korch.resources.podstate import condition, controller_of
-from korch.resources.workload import ReplicaSet
+from korch.resources.workload import DaemonSet, ReplicaSet
 
 
 class Notes:
@@ -30,8 +30,12 @@ class Notes:
 
     def settle_s(self, pod: Pod) -> int:
         """How long its set wants the pod to have run well."""
-        owner = _set_of(pod)
-        found = self._view.find(ReplicaSet, owner, pod.metadata.namespace) if owner else None
+        owner, namespace = controller_of(pod), pod.metadata.namespace
+        found: ReplicaSet | DaemonSet | None = None
+        if owner is not None and owner.kind == "ReplicaSet":
+            found = self._view.find(ReplicaSet, owner.name, namespace)
+        elif owner is not None and owner.kind == "DaemonSet":
+            found = self._view.find(DaemonSet, owner.name, namespace)
         return found.spec.min_ready_seconds if found is not None else 0
 
     async def status(self, pod: Pod, status: PodStatus) -> None:

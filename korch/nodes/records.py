@@ -9,7 +9,7 @@ from korch.resources.codec import encode, with_meta
 from korch.resources.kinds import kind_of
 from korch.resources.pod import Pod
 from korch.resources.podstate import controller_of, workload_name
-from korch.resources.workload import Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 
 def workload_record(view: View, pod: Pod) -> WorkloadRecord:
@@ -18,11 +18,13 @@ def workload_record(view: View, pod: Pod) -> WorkloadRecord:
     if owner is None:
         return record_of(pod)
     namespace = pod.metadata.namespace
+    if owner.kind == "DaemonSet":
+        return record_of(view.find(DaemonSet, owner.name, namespace) or pod)
     found = view.find(Deployment, workload_name(pod), namespace) or view.find(ReplicaSet, owner.name, namespace)
     return record_of(found or pod)
 
 
-def record_of(workload: Deployment | ReplicaSet | Pod) -> WorkloadRecord:
+def record_of(workload: Deployment | ReplicaSet | DaemonSet | Pod) -> WorkloadRecord:
     """A workload's record, without what it came to: only the wish is kept."""
     kept = {key: text for key, text in workload.metadata.annotations.items() if key != DECISION}
     bare = with_meta(replace(workload, status=type(workload)().status), annotations=kept)

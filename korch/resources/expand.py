@@ -48,6 +48,7 @@ from korch.resources.templates import secret_names
 from korch.resources.validate_pod import VOLUME_DRIVER
 from korch.resources.validation import problems_of
 from korch.resources.workload import (
+    DaemonSet,
     Deployment,
     DeploymentSpec,
     DeploymentStrategy,
@@ -101,7 +102,9 @@ def expand(
     return Expansion(deployment, secret)
 
 
-def unused_secrets(secrets: Iterable[Secret], workloads: Iterable[Deployment | ReplicaSet]) -> tuple[Secret, ...]:
+def unused_secrets(
+    secrets: Iterable[Secret], workloads: Iterable[Deployment | ReplicaSet | DaemonSet]
+) -> tuple[Secret, ...]:
     """The Secrets that deploys made and no template names: not now, and not in what a rollout can go back to."""
     used = {
         (workload.metadata.namespace, name)

@@ -7,10 +7,12 @@ action carries the epoch of the master that asks, and the node refuses it when i
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterable, Collection, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from korch.engines.base import Command
+from korch.engines.events import events as event_words
 from korch.engines.images import (
     LIST_TEMPLATE,
     ImageInfo,
@@ -33,15 +35,17 @@ from korch.errors import (
     KorchError,
     NoPermissionError,
 )
-from korch.nodes.answer import Answer
+from korch.nodes.answer import Answer, Section
 from korch.nodes.courier import Courier
 from korch.nodes.errors import engine_error, port_holder
 from korch.nodes.parcels import StoredWish, WorkloadRecord, one_line, packed, start_values
 from korch.nodes.report import ClusterIdentity, NodeReport, parse_clock, parse_report
+from korch.nodes.session import SILENCE_S, Session, open_session, pulses_a_sample
 from korch.ssh.base import Result, Transport
 
 __all__ = ["ClusterIdentity", "Ended", "Machine"]
 
+_NO_CONTAINER = re.compile(r"no such (container|object)", re.IGNORECASE)
 _START_TIMEOUT_S = 180.0
 _REPORT_TIMEOUT_S = 60.0
 
@@ -77,6 +81,7 @@ class Machine:
         self._known = engine is not None and become is not None  # else a look settles the user and the engine
         self._assumed = False  # what is known is an earlier look's: it may be another user's
         self._settling = asyncio.Lock()
+        self._data_folder = ""  # of the engine, as the last look found it
         self._courier = Courier(transport, cluster, shared=shared, become=become, engine=engine, state_root=state_root)
 
     @property
@@ -134,7 +139,7 @@ class Machine:
             found = await self._look_with_sudo(found, previous_ticks, measure_cpu, inventory, doctor)
         self._known, self._assumed = found.engine.state == "Ready", False
         if self._known:
-            self._courier.engine = found.engine.name
+            self._courier.engine, self._data_folder = found.engine.name, found.engine.data_folder
         return found
 
     async def _look_with_sudo(
@@ -194,8 +199,39 @@ class Machine:
         if look is None or look.rest != "0":
             text = look.text if look else ""
             raise engine_error(self.host, "the containers", text, step="look", engine=engine)
+        return self._observed(look, answer)
+
+    async def container(self, name: str) -> ObservedContainer | None:
+        """One container, in one call of the engine; None when there is none of that name."""
+        engine = await self._settled()
+        answer = await self._courier.ask("container", inspect_template(engine), name)
+        look = answer.first("look")
+        text = look.text if look else ""
+        if look is None or look.rest != "0":
+            if _NO_CONTAINER.search(text):
+                return None
+            raise engine_error(self.host, f"container {name}", text, step="look", engine=engine)
+        return next(iter(self._observed(look, answer)), None)
+
+    @staticmethod
+    def _observed(look: Section, answer: Answer) -> tuple[ObservedContainer, ...]:
         clock = answer.first("clock")
         return parse_containers(look.text, node_now=parse_clock(clock.text) if clock else None)
+
+    @asynccontextmanager
+    async def session(self, *, every_s: int = 2, events: bool = True) -> AsyncIterator[Session]:
+        """News of the node as they happen, for as long as the context: a pulse every `every_s`, its load, its events.
+
+        `events`: those of this cluster's containers, through a restart of the engine too. To begin with it must
+        answer (`EngineDownError` and its like say if not); a node without one has sessions without events.
+        """
+        engine: EngineName | None = await self._settled() if events else None
+        words = event_words(engine, self.cluster.id) if engine else ()
+        numbers = (str(every_s), str(pulses_a_sample(every_s)), str(SILENCE_S))
+        script = self._courier.script("session", *numbers, self._data_folder, *words, timeout_s=0)
+        become = self._courier.become if events else False
+        async with open_session(self.transport, script, become=become, engine=engine or "docker") as session:
+            yield session
 
     async def _settled(self) -> EngineName:
         """The engine that answers, after a look if there was none. Raises what is wrong with it."""

@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -197,7 +198,7 @@ def parse_report(
     engine = _engine(answer, asked)
     claims = _claims(answer)
     machine = _rest(answer, "machine").split(" ", 2)
-    disk = _disk(_lines(answer, "disk"))
+    disk = disk_space(_lines(answer, "disk"))
     extra = dict(line.split(" ", 1) for line in _lines(answer, "state") if " " in line)
     sudo = _rest(answer, "sudo")
     return NodeReport(
@@ -268,9 +269,9 @@ def _claims(answer: Answer) -> tuple[Claim, ...]:
     return tuple(found[key] for key in sorted(found))
 
 
-def _disk(lines: tuple[str, ...]) -> tuple[int, int]:
+def disk_space(lines: Iterable[str]) -> tuple[int, int]:
     """(total, free) bytes of `df -Pk`'s one file system; a device's name may hold spaces."""
-    for line in lines[1:]:
+    for line in lines:
         match = re.search(r"\s(\d+)\s+(\d+)\s+(\d+)\s+\d+%\s", line)
         if match:
             return int(match[1]) * 1024, int(match[3]) * 1024

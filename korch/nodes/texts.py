@@ -21,6 +21,8 @@ PARTS: Final = {
     "wish": ("lock", "fence", "record", "wish"),
     "wishes": ("wishes",),
     "logs": ("logs",),
+    "container": ("container",),
+    "session": ("session",),
 }
 NAMES: Final = tuple(PARTS)
 

@@ -130,15 +130,19 @@ class _World:
         """The cluster when the pod is gone, and its load with it."""
         shape = self._as_new(pod).shape
         nodes = tuple(
-            _relieved(node, shape.expected_cpu_millis, shape.expected_memory_bytes)
-            if node.name == pod.node and not pod.hidden
+            _relieved(node, pod, shape.expected_cpu_millis, shape.expected_memory_bytes)
+            if node.name == pod.node
             else node
             for node in self._snap.nodes
         )
         return _again(self._snap, nodes, tuple(found for found in self._snap.placed if found.uid != pod.uid))
 
 
-def _relieved(node: NodeView, cpu_millis: int, memory_bytes: int) -> NodeView:
+def _relieved(node: NodeView, pod: PodView, cpu_millis: int, memory_bytes: int) -> NodeView:
+    """The node without the pod's load; it keeps the images, whatever its last full look has shown."""
+    node = replace(node, images=node.images | frozenset(pod.shape.images))
+    if pod.hidden:
+        return node
     available = node.memory_available_bytes
     if available is not None:
         available = min(node.memory_total_bytes, available + memory_bytes)
@@ -168,7 +172,9 @@ def _why(here: Verdict, there: Verdict) -> str:
 
 
 def _told(mine: Part, theirs: Part, here: str, there: str) -> str:
-    return f"{mine.name}: {here} has {mine.detail}, {there} has {theirs.detail}"
+    return (
+        f"{mine.name}: {mine.detail.removesuffix(' here')} on {here}, {theirs.detail.removesuffix(' here')} on {there}"
+    )
 
 
 def _again(snap: Snapshot, nodes: Sequence[NodeView], placed: tuple[PodView, ...]) -> Snapshot:

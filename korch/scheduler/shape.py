@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from korch.errors import InvalidError
+from korch.resources.images import PINNED
 from korch.resources.meta import LabelSelector, ObjectMeta
 from korch.resources.pod import (
     Affinity,
@@ -134,6 +135,7 @@ class Shapes:
                     meta.labels,
                     meta.annotations.get(ARCH_ANNOTATION),
                     PUBLISH_ANNOTATION in meta.annotations,
+                    meta.annotations.get(PINNED),
                 ),
                 (spec.containers, spec.init_containers, spec.volumes, spec.node_selector),
                 (spec.affinity, spec.tolerations, spec.topology_spread_constraints),
@@ -168,7 +170,7 @@ def shape_of(pod: Pod) -> Shape:
         memory_bytes=memory,
         expected_cpu_millis=cpu or DEFAULT_CPU_MILLIS,
         expected_memory_bytes=memory or DEFAULT_MEMORY_BYTES,
-        images=tuple(sorted({image_name(c.image) for c in (*spec.containers, *spec.init_containers) if c.image})),
+        images=_images(pod),
         ports=tuple(
             sorted({port for c in spec.containers for port in _host_ports(c)}, key=lambda p: (p.port, p.protocol, p.ip))
         ),
@@ -227,6 +229,15 @@ def image_name(image: str) -> str:
         base, _, last = name.rpartition("/")
         return f"{base}/{last.partition(':')[0]}@{digest}"
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def _images(pod: Pod) -> tuple[str, ...]:
+    """The names under which nodes know its images: what was pulled by its digest is there without its tag."""
+    names = [container.image for container in (*pod.spec.containers, *pod.spec.init_containers)]
+    pinned = pod.metadata.annotations.get(PINNED, "")
+    if names and "@sha256:" in pinned:
+        names[0] = pinned
+    return tuple(sorted({image_name(name) for name in names if name}))
 
 
 def _host_ports(container: Container) -> list[HostPort]:

@@ -56,8 +56,8 @@ def test_a_pod_leaves_the_busy_node_with_the_reason() -> None:
     (shift,) = plan
     assert (shift.name, shift.source, shift.target) == ("a", "n1", "n2")
     assert shift.gain >= MIN_GAIN
-    assert "load: n1 has CPU" in shift.why
-    assert "n2 has CPU 5% busy" in shift.why
+    assert "load: CPU 95% busy" in shift.why
+    assert "CPU 5% busy, 3.6Gi of 4.0Gi memory available on n2" in shift.why
 
 
 def test_an_empty_node_gets_its_share_again() -> None:

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from korch.errors import InvalidError
+from korch.resources.images import PINNED
 from korch.resources.pod import Container, PodSpec, ResourceRequirements
 from korch.scheduler.shape import Shapes, image_name, requested, workload_of
 from korch.scheduler.snapshot import node_view, snapshot
@@ -106,3 +107,11 @@ def test_odd_clock_text_of_an_engine_means_that_the_pod_runs() -> None:
 
 def test_bare_template_of_a_pod() -> None:
     assert Shapes().of(msgspec.structs.replace(pod(), spec=PodSpec())).images == ()
+
+
+def test_what_was_pulled_by_its_digest_is_known_by_it() -> None:
+    exact = f"registry.lab/web@sha256:{'0' * 64}"
+    shapes = Shapes()
+    assert shapes.of(pod(annotations={PINNED: exact})).images == (exact,)
+    assert shapes.of(pod(annotations={PINNED: "sha256:abc"})).images == ("registry.lab/web:1",), "an id is no name"
+    assert shapes.of(pod()).images == ("registry.lab/web:1",)

@@ -52,6 +52,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("node", "node:node", "Check, trust, cordon, drain, prepare or remove a host."),
     ),
     "Cluster": (
+        Entry("master", "master:master", "Keep what was declared true, for as long as this runs."),
         Entry("cluster", "cluster:cluster", "The clusters that this machine knows."),
         Entry("prune", "prune:prune", "Remove images and leftovers that nothing uses any more."),
         Entry("adopt", "adopt:adopt", "Rebuild the state from what runs on the hosts."),

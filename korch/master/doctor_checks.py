@@ -8,6 +8,7 @@ from korch.client.base import Check
 from korch.errors import (
     AuthFailedError,
     HostKeyChangedError,
+    HostKeyRevokedError,
     HostKeyUnknownError,
     KorchError,
 )
@@ -45,7 +46,7 @@ def contact_checks(error: KorchError | None, where: str, user: str) -> tuple[Che
     if error is None:
         return (ok("reachable", where), ok("host key", "known and the same"), ok("login", f"as {user}"))
     failed = str(error)
-    if isinstance(error, HostKeyUnknownError | HostKeyChangedError):
+    if isinstance(error, HostKeyUnknownError | HostKeyChangedError | HostKeyRevokedError):
         return (ok("reachable", where), fail("host key", failed, error.hint))
     if isinstance(error, AuthFailedError):
         return (ok("reachable", where), ok("host key", "known and the same"), fail("login", failed, error.hint))

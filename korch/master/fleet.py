@@ -164,6 +164,38 @@ class Fleet:
                     usable.pop(name)
         return usable
 
+    async def attach(self, name: str) -> Contact:
+        """Connect to one node, look at it in full, record it and claim it. Raises why it cannot be worked with."""
+        await self.transport(name).connect(timeout_s=CONNECT_S)
+        (seen,) = await self.survey([name])
+        if seen.error is not None:
+            raise seen.error
+        found = self._contacts[name]
+        if found.report.state not in _USABLE:
+            raise self.problems[name]
+        if found.report.claim is None:
+            await found.machine.claim()
+        return found
+
+    async def close_unlisted(self) -> None:
+        """Nodes on record that the inventory no longer has take no new pods."""
+        nodes = (await self._cluster.objects.list(Node)).items
+        await self._record_gone({node.metadata.name: node for node in nodes})
+
+    async def record_failure(self, name: str, error: KorchError) -> None:
+        """The node cannot be worked with: its state, and why, go on record."""
+        self.mark_lost(name, error)
+        host = self._hosts[name]
+        node = await self._cluster.objects.find(Node, name) or await self._created(new_node(host))
+        await self._set_status(node, failed_status(node, error, self._cluster.clock.now()))
+
+    async def record_sample(self, name: str, sample: NodeLoad, *, score_changes: bool) -> None:
+        """A measurement between looks: into the history always, into the store only when it would change a score."""
+        if score_changes:
+            await self._cluster.objects.modify(NodeLoad, name, "", lambda old: _newer(old, sample))
+        with contextlib.suppress(KorchError, OSError):
+            await self._history.append(Sample(name, self._cluster.clock.now(), _measured(sample)))
+
     def _announce(self, name: str) -> None:
         """A node can be worked with."""
         for queue in self._arrivals:

@@ -64,6 +64,11 @@ async def prune_after(cluster: Cluster, fleet: Fleet, contacts: Mapping[str, Con
     fresh = {pod.spec.node_name for pod in pods if _was_brought(pod, contacts)}
     if not fresh:
         return
+    await prune_images(cluster, {name: contacts[name] for name in sorted(fresh)}, epoch)
+
+
+async def prune_images(cluster: Cluster, contacts: Mapping[str, Contact], epoch: int) -> None:
+    """Old images of these nodes make room; what goes wrong is only logged."""
     keep = await wanted_images(cluster)
 
     async def prune(_: str, contact: Contact) -> tuple[str, ...]:
@@ -71,7 +76,7 @@ async def prune_after(cluster: Cluster, fleet: Fleet, contacts: Mapping[str, Con
 
     try:
         async with asyncio.timeout(AFTER_S):
-            results = await each({name: contacts[name] for name in sorted(fresh)}, prune)
+            results = await each(contacts, prune)
     except (TimeoutError, FencedError) as error:
         log.info("old images stay for now: %s", error or "it took too long")
         return

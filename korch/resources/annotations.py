@@ -11,3 +11,4 @@ EVICT_WHY = "korch.dev/evict-why"  # beside it: which command wants that
 REPLACES = "korch.dev/replaces"  # on a pod: uid of the one that leaves once this one is available
 MOVED_FROM = "korch.dev/moved-from"  # beside it: the node that it does not go to
 DECISION = "korch.dev/decision"  # on a pod: why it was placed where it is, or nowhere, for `korch why`
+NODE_LOST = "korch.dev/lost"  # on a node: somebody said that it is gone for good, its data too

@@ -1,0 +1,59 @@
+"""`korch master`: keep what was declared true."""
+
+from __future__ import annotations
+
+import click
+
+from korch.cli.base import cluster_options, current_settings, examples, global_options
+
+
+@click.command(
+    epilog=examples(
+        "korch master                                  # in the foreground; Ctrl-C stops it, and no container",
+        "korch master --log-format json                # one JSON object a line, for a log collector",
+        "korch master --fence 'vagrant halt --force'   # is called with a lost node's name before its data moves",
+        "ansible-playbook playbooks/master.yml         # as a service of systemd",
+    )
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How log lines look; they go to stderr.",
+)
+@click.option(
+    "--fence",
+    metavar="COMMAND",
+    default="",
+    help="Makes sure that a lost node is off; called with its name. Pods with data there move only after it.",
+)
+@cluster_options()
+def master(log_format: str, fence: str) -> None:
+    """Keep what was declared true: restart what dies, replace what stood on a lost node, roll, drain, probe.
+
+    Other commands then only write what they want and follow. Several masters may run on one state: one leads, the
+    others wait. When it stops, nothing stops on the nodes, and nothing of korch stays there.
+    """
+    import asyncio
+    import logging
+    import signal
+
+    from korch.cli.logformat import set_up
+
+    set_up(log_format, logging.DEBUG if global_options().verbosity > 1 else logging.INFO)
+    settings = current_settings()
+
+    async def go() -> None:
+        from korch.master.cluster import open_cluster
+        from korch.master.master import serve
+
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        async with open_cluster(settings) as cluster:
+            for warning in cluster.hosts().warnings:
+                click.echo(f"Warning: {warning}", err=True)
+            await serve(cluster, stop, fence_command=fence)
+
+    asyncio.run(go())

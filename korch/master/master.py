@@ -1,0 +1,72 @@
+"""`korch master`: keeps what was declared true for as long as it runs. Of several on one state, one leads.
+
+A master that does not lead waits; it holds no connection to any node. One that loses the lead (another has taken over,
+the disk refuses to renew it) drops everything it knows, and waits again.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+
+from korch.errors import FencedError, KorchError
+from korch.master.cluster import Cluster
+from korch.master.fencing import FencingHook
+from korch.master.notify import notify
+from korch.master.term import Term
+from korch.store.lease import Lead
+
+log = logging.getLogger(__name__)
+
+STANDBY_POLL_S = 0.5
+AFTER_TROUBLE_S = 2.0
+
+
+async def serve(cluster: Cluster, stop: asyncio.Event, *, fence_command: str = "") -> None:
+    """Lead, or wait for the lead, until `stop` is set. The lead is given back at the end."""
+    hook = FencingHook(fence_command) if fence_command else None
+    cluster.hosts()  # a master without an inventory is refused before it leads
+    lead = Lead(
+        cluster.store,
+        lock_file=cluster.settings.cluster_dir / "lead.lock",
+        note={"doing": "master", "host": socket.gethostname(), "pid": str(os.getpid())},
+    )
+    notify("READY=1")
+    told = ""
+    try:
+        while not stop.is_set():
+            if not await lead.acquire(wait_s=STANDBY_POLL_S, poll_s=STANDBY_POLL_S):
+                told = await _tell_who_leads(lead, told)
+                continue
+            told = ""
+            log.info("leading cluster %s, epoch %d", cluster.record.name, lead.epoch)
+            notify("STATUS=leading")
+            try:
+                await Term(cluster, lead, hook=hook).run(stop)
+            except FencedError as error:
+                log.warning("%s", error)
+            except KorchError as error:
+                log.error("%s; trying again", error)
+                await _pause(stop, AFTER_TROUBLE_S)
+            finally:
+                await lead.release()
+    finally:
+        notify("STOPPING=1")
+    log.info("stopped; the containers go on running")
+
+
+async def _tell_who_leads(lead: Lead, told: str) -> str:
+    holder = await lead.holder()
+    who = holder.identity if holder else ""
+    if who and who != told:
+        log.info("%s leads; waiting", who)
+        notify(f"STATUS=waiting: {who} leads")
+    return who
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,205 @@
+"""One node as a master keeps it: connected for good, its session heard, its keeper at work; again after every loss.
+
+What the node's silence means is not decided here, but by `lifecycle.py`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from korch.engines.events import EngineEvent
+from korch.errors import (
+    EngineDownError,
+    FencedError,
+    HostUnreachableError,
+    InvalidError,
+    KorchError,
+    TransientError,
+)
+from korch.master.controlling import Scope
+from korch.master.fleet import Contact, Fleet
+from korch.nodes.keeper import Keeper
+from korch.nodes.life import Life
+from korch.nodes.news import EngineWatch, Sample
+from korch.nodes.register import load_of_sample
+from korch.objects.objects import Clock
+from korch.objects.view import View
+from korch.resources.node import Node, NodeLoad
+from korch.resources.pod import Pod
+from korch.resources.times import parse_time
+from korch.store.lease import Lead
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+REST_S = 20.0  # between looks while the session tells of nothing
+FULL_LOOK_S = 300.0  # images, volumes, disk, clock: what the session does not tell
+STORE_SAMPLE_S = 10.0  # at most so often, and only when a score would change
+STALE_SAMPLE_S = 60.0  # a sample this old is no longer trusted by the scheduler's freshness: written whatever it says
+SCORE_STEP = 0.03  # of CPU or memory: less would not change a placement
+
+
+@dataclass(slots=True)
+class Post:
+    """What a term shares with its watches."""
+
+    fleet: Fleet
+    view: View
+    clock: Clock
+    lead: Lead
+    scope: Scope
+    epoch: Callable[[], int]
+
+
+class NodeWatch:
+    """Watches one node until cancelled. `life` holds its signs; `problem`: why it cannot be worked with, or None."""
+
+    def __init__(self, name: str, post: Post) -> None:
+        self.name, self._post = name, post
+        self.life = Life(asyncio.get_running_loop().time())
+        self.problem: KorchError | None = HostUnreachableError(f"{name} was not reached yet", host=name)
+        self.keeper: Keeper | None = None
+        self.attached = False
+        self._again = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
+        self._held_back = 0
+        self._load: NodeLoad | None = None  # the newest, stored or not
+
+    def hurry(self) -> None:
+        """Try to connect now: it may have come back."""
+        self._again.set()
+
+    async def run(self, group: asyncio.TaskGroup) -> None:
+        """Keep it. Ends only when cancelled, or with `FencedError`."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                contact = await self._post.fleet.attach(self.name)
+                await self._take_up(contact, group)
+                pause_s = FIRST_PAUSE_S
+                await self._attend()
+            except FencedError:
+                raise
+            except KorchError as error:
+                await self._trouble(error)
+            except Exception:
+                log.exception("%s: watching it failed; this is a bug in korch", self.name)
+            self.attached = False
+            self._again.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s * random.uniform(0.7, 1.3)):  # noqa: S311 (jitter, not a secret)
+                    await self._again.wait()
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _take_up(self, contact: Contact, group: asyncio.TaskGroup) -> None:
+        """What runs there is taken over, what is surplus goes, and only then is anything started."""
+        await self._post.lead.raise_epoch(contact.report.epoch)
+        self.life.sign(asyncio.get_running_loop().time())
+        if self.keeper is None or self.keeper.address != contact.address:
+            await self._dismiss()
+            self.keeper = self._new_keeper(contact)
+        self.keeper.adopt(contact.report.containers, contact.images)
+        await self.keeper.take_stock()
+        await self._remove_surplus(self.keeper)
+        self.keeper.back()
+        if self._keeping is None:
+            self._keeping = group.create_task(self.keeper.run(rest_s=REST_S), name=f"keeper-{self.name}")
+        if self.problem is not None:
+            log.info("%s: ready", self.name)
+        self.problem, self.attached = None, True
+
+    def _new_keeper(self, contact: Contact) -> Keeper:
+        return Keeper(
+            self.name,
+            contact.machine,
+            self._post.view,
+            self._post.clock,
+            address=contact.address,
+            epoch=self._post.epoch,
+            mine=self._post.scope.has,
+            on_contact=lambda _node, _error: None,
+        )
+
+    async def _dismiss(self) -> None:
+        """The keeper stops: the node has another address now."""
+        keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    async def _remove_surplus(self, keeper: Keeper) -> None:
+        pods = {pod.metadata.uid: pod for pod in self._post.view.all(Pod)}
+        unknown = keeper.known_uids() - pods.keys()
+        objects = self._post.view.objects
+        ended = frozenset([uid for uid in unknown if await objects.tombstone(uid) is not None])
+        found = await keeper.remove_surplus(pods, ended, self._post.scope.owns)
+        for orphan in found.orphans:
+            log.warning("%s: %s is unknown to the state; see `korch adopt`", self.name, orphan.name)
+        self._held_back = found.held_back
+        if found.held_back:
+            log.warning("%s: %d more surplus containers stay for now", self.name, found.held_back)
+
+    async def _attend(self) -> None:
+        """Hear the session until it breaks."""
+        assert self.keeper is not None
+        machine, loop = self._post.fleet.machine(self.name), asyncio.get_running_loop()
+        full_look_at = loop.time() + FULL_LOOK_S * random.uniform(0.8, 1.2)  # noqa: S311 (jitter, not a secret)
+        async with machine.session() as session:
+            async for said in session:
+                self.life.sign(loop.time())
+                if isinstance(said, EngineWatch) and not said.up:
+                    return  # the engine went away: a look tells why
+                if isinstance(said, EngineEvent | EngineWatch):
+                    self.keeper.glance()
+                elif isinstance(said, Sample):
+                    await self._note_sample(said)
+                if loop.time() >= full_look_at or self._held_back:
+                    return  # attached anew at once: a full look, and the next surplus
+
+    async def _note_sample(self, sample: Sample) -> None:
+        stored = self._post.view.find(NodeLoad, self.name, "")
+        if stored is None:
+            return
+        self._load = load_of_sample(self.name, sample, self._load or stored, self._post.clock.now())
+        try:
+            changed = changes_score(stored, self._load)
+            await self._post.fleet.record_sample(self.name, self._load, score_changes=changed)
+        except FencedError:
+            raise
+        except KorchError as error:
+            log.info("%s: its load was not recorded: %s", self.name, error)
+
+    async def _trouble(self, error: KorchError) -> None:
+        """Why it cannot be worked with goes on record; a connection that broke is no news until the node is lost."""
+        if str(error) != str(self.problem):
+            log.warning("%s: %s", self.name, error)
+        self.problem = error
+        if isinstance(error, TransientError) and not isinstance(error, EngineDownError):
+            if self._was_known():
+                return
+        elif isinstance(error, InvalidError):
+            return
+        self.life.sign(asyncio.get_running_loop().time())
+        with contextlib.suppress(KorchError):
+            await self._post.fleet.record_failure(self.name, error)
+
+    def _was_known(self) -> bool:
+        return self._post.view.find(Node, self.name, "") is not None
+
+
+def changes_score(old: NodeLoad, new: NodeLoad) -> bool:
+    """Whether a new sample is worth a write. Pure."""
+    age_s = parse_time(new.sampled_at or "") - parse_time(old.sampled_at) if old.sampled_at else STALE_SAMPLE_S
+    if age_s >= STALE_SAMPLE_S or old.memory_total_bytes != new.memory_total_bytes:
+        return True
+    if age_s < STORE_SAMPLE_S:
+        return False
+    total = max(1, new.memory_total_bytes)
+    memory = abs(new.memory_available_bytes - old.memory_available_bytes) / total
+    busy = abs((new.cpu_busy_smoothed or 0.0) - (old.cpu_busy_smoothed or 0.0))
+    pressure = abs((new.pressure_cpu or 0.0) - (old.pressure_cpu or 0.0))
+    return max(memory, busy, pressure) >= SCORE_STEP

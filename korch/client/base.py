@@ -227,8 +227,11 @@ class Client(Protocol):
         """Look at nodes now (no names: all), in the inventory's order; one dead host delays nobody."""
         ...
 
-    async def resolve_image(self, image: str, *, auth: bytes | None = None) -> str:
-        """The exact image that a reference stands for now, as a node sees it: `repo@sha256:...` or an image id."""
+    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True) -> str:
+        """The exact image that a reference stands for now, as a node sees it: `repo@sha256:...` or an image id.
+
+        `pull` False: only what nodes hold counts, and no registry is asked.
+        """
         ...
 
     async def converge(

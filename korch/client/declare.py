@@ -65,10 +65,11 @@ async def pin_images(client: Client, objects: Sequence[Object]) -> tuple[Object,
             pinned.append(obj)
             continue
         image, names = spec.containers[0].image, tuple(ref.name for ref in spec.image_pull_secrets)
-        key = (image, *((obj.metadata.namespace, *names) if names else ()))
+        never = spec.containers[0].image_pull_policy == "Never"
+        key = (image, "Never" if never else "", *((obj.metadata.namespace, *names) if names else ()))
         if key not in exact:
             auth = await _pull_auth(client, objects, names, obj.metadata.namespace or "default")
-            exact[key] = await client.resolve_image(image, auth=auth)
+            exact[key] = await client.resolve_image(image, auth=auth, pull=not never)
         pinned.append(_pinned(obj, exact[key]))
     return tuple(pinned)
 

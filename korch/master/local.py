@@ -196,7 +196,7 @@ class LocalClient:
 
     # Workloads
 
-    async def resolve_image(self, image: str, *, auth: bytes | None = None) -> str:
+    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True) -> str:
         """The exact image that a reference stands for, as the first node that can tell sees it.
 
         The registry is asked, so that a tag that moved is noticed; an image that only the nodes have is found there.
@@ -215,7 +215,7 @@ class LocalClient:
             async with aclosing(self.fleet.usable()) as machines:
                 async for machine in machines:
                     try:
-                        return await _exact(machine, image, auth)
+                        return await _exact(machine, image, auth, pull=pull)
                     except InvalidError:
                         raise
                     except asyncio.CancelledError:
@@ -305,8 +305,10 @@ class LocalClient:
         await self._stack.aclose()
 
 
-async def _exact(machine: "Machine", image: str, auth: bytes | None) -> str:
+async def _exact(machine: "Machine", image: str, auth: bytes | None, *, pull: bool = True) -> str:
     """What a reference stands for on one machine: its registry's word, else what the machine holds."""
+    if not pull:
+        return (await machine.resolve_image(image, pull="Never")).pinned
     if "@sha256:" in image or image.startswith("sha256:"):
         return (await machine.resolve_image(image, auth=auth)).pinned
     try:

@@ -38,7 +38,7 @@ from korch.nodes.secrets import pull_auth, secrets_of
 from korch.nodes.wish import container_wish, identity_for
 from korch.objects.objects import Clock
 from korch.objects.view import View
-from korch.resources.images import image_reference
+from korch.resources.images import image_reference, pull_policy_of
 from korch.resources.pod import Pod, PodStatus
 from korch.resources.podstate import is_available, main_status
 from korch.workqueue import WorkQueue
@@ -333,7 +333,7 @@ class Keeper:
     async def _start(self, pod: Pod) -> None:
         image = image_reference(pod)
         secrets = await secrets_of(self._view.objects, pod)
-        if image not in self._images:
+        if image not in self._images or pull_policy_of(pod) == "Always":
             await self._pull(pod, image, pull_auth(pod, secrets))
         fresh = self._notes.current(pod)
         if fresh is None or fresh.metadata.deletion_timestamp is not None or fresh.status.phase == "Failed":
@@ -361,7 +361,8 @@ class Keeper:
         problem = self._recall(pod).problem
         again = f" again, after: {problem}" if problem else ""
         await self._notes.waiting(pod, "Pulling", f"pulling {image}{again}")
-        pulling = asyncio.create_task(self._machine.pull(image, auth=auth, timeout_s=PULL_S), name=f"pull {image}")
+        pull = self._machine.pull(image, auth=auth, policy=pull_policy_of(pod), timeout_s=PULL_S)
+        pulling = asyncio.create_task(pull, name=f"pull {image}")
         self._pulls[pod.metadata.uid] = pulling
         try:
             await asyncio.wait({pulling})

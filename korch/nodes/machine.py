@@ -273,9 +273,11 @@ class Machine:
         """What a reference means on this node: id and digest. `pull`: "IfNotPresent", "Always" or "Never"."""
         return await self._image(image, auth, pull, 600.0)
 
-    async def pull(self, image_ref: str, *, auth: bytes | None = None, timeout_s: float = 600.0) -> ImageInfo:
-        """Have the image there. Ids that this brings are recorded: only those may be pruned."""
-        return await self._image(image_ref, auth, "IfNotPresent", timeout_s)
+    async def pull(
+        self, image_ref: str, *, auth: bytes | None = None, policy: str = "IfNotPresent", timeout_s: float = 600.0
+    ) -> ImageInfo:
+        """Have the image there. Ids that this brings are recorded: only those may be pruned. `policy`: as in a pod."""
+        return await self._image(image_ref, auth, policy, timeout_s)
 
     async def _image(self, image: str, auth: bytes | None, policy: str, timeout_s: float) -> ImageInfo:
         check_reference(image)

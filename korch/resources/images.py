@@ -14,6 +14,14 @@ def image_reference(pod: Pod) -> str:
     return pod.metadata.annotations.get(PINNED) or pod.spec.containers[0].image
 
 
+def pull_policy_of(pod: Pod) -> str:
+    """ "Never", "Always" or "IfNotPresent". An exact image cannot change: where it is, there is nothing to pull."""
+    policy = pod.spec.containers[0].image_pull_policy
+    reference = image_reference(pod)
+    exact = "@sha256:" in reference or reference.startswith("sha256:")
+    return "IfNotPresent" if not policy or (policy == "Always" and exact) else policy
+
+
 def pinned_template(template: PodTemplateSpec, exact: str) -> PodTemplateSpec:
     """The template with its image pinned: a tag that moves later makes another template, and undo can go back."""
     return replace(template, metadata=pinned_meta(template.metadata, exact))

@@ -30,9 +30,11 @@ class FakeClient(Objects):
     def __init__(self) -> None:
         super().__init__(MemoryStore())  # type: ignore[arg-type]
         self.asked: list[tuple[str, bytes | None]] = []
+        self.held_only: list[str] = []  # images that no registry may be asked for
 
-    async def resolve_image(self, image: str, *, auth: bytes | None = None) -> str:
+    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True) -> str:
         self.asked.append((image, auth))
+        self.held_only += [] if pull else [image]
         return f"{image.partition(':')[0]}@sha256:{len(self.asked)}"
 
 
@@ -50,6 +52,14 @@ def app(name: str = "web", image: str = "web:1", *, replicas: int = 3, port: int
 
 def pinned(client: FakeClient, *objects: Object) -> tuple[Any, ...]:
     return asyncio.run(pin_images(client, objects))  # type: ignore[arg-type]
+
+
+def test_an_image_that_is_never_to_be_pulled_is_looked_for_on_the_nodes() -> None:
+    client = FakeClient()
+    container = Container(name="c", image="web:1", image_pull_policy="Never")
+    never = Pod(metadata=ObjectMeta(name="one"), spec=PodSpec(containers=(container,)))
+    pinned(client, app("a"), never)
+    assert (len(client.asked), client.held_only) == (2, ["web:1"])
 
 
 def test_each_image_is_asked_for_once_and_put_on_record() -> None:

@@ -52,6 +52,7 @@ class FakeMachine:
         self.serial = 0
         self.endings: list[tuple[int, tuple[str, ...]]] = []  # (grace time, hook) of each removal and stop
         self.hook_problem = ""
+        self.policies: list[str] = []  # of pulls
         self.ends_with: int | None = None  # the exit status of containers that end as soon as they are started
 
     @property
@@ -80,10 +81,13 @@ class FakeMachine:
         await self._call("look")
         return found
 
-    async def pull(self, image: str, *, auth: bytes | None = None, timeout_s: float = 600.0) -> None:
+    async def pull(self, image: str, *, auth: bytes | None = None, policy: str = "", timeout_s: float = 600.0) -> None:
+        self.policies.append(policy)
         await self._call("pull", image)
 
-    async def start(self, wish: ContainerWish, *, epoch: int, records: object = ()) -> ObservedContainer:
+    async def start(
+        self, wish: ContainerWish, *, epoch: int, records: object = (), exists: bool = False
+    ) -> ObservedContainer:
         await self._call("start", wish.identity.pod)
         uid = wish.identity.uid
         self.serial += 1

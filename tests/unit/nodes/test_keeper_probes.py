@@ -6,13 +6,17 @@ import pytest
 
 from korch.errors import EngineDownError, HostUnreachableError
 from korch.objects.objects import Change
+from korch.resources.images import PINNED
+from korch.resources.meta import ObjectMeta
 from korch.resources.misc import Event
 from korch.resources.pod import (
+    Container,
     ExecAction,
     HTTPGetAction,
     Lifecycle,
     LifecycleHandler,
     Pod,
+    PodSpec,
     Probe,
     SleepAction,
 )
@@ -230,5 +234,25 @@ def test_a_failed_probe_may_have_its_own_grace_time() -> None:
         world.machine.answer = BROKEN
         await asyncio.sleep(2)
         assert world.machine.endings[0] == (3, ("exec", "drain"))
+
+    with_keeper(body)
+
+
+# --- pulling ---
+
+
+def test_the_pull_policy_is_kept_and_an_exact_image_is_not_pulled_again() -> None:
+    async def body(world: World) -> None:
+        for name, policy in (("web-1", "Never"), ("web-2", "Always"), ("web-3", "Always")):
+            await world.pod(name, image_pull_policy=policy)
+            await asyncio.sleep(2)
+        assert world.machine.policies == ["Never", "Always", "Always"]
+        exact = Pod(
+            metadata=ObjectMeta(name="exact", namespace="default", annotations={PINNED: "web@sha256:" + "a" * 64}),
+            spec=PodSpec(containers=(Container(name="web", image="web", image_pull_policy="Always"),), node_name="n1"),
+        )
+        await world.objects.create(exact)
+        await asyncio.sleep(2)
+        assert world.machine.policies[3:] == ["IfNotPresent"]
 
     with_keeper(body)

@@ -153,7 +153,9 @@ class NodeWatch:
                 self.life.sign(loop.time())
                 if isinstance(said, EngineWatch) and not said.up:
                     return  # the engine went away: a look tells why
-                if isinstance(said, EngineEvent | EngineWatch):
+                if isinstance(said, EngineEvent):
+                    self.keeper.glance(said.identity.uid if said.identity is not None else "")
+                elif isinstance(said, EngineWatch):
                     self.keeper.glance()
                 elif isinstance(said, Sample):
                     await self._note_sample(said)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from msgspec.structs import replace
 
 from korch.engines.images import ImageInfo
-from korch.engines.names import Identity
+from korch.engines.names import Identity, container_name
 from korch.engines.observed import ObservedContainer
 from korch.errors import (
     CommandFailedError,
@@ -93,6 +93,7 @@ class Keeper:
         self._tasks: asyncio.TaskGroup | None = None
         self._failing_since: float | None = None  # on the event loop's clock
         self._news = asyncio.Event()  # something happened on the node: look now
+        self._named: set[str] = set()  # to these containers (by pod uid), and to no others; empty: to any
 
     def adopt(self, containers: Sequence[ObservedContainer], images: frozenset[str]) -> None:
         """Take over what a look at the node brought: what runs there is known before anything is done."""
@@ -119,9 +120,12 @@ class Keeper:
         for pod in self._pods():
             await self._take_note_if_possible(pod)
 
-    def glance(self) -> None:
-        """Something happened on the node: look soon."""
+    def glance(self, uid: str = "") -> None:
+        """Something happened on the node, to the container of this pod if one is named: look now."""
+        if self._news.is_set() and not self._named:
+            return  # all of them are to be looked at anyway
         self._news.set()
+        self._named = {*self._named, uid} if uid else set()
 
     def back(self) -> None:
         """The node was looked at anew, and `adopt` told of it: what waited for it goes on."""
@@ -164,8 +168,9 @@ class Keeper:
                 self._forget(uid)
             if not pods or (not told and not self._queue.idle and loop.time() - looked < BUSY_LOOK_S):
                 continue  # an act is under way, and its answer says more than a look now
+            named, self._named = self._named, set()
             try:
-                await self.look()
+                await (self._look_at(named) if named and told else self.look())
             except FencedError:
                 raise
             except (TransientError, EngineDownError) as error:
@@ -206,6 +211,27 @@ class Keeper:
         for pod in self._pods():
             await self._take_note(pod)
             self.wake(pod)
+
+    async def _look_at(self, uids: set[str]) -> None:
+        """See how single containers stand: cheaper than all of them, and sooner answered."""
+        for pod in self._pods():
+            uid = pod.metadata.uid
+            if uid not in uids or uid in self._acting:
+                continue
+            self._touched.discard(uid)
+            found = await self._machine.container(self._container_name(pod))
+            if uid in self._touched:
+                continue  # acted on meanwhile: the act tells more
+            self._seen.pop(uid, None)
+            if found is not None and found.identity is not None and found.identity.uid == uid:
+                self._seen[uid] = found
+            self._contact()
+            await self._take_note(pod)
+            self.wake(pod)
+
+    def _container_name(self, pod: Pod) -> str:
+        meta, cluster = pod.metadata, self._machine.cluster
+        return container_name(cluster.name, meta.namespace, meta.name, pod.spec.containers[0].name, meta.uid)
 
     async def _take_note_if_possible(self, pod: Pod) -> None:
         """What cannot be written now is written after the next look or check."""
@@ -346,7 +372,8 @@ class Keeper:
             secrets=secrets,
         )
         record = workload_record(self._view, pod)
-        started = await self._machine.start(wish, epoch=self._epoch(), records=(record,))
+        exists = pod.metadata.uid in self._seen
+        started = await self._machine.start(wish, epoch=self._epoch(), records=(record,), exists=exists)
         self.recorded[record.file] = record
         self._seen[pod.metadata.uid] = started
         self._recall(pod).backing_off = False

@@ -366,9 +366,11 @@ class Machine:
     # Containers
 
     async def start(
-        self, wish: ContainerWish, *, epoch: int, records: Sequence[WorkloadRecord] = ()
+        self, wish: ContainerWish, *, epoch: int, records: Sequence[WorkloadRecord] = (), exists: bool = False
     ) -> ObservedContainer:
         """Have the container run, in one round trip; its first state. `records` are written there before.
+
+        `exists`: it was seen there, so starting it is tried before making it.
 
         Repeating is safe: the same pod's container is found by its name, and started if it does not run. Raises
         `FencedError`, `ClaimedByOtherError`, `EngineCallError`.
@@ -383,6 +385,7 @@ class Machine:
             wish.identity.uid,
             wish.identity.spec_hash,
             inspect_template(engine),
+            "1" if exists else "0",
             *words,
             stdin=start_values(engine, wish, records),
             timeout_s=_START_TIMEOUT_S,

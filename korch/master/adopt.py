@@ -205,7 +205,7 @@ def read_wish(stored: StoredWish) -> Wish:
         wish = decode(kind_for(head.api_version, head.kind), stored.content)
     except (msgspec.MsgspecError, InvalidError) as error:
         raise InvalidError(f"the wish {stored.file} cannot be read: {error}") from error
-    if not isinstance(wish, Deployment | ReplicaSet | Pod) or record_of(wish).file != stored.file:
+    if not isinstance(wish, Deployment | ReplicaSet | DaemonSet | Pod) or record_of(wish).file != stored.file:
         raise InvalidError(f"the wish {stored.file} is not what its name says")
     if not wish.metadata.uid or not wish.metadata.resource_version.isdecimal():
         raise InvalidError(f"the wish {stored.file} has no uid or no revision")
@@ -221,6 +221,7 @@ async def known_of(objects: Objects, finds: Sequence[NodeFind]) -> Known:
     return Known(
         deployments=(await objects.list(Deployment)).items,
         sets=(await objects.list(ReplicaSet)).items,
+        daemons=(await objects.list(DaemonSet)).items,
         pods=pods,
         secrets=(await objects.list(Secret)).items,
         ended=frozenset(ended),
@@ -234,6 +235,7 @@ def _told(plan: AdoptionPlan) -> tuple[str, ...]:
         lines.append(f"deployment/{deployment.metadata.name} with {deployment.spec.replicas or 0} replicas wished for")
     for deployment in plan.replace:
         lines.append(f"deployment/{deployment.metadata.name} as its nodes keep it, which is newer than the state")
+    lines += [f"daemonset/{daemonset.metadata.name}" for daemonset in plan.daemons]
     for taken in plan.pods:
         pod = taken.pod
         lines.append(f"pod/{pod.metadata.name} on {pod.spec.node_name} ({taken.seen.state})")
@@ -350,6 +352,8 @@ def grouped(plan: AdoptionPlan, statuses: Mapping[str, PodStatus], now: float) -
         members = {found.metadata.name: [pod for pod in pods if _owner(pod) == found.metadata.uid] for found in sets}
         status = plan_rollout(deployment, sets, members, now).status
         groups[key] = [replace(deployment, status=status)]
+    for daemonset in plan.daemons:
+        groups.setdefault(_workload(daemonset), []).append(daemonset)
     for found in plan.sets:
         mine = [pod for pod in pods if _owner(pod) == found.metadata.uid]
         counted = replace(found, status=plan_replicas(found, mine, now).status)

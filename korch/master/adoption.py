@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from korch.controllers.rollout import revision_of
 from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer
-from korch.master.remade import bare_pod, guessed_template, placed, pod_of_set, remade_set
+from korch.master.remade import bare_pod, guessed_template, placed, pod_of_daemons, pod_of_set, remade_set
 from korch.resources.annotations import COMPLETED, WANTED
 from korch.resources.codec import with_meta
 from korch.resources.meta import Object
@@ -20,9 +20,9 @@ from korch.resources.misc import Secret
 from korch.resources.pod import Pod, PodSpec
 from korch.resources.podstate import is_counted, workload_name
 from korch.resources.templates import secret_names, template_hash
-from korch.resources.workload import Deployment, PodTemplateSpec, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, PodTemplateSpec, ReplicaSet
 
-Wish = Deployment | ReplicaSet | Pod
+Wish = Deployment | ReplicaSet | DaemonSet | Pod
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Known:
 
     deployments: tuple[Deployment, ...] = ()
     sets: tuple[ReplicaSet, ...] = ()
+    daemons: tuple[DaemonSet, ...] = ()
     pods: tuple[Pod, ...] = ()
     secrets: tuple[Secret, ...] = ()
     ended: frozenset[str] = frozenset()
@@ -61,6 +62,7 @@ class AdoptionPlan:
     replace: tuple[Deployment, ...] = ()
     sets: tuple[ReplicaSet, ...] = ()
     resize: tuple[ReplicaSet, ...] = ()
+    daemons: tuple[DaemonSet, ...] = ()
     pods: tuple[TakenPod, ...] = ()
     drop: tuple[Pod, ...] = ()  # the store has them on a node where nothing of them is left
     notes: tuple[str, ...] = ()
@@ -68,12 +70,17 @@ class AdoptionPlan:
     @property
     def changes_nothing(self) -> bool:
         """Whether everything on the nodes is on record already."""
-        return not (self.deployments or self.replace or self.sets or self.pods)
+        return not (self.deployments or self.replace or self.sets or self.daemons or self.pods)
 
     @property
     def namespaces(self) -> tuple[str, ...]:
         """Those that the objects need."""
-        objects: tuple[Object, ...] = (*self.deployments, *self.sets, *(taken.pod for taken in self.pods))
+        objects: tuple[Object, ...] = (
+            *self.deployments,
+            *self.sets,
+            *self.daemons,
+            *(taken.pod for taken in self.pods),
+        )
         return tuple(sorted({obj.metadata.namespace for obj in objects}))
 
 
@@ -156,10 +163,12 @@ class _Chosen:
     def __init__(self, known: Known) -> None:
         self.deployments = {(found.metadata.namespace, found.metadata.name): found for found in known.deployments}
         self.sets = {(found.metadata.namespace, found.metadata.name): found for found in known.sets}
+        self.daemons = {(found.metadata.namespace, found.metadata.name): found for found in known.daemons}
         self.pods: dict[str, Pod] = {}  # wishes of single pods, by uid
         self.new: list[Deployment] = []
         self.newer: list[Deployment] = []
         self.new_sets: list[ReplicaSet] = []
+        self.new_daemons: list[DaemonSet] = []
 
     def take(self, wish: Wish) -> None:
         """Count the newest wish that the nodes keep of one workload."""
@@ -170,6 +179,10 @@ class _Chosen:
             if key not in self.sets:
                 self.sets[key] = wish
                 self.new_sets.append(wish)
+        elif isinstance(wish, DaemonSet):
+            if key not in self.daemons:
+                self.daemons[key] = wish
+                self.new_daemons.append(wish)
         elif key not in self.deployments:
             self.deployments[key] = wish
             self.new.append(wish)
@@ -216,6 +229,10 @@ class _Builder:
         if deployment is not None and hashed:
             self._member(deployment, hashed).pods.append((node, seen))
             return
+        daemonset = self._chosen.daemons.get((who.namespace, who.owner))
+        if daemonset is not None:
+            self._taken.append(TakenPod(pod_of_daemons(daemonset, who, node), seen))
+            return
         owner = self._chosen.sets.get((who.namespace, who.pod.rpartition("-")[0]))
         if owner is not None:
             self._taken.append(TakenPod(pod_of_set(owner, who, node), seen))
@@ -254,6 +271,7 @@ class _Builder:
             replace=tuple(self._chosen.newer),
             sets=tuple(with_meta(found, resource_version="") for found in sets),
             resize=tuple(resize),
+            daemons=tuple(with_meta(found, resource_version="") for found in self._chosen.new_daemons),
             pods=tuple(self._taken),
             drop=tuple(gone),
             notes=tuple(self._notes),
@@ -322,7 +340,9 @@ class _Builder:
         have = {(found.metadata.namespace, found.metadata.name) for found in self._known.secrets}
         singles = [taken.pod for taken in self._taken if not taken.pod.metadata.owner_references]
         named: list[tuple[Object, PodSpec]] = [(pod, pod.spec) for pod in singles]
-        workloads: list[Deployment | ReplicaSet] = [*self._chosen.new, *self._chosen.newer, *self._chosen.new_sets]
+        chosen = self._chosen
+        workloads: list[Deployment | ReplicaSet | DaemonSet] = [*chosen.new, *chosen.newer]
+        workloads += [*chosen.new_sets, *chosen.new_daemons]
         named += [(workload, workload.spec.template.spec) for workload in workloads]
         for obj, spec in named:
             for name in sorted(secret_names(spec)):

@@ -4,6 +4,7 @@ import uuid
 
 from msgspec.structs import replace
 
+from korch.controllers.daemonset import HASH_LABEL, daemon_for
 from korch.controllers.deployment import set_from
 from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer
@@ -12,8 +13,8 @@ from korch.resources.images import pinned_template
 from korch.resources.meta import ObjectMeta
 from korch.resources.pod import Container, Pod, PodSpec
 from korch.resources.podstate import owner_reference
-from korch.resources.templates import TEMPLATE_HASH_LABEL
-from korch.resources.workload import Deployment, PodTemplateSpec, ReplicaSet
+from korch.resources.templates import PUBLISH_ANNOTATION, TEMPLATE_HASH_LABEL, spec_hash
+from korch.resources.workload import DaemonSet, Deployment, PodTemplateSpec, ReplicaSet
 
 ADOPTED = "korch.dev/adopted"  # annotation: made from a container alone, as no node knows the wish behind it
 
@@ -60,6 +61,15 @@ def pod_of_set(owner: ReplicaSet, who: Identity, node: str) -> Pod:
         owner_references=(owner_reference(owner),),
     )
     return placed(Pod(metadata=meta, spec=template.spec), node)
+
+
+def pod_of_daemons(owner: DaemonSet, who: Identity, node: str) -> Pod:
+    """The daemon set's pod behind a container; one of another template than the wish's does not carry its hash."""
+    template = owner.spec.template
+    made = daemon_for(owner, node)
+    wanted = spec_hash(template.spec, publish=template.metadata.annotations.get(PUBLISH_ANNOTATION, ""))
+    labels = made.metadata.labels if who.spec_hash == wanted else {**made.metadata.labels, HASH_LABEL: "adopted"}
+    return placed(with_meta(made, name=who.pod, uid=who.uid, generation=1, labels=labels), node)
 
 
 def bare_pod(who: Identity, seen: ObservedContainer, node: str) -> Pod:

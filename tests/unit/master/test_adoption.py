@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from korch.client.base import ClusterFound
+from korch.controllers.daemonset import daemon_name, plan_daemons
 from korch.controllers.replicaset import pod_from
 from korch.controllers.rollout import current_set, plan_rollout, revision_of
 from korch.engines.names import Identity
@@ -29,6 +30,7 @@ from korch.resources.pod import Container, EnvVar, EnvVarSource, Pod, PodSpec, S
 from korch.resources.templates import TEMPLATE_HASH_LABEL, spec_hash, template_hash
 from korch.resources.workload import Deployment, ReplicaSet
 from tests.unit.controllers.cluster import deployment
+from tests.unit.controllers.test_daemonset import daemonset, node
 
 CLUSTER = "c1"
 NOW = 1_000_000.0
@@ -375,3 +377,34 @@ def test_what_was_not_found_may_be_on_a_node_that_does_not_answer() -> None:
     told = but_not_all_answer(error, {"n2": silent, "n3": HostUnreachableError("refused", host="n3")})
     assert str(told) == "nothing there, but not all could be looked at: n2: no answer; n3: refused"
     assert told.hint == "Is it on?"
+
+
+def test_a_daemon_set_comes_back_with_its_pods_and_nothing_is_rolled_afterwards() -> None:
+    stored = for_create(daemonset(), name="log", uid="0d2b1b3c-0000-4000-8000-000000000002", now=NOW)
+    wish = with_meta(stored, resource_version="7")
+    nodes = [node(name) for name in ("n1", "n2", "n3")]
+    hash_ = spec_hash(wish.spec.template.spec)
+
+    def runs_on(name: str, found: str) -> NodeFind:
+        who = Identity(CLUSTER, "default", daemon_name(wish, name), f"uid-{name}", "log", "log", 1, found)
+        seen = with_fields(container(wish_of(), 1), id=f"id-{name}", identity=who)
+        return NodeFind(name, (seen,), (wish,))
+
+    plan = plan_adoption([runs_on("n1", hash_), runs_on("n2", hash_), runs_on("n3", "another")], Known())
+    assert read_wish(StoredWish(record_of(wish).file, record_of(wish).content)).metadata.uid == wish.metadata.uid
+    assert [found.metadata.name for found in plan.daemons] == ["log"]
+    assert plan.notes == ()
+    (group,) = grouped(plan, {}, NOW)
+    assert [type(obj).__name__ for obj in group] == ["DaemonSet", "Pod", "Pod", "Pod"]
+    pods = [
+        replace(
+            one.pod,
+            status=observed_status(one.pod, one.seen, now=NOW - 100, host_ip="", readiness=Readiness(passing=True)),
+        )
+        for one in plan.pods
+    ]
+    after = plan_daemons(plan.daemons[0], nodes, pods, NOW)
+    assert after.create == ()
+    assert [pod.spec.node_name for pod in after.delete] == ["n3"], "only what is of another template"
+    again = plan_adoption([runs_on("n1", hash_)], Known(daemons=plan.daemons, pods=tuple(pods)))
+    assert again.changes_nothing

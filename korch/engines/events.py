@@ -104,7 +104,7 @@ def parse_event(line: str) -> EngineEvent | None:
 def _number(value: Any) -> int | None:
     try:
         return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

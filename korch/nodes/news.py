@@ -78,4 +78,8 @@ class NewsReader:
         lines, self._facts = self._facts, []
         if not lines:
             return Pulse()
-        return Sample(replace(parse_facts(lines), cpu_count=self._cpu_count), *self._disk)
+        try:
+            facts = parse_facts(lines)
+        except ValueError:  # a line was damaged; the node lives
+            return Pulse()
+        return Sample(replace(facts, cpu_count=self._cpu_count), *self._disk)

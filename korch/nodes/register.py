@@ -7,6 +7,8 @@ from korch.engines.wish import EngineName
 from korch.errors import KorchError
 from korch.inventory.hostnames import node_name
 from korch.inventory.model import Host
+from korch.nodes.facts import Facts, cpu_busy
+from korch.nodes.news import Sample
 from korch.nodes.report import NodeReport
 from korch.resources.meta import Condition, ObjectMeta
 from korch.resources.node import (
@@ -196,9 +198,27 @@ def _addresses(node: Node, host: Host, address: str | None) -> tuple[NodeAddress
 
 def load_of(name: str, report: NodeReport, old: NodeLoad | None, now: float) -> NodeLoad:
     """The node's newest sample; CPU use is smoothed over samples."""
-    facts = report.facts
+    load = _load(name, report.facts, report.cpu_busy, old, now)
+    offset = report.clock_offset_s
+    return replace(
+        load,
+        disk_total_bytes=report.disk_total_bytes,
+        disk_free_bytes=report.disk_free_bytes,
+        clock_offset_seconds=None if offset is None else round(offset, 3),
+    )
+
+
+def load_of_sample(name: str, sample: Sample, old: NodeLoad | None, now: float) -> NodeLoad:
+    """The same from a session: CPU use is what was busy since `old`, and the clock's offset stays as it was."""
+    facts = sample.facts
+    load = _load(name, facts, cpu_busy(old.cpu_ticks if old else None, facts.cpu_ticks, facts.cpu_count), old, now)
+    if not sample.disk_total_bytes:
+        return load
+    return replace(load, disk_total_bytes=sample.disk_total_bytes, disk_free_bytes=sample.disk_free_bytes)
+
+
+def _load(name: str, facts: Facts, busy: float | None, old: NodeLoad | None, now: float) -> NodeLoad:
     before = old.cpu_busy_smoothed if old else None
-    busy = report.cpu_busy
     if busy is not None and before is not None:
         smoothed: float | None = round(SMOOTHING * busy + (1 - SMOOTHING) * before, 4)
     else:
@@ -215,10 +235,7 @@ def load_of(name: str, report: NodeReport, old: NodeLoad | None, now: float) -> 
         cpu_ticks=facts.cpu_ticks,
         memory_total_bytes=facts.memory_total_bytes,
         memory_available_bytes=facts.memory_available_bytes,
-        disk_total_bytes=report.disk_total_bytes,
-        disk_free_bytes=report.disk_free_bytes,
         pressure_cpu=facts.pressure_cpu,
         pressure_memory=facts.pressure_memory,
         pressure_io=facts.pressure_io,
-        clock_offset_seconds=None if report.clock_offset_s is None else round(report.clock_offset_s, 3),
     )

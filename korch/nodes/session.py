@@ -38,7 +38,7 @@ class Session:
         self._reader = NewsReader()
         self._news: asyncio.Queue[News | None] = asyncio.Queue(_QUEUE_LIMIT)
         self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._end: KorchError | None = None
+        self._end: Exception | None = None
         self._closed = False
         self._noise = b""
         self.heard_at = asyncio.get_running_loop().time()
@@ -90,7 +90,7 @@ class Session:
                 if self._reader.has_begun and not self._begun.done():
                     self._begun.set_result(None)
             self._end = await self._why_ended(engine)
-        except KorchError as error:
+        except Exception as error:  # a bug, too, must wake those who wait
             self._end = error
         if not self._begun.done():
             self._begun.set_exception(self._end)

@@ -186,14 +186,14 @@ class _Program:
     async def end(self) -> None:
         """End the program and everything that it started."""
         _kill(self._process, signal.SIGHUP if self._terminal is not None else signal.SIGTERM)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
                 await self._process.wait()
         _kill(self._process)
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
-        if self._process.stdin is not None:
-            self._process.stdin.close()
         await self._process.wait()
         if self._terminal is not None:
             os.close(self._terminal)

@@ -97,7 +97,7 @@ echo "@korch session $(grep -c '^cpu[0-9]' /proc/stat)"
 korch_beat "$@" 3<&- &
 korch_pulse=$!
 # This shell never writes, so nothing can hold it up. dd gives what one read brings: nothing at the end.
-while korch_word=$(timeout "$korch_silence" dd bs=64 count=1 2>/dev/null <&3) && [ -n "$korch_word" ]; do
+while korch_word=$(exec timeout "$korch_silence" dd bs=64 count=1 2>/dev/null <&3) && [ -n "$korch_word" ]; do
     kill -0 "$korch_pulse" 2>/dev/null || break
 done
 korch_leave

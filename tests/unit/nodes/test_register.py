@@ -8,12 +8,14 @@ from korch.engines.images import ListedImage
 from korch.errors import AuthFailedError, CommandTimeoutError, HostUnreachableError
 from korch.inventory.model import Host
 from korch.nodes.facts import Facts
+from korch.nodes.news import Sample
 from korch.nodes.register import (
     ENGINE_SAID,
     declared_node,
     failed_status,
     known_engine,
     load_of,
+    load_of_sample,
     new_node,
     noted,
     seen_status,
@@ -134,3 +136,20 @@ def test_cpu_use_is_smoothed_over_samples() -> None:
     assert first.cpu_busy_smoothed == 0.0
     assert second.cpu_busy_smoothed == 0.4
     assert (third.cpu_busy, third.cpu_busy_smoothed) == (None, 0.4)
+
+
+def test_a_sessions_sample_goes_on_where_the_look_left_off() -> None:
+    found = report(cpu_busy=0.5, clock_offset_s=2.0, disk_total_bytes=100, disk_free_bytes=40)
+    look = load_of("web-1", dataclasses.replace(found, facts=Facts(cpu_ticks=(100, 1000))), None, 0.0)
+    facts = Facts(load=(1.0, 2.0, 3.0), cpu_count=2, cpu_ticks=(500, 2000), memory_available_bytes=5)
+    load = load_of_sample("web-1", Sample(facts), look, 10.0)
+    assert (load.cpu_busy, load.cpu_busy_smoothed) == (0.4, 0.46)
+    assert (load.load1, load.cpu_count, load.memory_available_bytes) == (1.0, 2, 5)
+    assert (load.disk_total_bytes, load.disk_free_bytes, load.clock_offset_seconds) == (100, 40, 2.0)
+    assert load_of_sample("web-1", Sample(facts, 200, 30), load, 20.0).disk_free_bytes == 30
+
+
+def test_a_first_sample_and_one_after_a_reboot_tell_no_cpu_use() -> None:
+    first = load_of_sample("web-1", Sample(Facts(cpu_ticks=(500, 2000))), None, 0.0)
+    rebooted = load_of_sample("web-1", Sample(Facts(cpu_ticks=(5, 20))), first, 10.0)
+    assert (first.cpu_busy, rebooted.cpu_busy) == (None, None)

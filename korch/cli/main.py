@@ -38,6 +38,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("image", "image:image", "Send images to hosts without a registry."),
     ),
     "Look": (
+        Entry("status", "status:status", "The whole at one glance: who leads, what is wrong, what to do."),
         Entry("get", "get:get", "List objects: pods, deployments, nodes, events, ..."),
         Entry("describe", "describe:describe", "Everything about one object, with its events."),
         Entry("logs", "logs:logs", "Show what a pod or all pods of an app print."),
@@ -72,7 +73,6 @@ _OTHER_WORDS = {  # what people who come from other tools type first
     "ps": "get pods",
     "ls": "get all",
     "list": "get all",
-    "status": "get all",
     "rm": "delete",
     "remove": "delete",
     "rollback": "rollout undo",

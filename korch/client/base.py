@@ -95,13 +95,17 @@ class LogOptions:
 
 @dataclass(frozen=True, slots=True)
 class ClusterInfo:
-    """The cluster's record: `inventories` as recorded at its making; `lead` is who leads now, "" for nobody."""
+    """The cluster's record: `inventories` as recorded at its making; `lead` is who leads now, "" for nobody.
+
+    `doing`: "master", or what the command that leads is about.
+    """
 
     id: str
     name: str
     inventories: tuple[str, ...]
     created: str
     lead: str = ""
+    doing: str = ""
     notes: tuple[str, ...] = field(default=())
 
 

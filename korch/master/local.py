@@ -79,8 +79,8 @@ class LocalClient:
 
         record = self.cluster.record
         holder = await Lead(self.cluster.store, lock_file=self.cluster.settings.cluster_dir / "lead.lock").holder()
-        lead = holder.identity if holder else ""
-        return ClusterInfo(record.id, record.name, record.inventories, record.created, lead)
+        lead, doing = (holder.identity, holder.note.get("doing", "")) if holder else ("", "")
+        return ClusterInfo(record.id, record.name, record.inventories, record.created, lead, doing)
 
     # Objects
 

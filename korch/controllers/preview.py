@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from korch.client.base import PlannedStep
 from korch.client.declare import tried_again
+from korch.controllers.daemonset import HASH_LABEL, daemon_for, node_of, plan_daemons
 from korch.controllers.deployment import first_to_go, set_from
 from korch.controllers.replicaset import plan_replicas, pod_from
 from korch.controllers.rollout import current_set, plan_rollout
@@ -18,8 +19,9 @@ from korch.resources.meta import Condition, Object
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
 from korch.resources.podstate import controller_of, is_counted, with_condition, workload_name
+from korch.resources.templates import template_hash
 from korch.resources.times import rfc3339
-from korch.resources.workload import Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.scheduler.select import schedule
 from korch.scheduler.snapshot import snapshot
 
@@ -69,6 +71,8 @@ def preview(
         elif isinstance(wish, ReplicaSet):
             _fill(model, _kept_or_new(model, wish, model.sets), "more than wanted")
             _place_waiting(model)
+        elif isinstance(wish, DaemonSet):
+            _roll_daemons(model, wish if wish.metadata.uid else model.named(wish))
         elif isinstance(wish, Pod) and wish.metadata.uid not in model.pods:
             _await_place(model, model.named(wish))
             _place_waiting(model)
@@ -113,6 +117,22 @@ def _roll_out(model: _Model, wish: Deployment) -> None:
             changed = _fill(model, found, "more than wanted" if found == current else "an older revision") or changed
         changed = _place_waiting(model) or changed
         if not changed:
+            return
+        model.now += 1 + wish.spec.min_ready_seconds
+
+
+def _roll_daemons(model: _Model, wish: DaemonSet) -> None:
+    """Rounds of a daemon set until nothing changes any more."""
+    hashed = template_hash(wish.spec.template)
+    for _ in range(MOST_ROUNDS):
+        plan = plan_daemons(wish, model.nodes, model.of(wish), model.now)
+        for pod in plan.delete:
+            why = "an older revision" if pod.metadata.labels.get(HASH_LABEL) != hashed else "not wanted there"
+            model.steps.append(PlannedStep("stop", workload_name(pod), node_of(pod), pod.metadata.name, why))
+            del model.pods[pod.metadata.uid]
+        for node in plan.create:
+            _await_place(model, model.named(daemon_for(wish, node)))
+        if not _place_waiting(model) and not plan.delete:
             return
         model.now += 1 + wish.spec.min_ready_seconds
 

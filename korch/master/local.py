@@ -29,7 +29,7 @@ from korch.objects.objects import Change, ObjectList
 from korch.resources.meta import LabelSelector, Object
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
-from korch.resources.workload import Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.settings import Settings
 from korch.ssh.base import Stream
 
@@ -255,7 +255,7 @@ class LocalClient:
         nodes = (await self.list(Node)).items
         loads = {load.metadata.name: load for load in (await self.list(NodeLoad)).items}
         pods, sets = (await self.list(Pod)).items, (await self.list(ReplicaSet)).items
-        workloads = [obj for obj in objects if isinstance(obj, Deployment | ReplicaSet | Pod)]
+        workloads = [obj for obj in objects if isinstance(obj, Deployment | ReplicaSet | DaemonSet | Pod)]
         wishes = [await self.cluster.objects.would_apply(obj) for obj in workloads]
         now = self.cluster.clock.now()
         return preview(wishes, sets, pods, nodes, loads, now=now, allowed=self.fleet.placeable)

@@ -3,14 +3,16 @@
 from msgspec.structs import replace
 
 from korch.client.base import PlannedStep
+from korch.controllers.daemonset import daemon_for
 from korch.controllers.preview import preview
 from korch.resources.annotations import FAILED_REVISION
 from korch.resources.codec import with_meta
-from korch.resources.meta import LabelSelector, Object, ObjectMeta
+from korch.resources.meta import Condition, LabelSelector, Object, ObjectMeta
 from korch.resources.pod import Container, ContainerPort, Pod, PodSpec
 from korch.resources.templates import template_hash
-from korch.resources.workload import Deployment, PodTemplateSpec, ReplicaSet, ReplicaSetSpec
+from korch.resources.workload import DaemonSet, Deployment, PodTemplateSpec, ReplicaSet, ReplicaSetSpec
 from tests.unit.controllers.cluster import Toy, deployment
+from tests.unit.controllers.test_daemonset import daemonset
 from tests.unit.scheduler.world import NOW, load, node
 
 NODES = tuple(node(f"n{number}") for number in range(3))
@@ -123,3 +125,22 @@ def test_wishes_of_one_plan_see_each_other() -> None:
     steps = shown(Toy(deployment()), first, second)
     assert does(steps) == ["start", "start", "start", "wait"]
     assert steps[-1].workload == "late"
+
+
+def test_a_daemon_set_starts_on_every_node_and_rolls_node_by_node() -> None:
+    def planned(wish: DaemonSet, *pods: Pod) -> tuple[PlannedStep, ...]:
+        return preview([wish], (), pods, NODES, LOADS, now=NOW)
+
+    first = planned(daemonset())
+    assert [(step.do, step.node) for step in first] == [("start", "n0"), ("start", "n1"), ("start", "n2")]
+    running = tuple(_running(daemon_for(daemonset(), found.metadata.name), found.metadata.name) for found in NODES)
+    assert planned(daemonset(), *running) == ()
+    rolled = planned(daemonset("log:2"), *running)
+    assert [step.do for step in rolled] == ["stop", "start"] * 3
+    assert [step.node for step in rolled] == ["n0", "n0", "n1", "n1", "n2", "n2"]
+
+
+def _running(pod: Pod, node: str) -> Pod:
+    ready = (Condition(type="Ready", status="True"),)
+    status = replace(pod.status, phase="Running", conditions=ready)
+    return replace(with_meta(pod, uid=f"uid-{node}"), spec=replace(pod.spec, node_name=node), status=status)

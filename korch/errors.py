@@ -121,6 +121,18 @@ class HostKeyChangedError(HostRefusedError):
     reason = "HostKeyChanged"
 
 
+class HostKeyRevokedError(HostRefusedError):
+    """The host shows a key that known_hosts marks as revoked: whoever shows it may be somebody else."""
+
+    reason = "HostKeyRevoked"
+
+
+class NoCommonAlgorithmError(HostRefusedError):
+    """The host's sshd and this side share no key exchange, cipher or kind of host key."""
+
+    reason = "NoCommonAlgorithm"
+
+
 class NoPermissionError(HostRefusedError):
     """The user may not use the container engine there."""
 

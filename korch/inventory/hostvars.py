@@ -24,6 +24,7 @@ KORCH_VARIABLES = (
     "korch_max_pods",
     "korch_reserved",
     "korch_shared",
+    "korch_transport",
 )
 SSH_OPTIONS = "korch ssh options"  # set by vagrant.py only; no inventory can write a name with spaces
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -120,6 +121,7 @@ def host_from(entry: Entry, variables: Mapping[str, Marked], groups: tuple[str, 
         max_pods=_max_pods(scope),
         reserved=_reserved(scope),
         shared=_flag(scope, "korch_shared") or False,
+        transport=_transport(scope),
         origin=str(entry.place),
     )
 
@@ -316,6 +318,16 @@ def _engine(scope: Scope) -> Literal["docker", "podman"] | None:
         return "podman"
     guess = did_you_mean(str(value), ("docker", "podman"))
     raise scope.fault("korch_engine", f"is {value!r}{guess}", hint="Use docker or podman, or leave it out.")
+
+
+def _transport(scope: Scope) -> Literal["fabric", "openssh"]:
+    _name, value = scope.value("korch_transport")
+    if value is None or value == "fabric":
+        return "fabric"
+    if value == "openssh":
+        return "openssh"
+    guess = did_you_mean(str(value), ("fabric", "openssh"))
+    raise scope.fault("korch_transport", f"is {value!r}{guess}", hint="Use fabric or openssh, or leave it out.")
 
 
 def _node_address(scope: Scope) -> str | None:

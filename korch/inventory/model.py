@@ -31,6 +31,7 @@ class Host:
         default_factory=dict
     )  # {"cpu": "500m", "memory": "256Mi"} kept for the host itself
     shared: bool = False  # may carry another cluster's claim too
+    transport: Literal["fabric", "openssh"] = "fabric"  # openssh: the installed `ssh` connects
     origin: str = ""  # "hosts.yml:12", for messages
 
 

@@ -27,6 +27,8 @@ _STATES: dict[str, tuple[str, str]] = {
     "AuthFailed": ("refuses korch's login", "refuse korch's login"),
     "HostKeyUnknown": ("has a host key that is not trusted yet", "have a host key that is not trusted yet"),
     "HostKeyChanged": ("shows a changed host key", "show a changed host key"),
+    "HostKeyRevoked": ("shows a revoked host key", "show a revoked host key"),
+    "NoCommonAlgorithm": ("has an sshd too new or too old for korch", "have an sshd too new or too old for korch"),
     "NoPermission": ("does not let korch use its container engine", "do not let korch use their container engine"),
     "EngineMissing": ("has no container engine", "have no container engine"),
     "EngineDown": ("has a container engine that does not answer", "have a container engine that does not answer"),

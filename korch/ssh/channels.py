@@ -1,8 +1,9 @@
 """What a transport needs of a connection that is logged in, whichever program made it (`link.py`, `openssh.py`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from korch.ssh.hostkeys import HostKey
 from korch.ssh.options import SshOptions
 
 
@@ -122,4 +123,27 @@ class Connection(Protocol):
 
     def close(self, why: str = "closed here") -> None:
         """Hang up; everything that waits on a channel is woken."""
+        ...
+
+
+class Dialer(Protocol):
+    """Makes connections. Everything raises `HostUnreachableError` or a `HostRefusedError`, naming `name`.
+
+    `question` are the words for `ssh`, `options` its answer; `via` is the jump host's connection, of the same dialer.
+    """
+
+    async def open(
+        self, name: str, question: Sequence[str], options: SshOptions, *, via: Connection | None, timeout_s: float
+    ) -> Connection:
+        """A connection that is logged in."""
+        ...
+
+    async def host_key(
+        self, name: str, question: Sequence[str], options: SshOptions, *, via: Connection | None, timeout_s: float
+    ) -> HostKey:
+        """The key that the host shows now, for a person to judge. Nobody is logged in."""
+        ...
+
+    async def greets(self, name: str, options: SshOptions, *, via: Connection | None, timeout_s: float) -> bool:
+        """Whether an sshd speaks there now, on a new connection; nothing is negotiated."""
         ...

@@ -5,22 +5,24 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from korch.errors import HostKeyUnknownError, HostRefusedError, HostUnreachableError, InvalidError, KorchError
 from korch.inventory.model import Host
 from korch.settings import Settings
 from korch.ssh.base import Transport
+from korch.ssh.channels import Connection, Dialer
 from korch.ssh.fabric import FabricTransport
 from korch.ssh.hostkeys import HostKey, KnownHosts
 from korch.ssh.local import LocalTransport
 from korch.ssh.options import OptionsReader, SshOptions, jump_question, question
+from korch.ssh.rundir import RunDir
 from korch.ssh.slots import SingleFlight
 
 if TYPE_CHECKING:
-    from korch.ssh.link import Link
     from korch.ssh.login import Shared
 
+Kind = Literal["fabric", "openssh"]
 MOST_JUMPS: Final = 8
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -40,8 +42,8 @@ class ShownKey:
 class _Bastion:
     """A jump host's one connection, shared by everything behind it."""
 
-    connecting: "SingleFlight[Link]"
-    link: "Link | None" = None
+    connecting: SingleFlight[Connection]
+    link: Connection | None = None
 
 
 class Connector:
@@ -55,8 +57,10 @@ class Connector:
         self._options = OptionsReader()
         self._known_hosts = KnownHosts(settings.known_hosts)
         self._shared: Shared | None = None
+        self._folder = RunDir(settings.home)
+        self._dialers: dict[Kind, Dialer] = {}
         self._loading = asyncio.Lock()
-        self._bastions: dict[tuple[str, ...], _Bastion] = {}
+        self._bastions: dict[tuple[Kind, tuple[str, ...]], _Bastion] = {}
 
     async def __aenter__(self) -> "Connector":
         return self
@@ -74,10 +78,8 @@ class Connector:
 
     async def shown_key(self, host: Host, *, timeout_s: float = 10.0) -> ShownKey:
         """The key that the host shows now, through its jump hosts if it has some; nobody is logged in there."""
-        from korch.ssh.login import fetch_host_key
-
-        options, via, shared = await self._way_to(host, timeout_s)
-        key = await fetch_host_key(host.name, options, shared, via=via, timeout_s=timeout_s)
+        options, via, dialer = await self._way_to(host, timeout_s)
+        key = await dialer.host_key(host.name, question(host), options, via=via, timeout_s=timeout_s)
         known = self._known_hosts.lines_for(options.key_name, options.known_hosts)
         return ShownKey(host.name, options.key_name, key, any(line.key == key and not line.marker for line in known))
 
@@ -87,13 +89,11 @@ class Connector:
 
     async def greets(self, host: Host, *, timeout_s: float = 1.0) -> bool:
         """Whether the host's sshd speaks on a new connection: a sign of life that needs no login."""
-        from korch.ssh.login import greets
-
         try:
-            options, via, shared = await self._way_to(host, timeout_s)
+            options, via, dialer = await self._way_to(host, timeout_s)
         except HostUnreachableError:
             return False
-        return await greets(host.name, options, shared, via=via, timeout_s=timeout_s)
+        return await dialer.greets(host.name, options, via=via, timeout_s=timeout_s)
 
     async def options_for(self, host: Host) -> SshOptions:
         """How OpenSSH would reach the host."""
@@ -110,38 +110,38 @@ class Connector:
         if self._shared is not None:
             self._shared.close()
             self._shared = None
+        self._dialers.clear()
+        self._folder.close()
 
-    async def _open(self, host: Host, timeout_s: float) -> "Link":
-        from korch.ssh.login import open_link
-
+    async def _open(self, host: Host, timeout_s: float) -> Connection:
         try:
-            options, via, shared = await self._way_to(host, timeout_s)
-            return await open_link(host.name, options, shared, via=via, timeout_s=timeout_s)
+            options, via, dialer = await self._way_to(host, timeout_s)
+            return await dialer.open(host.name, question(host), options, via=via, timeout_s=timeout_s)
         except KorchError:
             self._options.forget(question(host))
             raise
 
-    async def _way_to(self, host: Host, timeout_s: float) -> "tuple[SshOptions, Link | None, Shared]":
+    async def _way_to(self, host: Host, timeout_s: float) -> tuple[SshOptions, Connection | None, Dialer]:
         words = question(host)
         reading = asyncio.ensure_future(self._options.read(words, host.name))
         try:
-            shared = await self._load()  # Fabric's import and `ssh -G` at the same time
+            dialer = await self._load(host.transport)  # Fabric's import and `ssh -G` at the same time
         finally:
             options = await reading
         route = await self._route(host.name, options.jumps, words)
-        via: Link | None = None
+        via: Connection | None = None
         try:
             for asked, jump_options in route:
-                via = await self._bastion_link(asked, jump_options, via, timeout_s)
-            return options, via, shared
+                via = await self._bastion_link(host.transport, asked, jump_options, via, timeout_s)
+            return options, via, dialer
         except HostKeyUnknownError as error:
             hint = f"Connect to the jump host by hand once and accept its key: ssh {options.jumps[-1]}"
             raise HostKeyUnknownError(f"{host.name}: {error}", host=host.name, hint=hint) from error
         except (HostRefusedError, HostUnreachableError) as error:
             raise type(error)(f"{host.name}: {error}", host=host.name, hint=error.hint) from error
 
-    async def _load(self) -> "Shared":
-        """What Fabric is needed for; importing it takes 0.1 s, so it is done once and off the loop."""
+    async def _load(self, kind: Kind) -> Dialer:
+        """What makes connections; importing it takes 0.1 s, so it is done once and off the loop."""
         async with self._loading:
             if self._shared is None:
                 await asyncio.get_running_loop().run_in_executor(None, _import_login)
@@ -149,7 +149,9 @@ class Connector:
 
                 accept_new = self._settings.host_key == "accept-new"
                 self._shared = Shared(self._known_hosts, accept_new=accept_new, prompt=self._prompt)
-        return self._shared
+            if kind not in self._dialers:
+                self._dialers[kind] = _dialer(kind, self._shared, self._folder)
+        return self._dialers[kind]
 
     async def _route(
         self, host: str, jumps: tuple[str, ...], words: tuple[str, ...]
@@ -170,19 +172,18 @@ class Connector:
         return route[::-1]
 
     async def _bastion_link(
-        self, asked: tuple[str, ...], options: SshOptions, via: "Link | None", timeout_s: float
-    ) -> "Link":
+        self, kind: Kind, asked: tuple[str, ...], options: SshOptions, via: Connection | None, timeout_s: float
+    ) -> Connection:
         """The one connection to a jump host."""
         name = f"jump host {options.asked}"
-        bastion = self._bastions.setdefault(asked, _Bastion(SingleFlight(name)))
+        bastion = self._bastions.setdefault((kind, asked), _Bastion(SingleFlight(name)))
         if bastion.link is not None and bastion.link.is_alive:
             return bastion.link
 
-        async def connect() -> "Link":
-            from korch.ssh.login import open_link
-
+        async def connect() -> Connection:
+            dialer = await self._load(kind)
             try:
-                link = await open_link(name, options, await self._load(), via=via, timeout_s=timeout_s)
+                link = await dialer.open(name, asked, options, via=via, timeout_s=timeout_s)
             except KorchError:
                 self._options.forget(asked)
                 raise
@@ -191,6 +192,16 @@ class Connector:
             return link
 
         return await bastion.connecting(connect, f"connect {name}")
+
+
+def _dialer(kind: Kind, shared: "Shared", folder: RunDir) -> Dialer:
+    if kind == "openssh":
+        from korch.ssh.openssh_login import OpensshDialer
+
+        return OpensshDialer(shared, folder)
+    from korch.ssh.login import FabricDialer
+
+    return FabricDialer(shared)
 
 
 def _import_login() -> None:

@@ -129,7 +129,7 @@ async def _tcp(name: str, options: SshOptions, timeout_s: float) -> socket.socke
     raise HostUnreachableError(
         f"{name}: no connection to {options.hostname} port {options.port}: {reason}",
         host=name,
-        hint=_hint(reason),
+        hint=hint_for(reason),
     )
 
 
@@ -235,7 +235,8 @@ def abandon(channel: WireChannel) -> None:
     close()
 
 
-def _hint(reason: str) -> str:
+def hint_for(reason: str) -> str:
+    """What to look at when TCP says `reason`."""
     if reason == os.strerror(errno.ECONNREFUSED):
         return "The machine is up, but no sshd listens on that port."
     return "Is the machine on, and is the address right?"

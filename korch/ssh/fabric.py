@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from korch.engines.base import Command, Script
-from korch.errors import CommandTimeoutError, HostRefusedError, HostUnreachableError
+from korch.errors import CommandTimeoutError, HostRefusedError, HostUnreachableError, NoPermissionError
 from korch.inventory.model import Host
 from korch.ssh.base import Result, Stream, Tunnel
 from korch.ssh.frame import KILL_GRACE_S, new_marker, remote_line, true_status
@@ -233,7 +233,7 @@ class FabricTransport:
                     refusals += 1
                     await asyncio.sleep(0.05 * refusals)
                 if refusals > REFUSALS_BELIEVED:
-                    raise HostRefusedError(
+                    raise NoPermissionError(
                         f"{self.host}: sshd opens no session: {error.text or 'refused'}",
                         host=self.host,
                         hint="Look at MaxSessions in sshd_config there; korch needs at least 2.",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from korch.errors import HostKeyChangedError, HostKeyUnknownError, HostRefusedError, StoreError
+from korch.errors import HostKeyChangedError, HostKeyRevokedError, HostKeyUnknownError, StoreError
 
 KEY_TYPES: Final = (
     "ssh-ed25519",
@@ -160,7 +160,7 @@ class KnownHosts:
         return found
 
     def check(self, host: str, name: str, files: Iterable[str], key: HostKey, *, accept_new: bool) -> None:
-        """Return when the key is the host's; else raise `HostKeyUnknownError`, `HostKeyChangedError` or their base."""
+        """Return when the key is the host's; else raise the `HostRefusedError` that says what is wrong with it."""
         known = self.lines_for(name, files)
         verdict = judge(known, key)
         if verdict.is_known == "changed" and not any(line.is_for(name) for line in known if not line.marker):
@@ -170,7 +170,7 @@ class KnownHosts:
             case "yes":
                 return
             case "revoked":
-                raise HostRefusedError(
+                raise HostKeyRevokedError(
                     f"{host}: its {key.short_type} key {key.fingerprint} is revoked ({place})",
                     host=host,
                     hint="Do not use that machine before its owner has given it a new host key.",

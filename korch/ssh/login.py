@@ -3,15 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import fabric
 import paramiko
 
-from korch.errors import AuthFailedError, HostRefusedError, HostUnreachableError, KorchError
+from korch.errors import AuthFailedError, HostUnreachableError, KorchError, NoCommonAlgorithmError
+from korch.ssh.channels import Connection
 from korch.ssh.dial import DroppedError, TurnedAwayError, dial
 from korch.ssh.governor import HANDSHAKES_AT_ONCE, Governor
 from korch.ssh.hostkeys import HostKey, KnownHosts, algorithms
@@ -25,6 +26,7 @@ from korch.ssh.wire import WireTransport
 MOST_TRIES: Final = 6
 MOST_PASSWORDS: Final = 3
 LEAST_LOGIN_S: Final = 5.0  # time for key exchange and login, however long the dialling took
+T = TypeVar("T")
 _LOG: Final = "korch.ssh.paramiko"
 logging.getLogger(_LOG).setLevel(logging.CRITICAL)  # what it has to say is in the errors raised here
 
@@ -49,6 +51,34 @@ class Shared:
         self.logins.shutdown(wait=False, cancel_futures=True)
 
 
+class FabricDialer:
+    """Implements `Dialer`."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+
+    async def open(
+        self, name: str, question: Sequence[str], options: SshOptions, *, via: Connection | None, timeout_s: float
+    ) -> Link:
+        """A connection that is logged in."""
+        return await open_link(name, options, self._shared, via=_link(via), timeout_s=timeout_s)
+
+    async def host_key(
+        self, name: str, question: Sequence[str], options: SshOptions, *, via: Connection | None, timeout_s: float
+    ) -> HostKey:
+        """The key that the host shows now."""
+        return await fetch_host_key(name, options, self._shared, via=_link(via), timeout_s=timeout_s)
+
+    async def greets(self, name: str, options: SshOptions, *, via: Connection | None, timeout_s: float) -> bool:
+        """Whether an sshd speaks there now."""
+        return await greets(name, options, via=_link(via), timeout_s=timeout_s)
+
+
+def _link(via: Connection | None) -> Link | None:
+    assert via is None or isinstance(via, Link)
+    return via
+
+
 async def open_link(name: str, options: SshOptions, shared: Shared, *, via: Link | None, timeout_s: float) -> Link:
     """A connection that is logged in. Raises `HostUnreachableError` or a `HostRefusedError`, naming `name`.
 
@@ -59,7 +89,11 @@ async def open_link(name: str, options: SshOptions, shared: Shared, *, via: Link
     passwords_left = MOST_PASSWORDS
     while True:
         try:
-            return await _with_retries(name, options, shared, via, timeout_s, password)
+
+            async def once(password: str | None = password) -> Link:
+                return await _try(name, options, shared, via, timeout_s, password, None)
+
+            return await with_retries(name, options, shared, via, timeout_s, once)
         except LoginRefusedError as refused:
             shared.keys.refresh()
             if shared.prompt is None:
@@ -89,14 +123,18 @@ async def fetch_host_key(
         raise _KeySeenError
 
     try:
-        link = await _with_retries(name, options, shared, via, timeout_s, None, stop)
+
+        async def once() -> Link:
+            return await _try(name, options, shared, via, timeout_s, None, stop)
+
+        link = await with_retries(name, options, shared, via, timeout_s, once)
     except _KeySeenError:
         return shown[0]
     link.close()
     raise HostUnreachableError(f"{name}: the host showed no key", host=name)
 
 
-async def greets(name: str, options: SshOptions, shared: Shared, *, via: Link | None, timeout_s: float) -> bool:
+async def greets(name: str, options: SshOptions, *, via: Link | None, timeout_s: float) -> bool:
     """Whether an sshd speaks there now, on a new connection; nothing is negotiated."""
     try:
         async with asyncio.timeout(timeout_s):
@@ -113,22 +151,21 @@ class _KeySeenError(Exception):
     """Ends a handshake after the host key."""
 
 
-async def _with_retries(
+async def with_retries(
     name: str,
     options: SshOptions,
     shared: Shared,
-    via: Link | None,
+    via: Connection | None,
     timeout_s: float,
-    password: str | None,
-    judge: Callable[[HostKey], None] | None = None,
-) -> Link:
+    once: Callable[[], Awaitable[T]],
+) -> T:
     """One login, tried again after drops that a crowded sshd makes, while the time lasts."""
     until = time.monotonic() + timeout_s
     sshd = options.proxy_template or f"{via.name if via else ''}/{options.hostname}:{options.port}"
     for attempt in range(1, MOST_TRIES + 1):
         try:
             async with shared.governor.door(sshd):
-                return await _try(name, options, shared, via, timeout_s, password, judge)
+                return await once()
         except DroppedError as error:
             if attempt == MOST_TRIES or time.monotonic() >= until:
                 raise HostUnreachableError(
@@ -156,7 +193,7 @@ async def _try(
         async with asyncio.timeout(timeout_s):
             dialled = await dial(name, options, via.transport if via else None, timeout_s)
     except TimeoutError:
-        raise _no_answer(name, options, timeout_s, "connection") from None
+        raise no_answer(name, options, timeout_s, "connection") from None
     try:
         left_s = max(LEAST_LOGIN_S, timeout_s - (time.monotonic() - began))
         async with shared.governor.login():
@@ -207,7 +244,7 @@ async def _log_in(
         pipe.close()
         connection.client.close()
         if isinstance(error, TimeoutError):
-            raise _no_answer(name, options, timeout_s, "login") from None
+            raise no_answer(name, options, timeout_s, "login") from None
         if isinstance(error, KorchError | LoginRefusedError | _KeySeenError) or not isinstance(error, Exception):
             raise
         meaning = explain(name, options, error)
@@ -232,10 +269,11 @@ def explain(name: str, options: SshOptions, error: Exception) -> Exception:
     text = str(error)
     if isinstance(error, paramiko.SSHException) and "no acceptable" in text:
         what = text.partition("no acceptable ")[2].rstrip(")")
-        return HostRefusedError(
+        cure = _CURES.get(what.split()[0], "Allow one that paramiko knows in that machine's sshd_config")
+        return NoCommonAlgorithmError(
             f"{name}: sshd on {options.hostname} and korch share no {what}",
             host=name,
-            hint=_CURES.get(what.split()[0], "Allow one that paramiko knows in that machine's sshd_config."),
+            hint=f"{cure}. Or let the installed ssh connect: korch_transport: openssh in the inventory.",
         )
     if isinstance(error, EOFError | ConnectionError) or "banner" in text or "No existing session" in text:
         return DroppedError(text or "the connection was closed during the handshake")
@@ -266,7 +304,8 @@ def auth_failed(name: str, options: SshOptions, refused: LoginRefusedError, *, c
     return AuthFailedError(message, host=name, hint=hint)
 
 
-def _no_answer(name: str, options: SshOptions, timeout_s: float, what: str) -> HostUnreachableError:
+def no_answer(name: str, options: SshOptions, timeout_s: float, what: str) -> HostUnreachableError:
+    """The error for silence during `what`."""
     return HostUnreachableError(
         f"{name}: no answer from {options.hostname} port {options.port} within {timeout_s:.0f} s ({what})",
         host=name,
@@ -278,10 +317,11 @@ async def _ask(shared: Shared, question: str) -> str:
     """What a person types, "" for nothing; one question at a time."""
     assert shared.prompt is not None
     async with shared.asking:
-        return await _typed(shared, question)
+        return await typed(shared, question)
 
 
-async def _typed(shared: Shared, question: str) -> str:
+async def typed(shared: Shared, question: str) -> str:
+    """What a person types, "" for nothing; `shared.asking` must be held."""
     prompt = shared.prompt
     assert prompt is not None
     try:
@@ -297,7 +337,7 @@ async def _unlock(shared: Shared, name: str, paths: list[str]) -> None:
             for _ in range(MOST_PASSWORDS):
                 if isinstance(shared.keys.from_file(path), paramiko.PKey):
                     break  # opened just now, or by another host's question
-                passphrase = await _typed(shared, f"Passphrase of {path} ({name}): ")
+                passphrase = await typed(shared, f"Passphrase of {path} ({name}): ")
                 if not passphrase:
                     break
                 await asyncio.to_thread(shared.keys.unlock, path, passphrase)

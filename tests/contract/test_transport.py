@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from korch.engines.base import Command, Script
 from korch.errors import InvalidError
 from korch.inventory.model import Host
 from korch.ssh.base import Result, Transport
-from tests.unit.ssh.sshd import SSHD, bench, sshd
+from tests.unit.ssh.sshd import SSHD, TRANSPORTS, bench, sshd
 
 HOSTILE = (
     "",
@@ -59,7 +60,7 @@ class Call:
         return result
 
 
-@pytest.fixture(scope="module", params=["local", "ssh"])
+@pytest.fixture(scope="module", params=["local", *TRANSPORTS])
 def call(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call]:
     folder = tmp_path_factory.mktemp("transport")
     if request.param == "local":
@@ -68,7 +69,10 @@ def call(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return
     if SSHD is None:
         pytest.skip("needs sshd")
-    with sshd(folder / "sshd") as server, bench(folder / "korch", server.host()) as made:
+    with (
+        sshd(folder / "sshd") as server,
+        bench(folder / "korch", replace(server.host(), transport=request.param)) as made,
+    ):
         yield Call(made.runner, made.transport)
 
 

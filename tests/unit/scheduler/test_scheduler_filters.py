@@ -46,6 +46,8 @@ def refusal(one: Node, wanted: Pod, *running: Pod, **more: Any) -> str:
         ("AuthFailed", "refuses korch's login"),
         ("HostKeyUnknown", "has a host key that is not trusted yet"),
         ("HostKeyChanged", "shows a changed host key"),
+        ("HostKeyRevoked", "shows a revoked host key"),
+        ("NoCommonAlgorithm", "has an sshd too new or too old for korch"),
         ("NoPermission", "does not let korch use its container engine"),
         ("EngineMissing", "has no container engine"),
         ("EngineDown", "has a container engine that does not answer"),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, Literal
 
 import pytest
 
@@ -20,6 +21,7 @@ from korch.settings import Settings
 from korch.ssh.base import Transport
 from korch.ssh.connect import Connector
 
+TRANSPORTS: Final = ("fabric", "openssh")  # what `korch_transport` may be
 SSHD = shutil.which("sshd") or ("/usr/sbin/sshd" if os.path.exists("/usr/sbin/sshd") else None)
 needs_sshd = pytest.mark.skipif(SSHD is None or shutil.which("ssh") is None, reason="needs sshd and ssh")
 
@@ -40,6 +42,17 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+class Chosen:
+    """The transport of the hosts that tests make."""
+
+    transport: Literal["fabric", "openssh"] = "fabric"
+
+
+def a_host(*args: object, **kwargs: object) -> Host:
+    """A host of the chosen transport."""
+    return Host(*args, transport=Chosen.transport, **kwargs)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -71,7 +84,7 @@ class Sshd:
         config.touch()
         options = ("-F", str(config), *args, "-o", f"UserKnownHostsFile={known or self.known_hosts}")
         quiet = ("-o", "GlobalKnownHostsFile=none", "-o", "IdentityAgent=none", "-o", "IdentitiesOnly=yes")
-        return Host(name, "127.0.0.1", self.port, getpass.getuser(), str(key or self.user_key), options + quiet)
+        return a_host(name, "127.0.0.1", self.port, getpass.getuser(), str(key or self.user_key), options + quiet)
 
     def log(self) -> str:
         return (self.folder / "log").read_text("utf-8", "replace")

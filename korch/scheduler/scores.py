@@ -4,7 +4,7 @@ A part that says the same of every node (no zones, no wishes, no failures) is le
 
     part       weight  100 means                                    0 means
     load       50      idle, no pressure, all memory available      saturated CPU and memory
-    spread     20      no pod of this workload there                twice its even share there
+    spread     50      no pod of this workload there                twice its even share there
     failures   15      none lately                                  three or more of this workload's failures lately
     image      7       all images present                           none present
     zones      5       no pod of this workload in that zone         twice its even share there
@@ -27,7 +27,7 @@ from korch.scheduler.snapshot import ZONE
 
 WEIGHTS = {
     "load": 50,
-    "spread": 20,
+    "spread": 50,
     "failures": 15,
     "image": 7,
     "zones": 5,

@@ -9,7 +9,7 @@ from korch.resources.node import Node
 from korch.resources.pod import NodeSelectorTerm, Pod
 
 ZONE = "topology.kubernetes.io/zone"
-WEIGHTS = {"load": 50, "spread": 20, "failures": 15, "image": 7, "zones": 5, "requested": 2, "balance": 1, "wishes": 20}
+WEIGHTS = {"load": 50, "spread": 50, "failures": 15, "image": 7, "zones": 5, "requested": 2, "balance": 1, "wishes": 20}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ NODES = [node("a"), node("b", memory="256Mi"), node("c", cordoned=True), node("d
 def test_a_placement_says_where_and_what_stood_against_the_others() -> None:
     decision = decide(NODES, pod(memory="512Mi"), loads={"d": load(0.9)})
     assert decision.node == "a"
-    assert decision.message == "placed on a (score 82): 2/4 nodes fit, 1 cordoned, 1 lacks memory (512Mi asked)"
+    assert decision.message == "placed on a (score 87): 2/4 nodes fit, 1 cordoned, 1 lacks memory (512Mi asked)"
     assert decision.decided_at == NOW
     assert decision.nodes_total == 4
     assert (decision.namespace, decision.name, decision.uid) == ("default", "web-1", "uid-web-1")

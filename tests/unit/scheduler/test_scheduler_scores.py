@@ -125,7 +125,7 @@ def test_replicas_spread_over_zones() -> None:
 def test_image_present(held: str) -> None:
     decision = decide([A, node("b", images=[held])], pod(image="nginx"))
     assert decision.node == "b"
-    assert part(decision, "image", "b") == (pytest.approx(7 / 0.8), "present")  # of the parts that apply, 80 in all
+    assert part(decision, "image", "b") == (pytest.approx(7 / 1.1), "present")  # of the parts that apply, 110 in all
     assert part(decision, "image", "a") == (0, "must be pulled")
 
 

@@ -1,6 +1,7 @@
 """Login shells of every kind, quiet or not, pass a command on intact."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from korch.engines.base import Command, Script
 from korch.errors import NoPermissionError
 from tests.contract.test_transport import HOSTILE, WORDS
-from tests.unit.ssh.sshd import Bench, bench, needs_sshd, sshd
+from tests.unit.ssh.sshd import TRANSPORTS, Bench, Chosen, bench, needs_sshd, sshd
 
 pytestmark = needs_sshd
 
@@ -25,8 +26,16 @@ SHELLS = {
 }
 
 
+@pytest.fixture(scope="module", params=TRANSPORTS, autouse=True)
+def kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each test runs once with each transport."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Chosen, "transport", request.param)
+        yield str(request.param)
+
+
 @pytest.fixture(scope="module", params=SHELLS)
-def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+def shell(request: pytest.FixtureRequest, kind: str, tmp_path_factory: pytest.TempPathFactory):
     """A host whose login shell is that one: sshd hands the command line to it, unread by another."""
     words = SHELLS[request.param]
     path = shutil.which(words[0])

@@ -17,7 +17,7 @@ import pytest
 from korch.engines.base import Command, Script
 from korch.errors import NoPermissionError
 from korch.inventory.model import Host
-from tests.unit.ssh.sshd import SSHD, Sshd, bench, sshd
+from tests.unit.ssh.sshd import SSHD, TRANSPORTS, Chosen, Sshd, bench, sshd
 
 pytestmark = [
     pytest.mark.lab,
@@ -27,6 +27,14 @@ pytestmark = [
 
 PASSWORD = "correct horse"
 SHELLS = {"ann": "/bin/bash", "bob": "/bin/dash", "eve": "/usr/sbin/nologin"}
+
+
+@pytest.fixture(scope="module", params=TRANSPORTS, autouse=True)
+def kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each test runs once with each transport."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Chosen, "transport", request.param)
+        yield str(request.param)
 
 
 class UsersSshd(Sshd):

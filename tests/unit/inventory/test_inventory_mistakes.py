@@ -153,6 +153,12 @@ MISTAKES = {
     "max pods": ("web:\n  hosts:\n    w: {korch_max_pods: 0}\n", 3, "from 1 to", ""),
     "reserved key": ("web:\n  hosts:\n    w: {korch_reserved: {mem: 1Gi}}\n", 3, "use cpu and memory", ""),
     "reserved value": ("web:\n  hosts:\n    w: {korch_reserved: {memory: 1 GB}}\n", 3, "write bytes as 256Mi", ""),
+    "transport": (
+        "web:\n  hosts:\n    w: {korch_transport: opensh}\n",
+        3,
+        'did you mean "openssh"?',
+        "fabric or openssh",
+    ),
     "shared": ("web:\n  hosts:\n    w: {korch_shared: perhaps}\n", 3, "neither true nor false", ""),
     "node names": ("web:\n  hosts:\n    web_1:\n    WEB-1:\n", 4, 'would both be node "web-1"', "Rename"),
     "node name": ("web:\n  hosts:\n    'web~1':\n", 3, "cannot be a node name", "ansible_host"),

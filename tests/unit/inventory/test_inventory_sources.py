@@ -51,6 +51,7 @@ web:
       korch_max_pods: "30"
       korch_reserved: {cpu: 500m, memory: 1Gi}
       korch_shared: true
+      korch_transport: openssh
     here: {ansible_connection: local, ansible_ssh_common_args: "", ansible_ssh_extra_args: null}
 """,
         tmp_path,
@@ -73,6 +74,7 @@ web:
         max_pods=30,
         reserved={"cpu": "500m", "memory": "1Gi"},
         shared=True,
+        transport="openssh",
         origin=f"{tmp_path}/hosts.yml:12",
     )
     here = inventory.host("here")

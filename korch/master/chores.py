@@ -38,6 +38,7 @@ class Chores:
     ) -> None:
         self._cluster, self._fleet, self._view, self._watches, self._epoch = cluster, fleet, view, watches, epoch
         self._changed: set[Workload] = set()
+        self._here: frozenset[str] = frozenset()  # nodes that could be worked with in the last round
         self._prune_at: float | None = None
         view.listen(self._note)
 
@@ -83,12 +84,26 @@ class Chores:
         }
 
     async def _keep_wishes(self) -> None:
+        contacts = self._contacts()
+        self._note_arrivals(frozenset(contacts))
         changed, self._changed = sorted(self._changed, key=str), set()
         if not changed:
             return
         recorded = {name: watch.keeper.recorded for name, watch in self._watches.items() if watch.keeper is not None}
-        for problem in await keep_wishes(self._cluster, self._contacts(), self._epoch(), changed, recorded):
+        try:
+            problems = await keep_wishes(self._cluster, contacts, self._epoch(), changed, recorded)
+        except KorchError:
+            self._changed.update(changed)
+            raise
+        for problem in problems:
             log.info("%s", problem)
+
+    def _note_arrivals(self, here: frozenset[str]) -> None:
+        """What changed while a node was away is brought there now."""
+        came, self._here = here - self._here, here
+        for pod in self._view.all(Pod) if came else ():
+            if pod.spec.node_name in came:
+                self._changed.add(Workload(pod.metadata.namespace, workload_name(pod)))
 
     async def _prune(self) -> None:
         await prune_images(self._cluster, self._contacts(), self._epoch())

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -137,6 +138,27 @@ class Fleet:
         self._contacts.clear()
         self._lost.clear()
         self.errors.clear()
+
+    def differing(self, cluster: Cluster) -> frozenset[str]:
+        """The nodes that this inventory does not have, or describes otherwise."""
+        new = {node_name(host.name): dataclasses.replace(host, origin="") for host in cluster.hosts().hosts}
+        return frozenset(
+            name for name, host in self._hosts.items() if new.get(name) != dataclasses.replace(host, origin="")
+        )
+
+    async def renew(self, cluster: Cluster) -> frozenset[str]:
+        """Go on with another inventory; the nodes that are gone from it or reached otherwise now. Those are hung up."""
+        hosts = {node_name(host.name): host for host in cluster.hosts().hosts}
+        other = self.differing(cluster)
+        self._cluster, self._hosts = cluster, hosts
+        leaving = [transport for name in other if (transport := self._transports.pop(name, None)) is not None]
+        for name in other:
+            self._machines.pop(name, None)
+            self._contacts.pop(name, None)
+            self._lost.pop(name, None)
+            self.errors.pop(name, None)
+        await asyncio.gather(*(transport.close() for transport in leaving), return_exceptions=True)
+        return other
 
     def mark_lost(self, node: str, error: KorchError) -> None:
         """A node that was reached in this run went away."""
@@ -302,9 +324,7 @@ class Fleet:
         address = choose_address(found, host, ssh_address=await self._ssh_address(host))
         if noted(node, found, now) != node:
             node = await objects.modify(Node, name, "", lambda old: noted(old, found, now))
-        node = await self._set_status(
-            node, seen_status(node, host, found, address, now)
-        )
+        node = await self._set_status(node, seen_status(node, host, found, address, now))
         images = frozenset(image for held in node.status.images for image in held.names)
         self._contacts[name] = Contact(host, self.machine(name), found, address or "", images | found.image_names)
         sample = load_of(name, found, load, now)

@@ -11,29 +11,40 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from msgspec.structs import replace
 
-from korch.errors import FencedError, HostUnreachableError, KorchError
-from korch.master.failover import give_up, has_local_volume, opinions_on
+from korch.errors import FencedError, HostUnreachableError, KorchError, TransientError
+from korch.master.enginedown import replace_dead
+from korch.master.evicting import Evictions, unreachable_taint
+from korch.master.failover import opinions_on
 from korch.master.fencing import FencingHook
 from korch.master.nodewatch import NodeWatch, Post
-from korch.nodes.life import LOST_AFTER_S, QUIET_AFTER_S, Sight, is_mass_loss
-from korch.resources.annotations import NODE_LOST
+from korch.nodes.life import (
+    GREET_EVERY_S,
+    LOST_AFTER_S,
+    QUIET_AFTER_S,
+    Sight,
+    ask_every_s,
+    greet_every_s,
+    is_mass_loss,
+)
+from korch.resources.annotations import MASS_LOSS, NODE_LOST
 from korch.resources.node import Node, Taint
-from korch.resources.pod import Pod
-from korch.resources.podstate import condition, is_counted
+from korch.resources.podstate import condition
 from korch.resources.times import parse_time, rfc3339
-from korch.scheduler.taints import eviction_due_s
+from korch.scheduler.taints import UNREACHABLE
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
-GREET_EVERY_S = 1.0
 ASLEEP_S = 2.0  # a look that comes so late tells of this process, not of the nodes
 ANSWER_S = 1.5  # for another node to reach a silent one
-UNREACHABLE = "node.kubernetes.io/unreachable"
+DOUBT_AFTER_S = 10.0  # others have answered by then
+ENGINE_DOWN_S = 60.0  # before anybody looks whether the containers live without their engine
+ENGINE_LOOK_EVERY_S = 15.0
+BACK_HINT = "Look at the machine; korch goes on when it is back."
 
 
 class Lifecycle:
-    """Judges the silence of all watched nodes. `evict_after` says when a pod must leave a node with such taints."""
+    """Judges the silence of all watched nodes (a mapping that may change meanwhile)."""
 
     def __init__(
         self,
@@ -43,12 +54,12 @@ class Lifecycle:
         hook: FencingHook | None = None,
     ) -> None:
         self._post, self._watches, self._hook = post, watches, hook
-        self._greeting: dict[str, asyncio.Task[None]] = {}
-        self._greeted_at: dict[str, float] = {}
-        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._evictions = Evictions(post.view, post.clock, hook=hook)
+        self._asides: dict[tuple[str, str], asyncio.Task[None]] = {}  # (what, node) → what goes on beside the looks
+        self._begun_at: dict[tuple[str, str], float] = {}
+        self._unheard: set[str] = set()  # did not answer the last greeting
         self._lost_since: dict[str, float] = {}  # on the event loop's clock
-        self._fenced: set[str] = set()
-        self._held: set[str] = set()  # fell silent in a mass loss: nothing moves there until they are back
+        self._doubts: dict[str, str] = {}  # silent and not lost: why nothing is moved, as it was told
 
     @property
     def lost(self) -> frozenset[str]:
@@ -59,193 +70,243 @@ class Lifecycle:
         """Judge until cancelled."""
         loop = asyncio.get_running_loop()
         before = loop.time()
-        async with asyncio.TaskGroup() as group:
-            while True:
-                await asyncio.sleep(LOOK_EVERY_S)
-                now = loop.time()
-                if now - before > LOOK_EVERY_S + ASLEEP_S:
-                    log.warning("this process was not running for %.0f s: nodes are judged anew", now - before)
-                    for watch in self._watches.values():
-                        watch.life.sign(now)
-                before = now
-                await self._look(group, now)
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    await asyncio.sleep(LOOK_EVERY_S)
+                    now = loop.time()
+                    if now - before > LOOK_EVERY_S + ASLEEP_S:
+                        log.warning("this process was not running for %.0f s: nodes are judged anew", now - before)
+                        for watch in self._watches.values():
+                            watch.life.sign(now)
+                    before = now
+                    await self._look_if_possible(group, now)
+        finally:
+            if self._hook is not None:
+                await self._hook.close()
+
+    async def _look_if_possible(self, group: asyncio.TaskGroup, now: float) -> None:
+        """What cannot be written now is written after the next look."""
+        try:
+            await self._look(group, now)
+        except FencedError:
+            raise
+        except KorchError as error:
+            log.warning("the nodes could not be judged: %s", error)
 
     async def _look(self, group: asyncio.TaskGroup, now: float) -> None:
-        for name, watch in self._watches.items():
+        self._forget_others()
+        for name, watch in tuple(self._watches.items()):
             silent = watch.life.silent_s(now)
             if silent < QUIET_AFTER_S:
-                await self._heard(name)
+                await self._heard(name, watch)
+                self._look_at_engine(group, name, watch, now)
                 continue
-            self._start_once(group, self._greeting, name, self._greet, due=self._is_due(name, now))
+            self._aside(group, self._greet, name, now, greet_every_s(silent))
             if watch.life.verdict(now) in {"doubted", "lost"} and name not in self._lost_since:
-                self._start_once(group, self._asking, name, self._ask)
+                self._aside(group, self._ask, name, now, ask_every_s(silent))
         await self._judge(now)
-        for name in self._lost_since:
-            await self._evict(name)
+        await self._evictions.look(self.lost)
 
-    def _is_due(self, name: str, now: float) -> bool:
-        due = now - self._greeted_at.get(name, 0.0) >= GREET_EVERY_S
-        if due:
-            self._greeted_at[name] = now
-        return due
+    def _forget_others(self) -> None:
+        """Nodes that are watched no more: the inventory has lost them."""
+        for name in {*self._lost_since, *self._doubts, *self._unheard, *(key[1] for key in self._begun_at)}:
+            if name not in self._watches:
+                self._lost_since.pop(name, None)
+                self._doubts.pop(name, None)
+                self._unheard.discard(name)
+                self._evictions.forget(name)
+        for key in [key for key in self._begun_at if key[1] not in self._watches]:
+            self._begun_at.pop(key, None)
+            self._asides.pop(key, None)
 
-    def _start_once(
-        self,
-        group: asyncio.TaskGroup,
-        tasks: dict[str, asyncio.Task[None]],
-        name: str,
-        call: Callable[[str], Awaitable[None]],
-        *,
-        due: bool = True,
+    # Beside the looks
+
+    def _aside(
+        self, group: asyncio.TaskGroup, call: Callable[[str], Awaitable[None]], name: str, now: float, every_s: float
     ) -> None:
-        running = tasks.get(name)
-        if due and (running is None or running.done()):
+        """Begin `call(name)` beside the looks, unless it goes on, or was begun less than `every_s` ago."""
+        key = (call.__name__, name)
+        running = self._asides.get(key)
+        if (running is None or running.done()) and now - self._begun_at.get(key, float("-inf")) >= every_s:
+            self._begun_at[key] = now
+            self._asides[key] = group.create_task(self._attempt(call, name), name=f"{call.__name__}-{name}")
 
-            async def go() -> None:
+    async def _attempt(self, call: Callable[[str], Awaitable[None]], name: str) -> None:
+        try:
+            if name in self._watches:
                 await call(name)
-
-            tasks[name] = group.create_task(go(), name=f"{call.__name__}-{name}")
+        except FencedError:
+            raise
+        except (KorchError, OSError) as error:
+            log.debug("%s: %s", name, error)
+        except Exception:
+            log.exception("%s: judging it failed; this is a bug in korch", name)
 
     async def _greet(self, name: str) -> None:
         """A sign of life that needs no login."""
         watch, fleet = self._watches[name], self._post.fleet
-        try:
-            heard = await fleet.connector.greets(fleet.host(name), timeout_s=GREET_EVERY_S)
-        except KorchError:
-            heard = False
-        if heard:
-            watch.life.sign(asyncio.get_running_loop().time())
-            if not watch.attached:
+        if not await fleet.connector.greets(fleet.host(name), timeout_s=GREET_EVERY_S):
+            self._unheard.add(name)
+            return
+        watch.life.sign(asyncio.get_running_loop().time())
+        if name in self._unheard:
+            self._unheard.discard(name)
+            if isinstance(watch.problem, TransientError):  # one that refuses us is not asked more often for answering
                 watch.hurry()
 
     async def _ask(self, name: str) -> None:
         """A second opinion, of nodes that are heard themselves."""
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         heard = sorted(
             other
             for other, watch in self._watches.items()
             if other != name and watch.attached and watch.life.silent_s(now) < QUIET_AFTER_S
         )
-        try:
-            found = await opinions_on(name, self._post.fleet, heard, answer_s=ANSWER_S)
-        except KorchError as error:
-            log.info("%s: nobody could be asked about it: %s", name, error)
-            return
-        self._watches[name].life.hear(found, asyncio.get_running_loop().time())
+        found = await opinions_on(name, self._post.fleet, heard, answer_s=ANSWER_S)
+        if (watch := self._watches.get(name)) is not None:
+            watch.life.hear(found, loop.time())
+
+    def _look_at_engine(self, group: asyncio.TaskGroup, name: str, watch: NodeWatch, now: float) -> None:
+        if watch.engine_down_since is not None and now - watch.engine_down_since >= ENGINE_DOWN_S:
+            self._aside(group, self._replace_dead, name, now, ENGINE_LOOK_EVERY_S)
+
+    async def _replace_dead(self, name: str) -> None:
+        watch, post = self._watches[name], self._post
+        await replace_dead(name, post.fleet.machine(name), post.view, post.clock, is_down=lambda: watch.engine_is_down)
+
+    # Judging
 
     async def _judge(self, now: float) -> None:
-        sights = [self._sight(name, watch, now) for name, watch in self._watches.items()]
-        if is_mass_loss(sights):
-            await self._hold({found.name for found in sights if found.lost_for_s is not None} - self._lost_since.keys())
-        for name, watch in self._watches.items():
-            if name in self._lost_since or watch.life.silent_s(now) < LOST_AFTER_S:
+        silent = {name: watch.life.silent_s(now) for name, watch in self._watches.items()}
+        mass = is_mass_loss([self._sight(name, since, now) for name, since in silent.items()])
+        # Signs come every two seconds: those who fall silent together are lost one after another.
+        quiet = [self._sight(name, since, now, QUIET_AFTER_S) for name, since in silent.items()]
+        may_be_mass = mass or is_mass_loss(quiet)
+        for name, watch in tuple(self._watches.items()):
+            if name in self._lost_since:
                 continue
-            if self._was_given_up(name) or (watch.life.verdict(now) == "lost" and name not in self._held):
-                await self._declare_lost(name, now)
+            if self._has(name, NODE_LOST) and not watch.attached:
+                await self._declare_lost(name, now, f"{name} was given up with `korch node lost`")
+                continue
+            if silent[name] < LOST_AFTER_S:
+                continue
+            if (mass and unreachable_taint(self._node(name)) is None) or self._has(name, MASS_LOSS):
+                await self._hold(name)
+            elif watch.life.verdict(now) != "lost":
+                if silent[name] >= DOUBT_AFTER_S:
+                    await self._doubt(name, watch)
+            elif not may_be_mass:
+                witnesses = ", ".join(sorted(watch.life.opinions))
+                text = f"{name} gives no sign of life, and {witnesses} cannot reach it either"
+                await self._declare_lost(name, now, text)
 
-    def _was_given_up(self, name: str) -> bool:
-        """Somebody said so: `korch node lost`."""
-        node = self._post.view.find(Node, name, "")
-        return node is not None and NODE_LOST in node.metadata.annotations
+    def _node(self, name: str) -> Node | None:
+        return self._post.view.find(Node, name, "")
 
-    def _sight(self, name: str, watch: NodeWatch, now: float) -> Sight:
+    def _has(self, name: str, annotation: str) -> bool:
+        node = self._node(name)
+        return node is not None and annotation in node.metadata.annotations
+
+    def _sight(self, name: str, silent: float, now: float, after_s: float = LOST_AFTER_S) -> Sight:
         """As the mass-loss rule sees it: lost from the moment in which its silence became long."""
-        silent = watch.life.silent_s(now)
-        node = self._post.view.find(Node, name, "")
+        node = self._node(name)
         ready = condition(node.status.conditions, "Ready") if node else None
-        if silent < LOST_AFTER_S:
-            return Sight(name, None, ready is not None and ready.status == "True")
+        is_ready = ready is not None and ready.status == "True"
+        if silent < after_s:
+            return Sight(name, None, is_ready)
         if name in self._lost_since:
             return Sight(name, now - self._lost_since[name], True)
-        if ready is not None and ready.status == "True":
-            return Sight(name, silent - LOST_AFTER_S, True)
+        if is_ready:
+            return Sight(name, silent - after_s, True)
         since = parse_time(ready.last_transition_time) if ready and ready.last_transition_time else 0.0
         return Sight(name, self._post.clock.now() - since, ready is not None)
 
-    async def _hold(self, names: set[str]) -> None:
-        for name in sorted(names - self._held):
-            self._held.add(name)
-            text = (
-                f"{name} fell silent together with most nodes: this looks like the master's own network, so nothing is "
-                f"moved. If it is really gone: korch node lost {name}"
-            )
-            log.warning("%s", text)
-            await self._post.fleet.record_failure(name, HostUnreachableError(text, host=name))
+    async def _hold(self, name: str) -> None:
+        """Nothing moves there until it is back, also under another master: the state remembers it."""
+        if name in self._doubts and self._has(name, MASS_LOSS):
+            return
+        text = (
+            f"{name} fell silent together with most nodes: this looks like the master's own network, so nothing is "
+            f"moved. If it is really gone: korch node lost {name}"
+        )
+        await self._mark(name, lambda node: _noted(node, MASS_LOSS, rfc3339(self._post.clock.now())))
+        if await self._tell(name, text):
             await self._event(name, "MassLoss", text)
 
-    async def _declare_lost(self, name: str, now: float) -> None:
-        witnesses = ", ".join(sorted(self._watches[name].life.opinions))
-        text = f"{name} gives no sign of life, and {witnesses} cannot reach it either"
-        log.warning("%s: its pods are replaced elsewhere", text)
-        self._lost_since[name] = now
-        error = HostUnreachableError(text, host=name, hint="Look at the machine; korch goes on when it is back.")
-        await self._post.fleet.record_failure(name, error)
-        await self._taint(name, add=True)
-        await self._event(name, "NodeNotReachable", text)
-        if self._hook is not None:
-            self._hook.start(name, self._fenced.add)
+    async def _doubt(self, name: str, watch: NodeWatch) -> None:
+        """It is silent, and nobody confirms that it is gone."""
+        reached = sorted(witness for witness, (_, answer) in watch.life.opinions.items() if answer)
+        if reached:
+            why = f"{reached[0]} reaches it, so its pods stay: look at the network between the master and {name}"
+        elif not watch.life.opinions:
+            why = f"no other node can tell whether it lives, so its pods stay. If it is gone: korch node lost {name}"
+        else:
+            return  # they do not reach it either, but said so some time ago: they are being asked again
+        await self._tell(name, f"{name} gives no sign of life; {why}")
 
-    async def _heard(self, name: str) -> None:
-        self._held.discard(name)
-        if self._watches[name].attached and (name in self._lost_since or self._is_tainted(name)):
-            self._lost_since.pop(name, None)
-            self._fenced.discard(name)
-            log.warning("%s: is back", name)
-            await self._taint(name, add=False)
+    async def _tell(self, name: str, text: str, hint: str = "") -> bool:
+        """Put on record why a silent node cannot be worked with; whether that was news."""
+        if self._doubts.get(name) == text:
+            return False
+        log.warning("%s", text)
+        await self._post.fleet.record_failure(name, HostUnreachableError(text, host=name, hint=hint))
+        self._doubts[name] = text
+        return True
+
+    async def _declare_lost(self, name: str, now: float, text: str) -> None:
+        """Its taint first: that is what evicts, under another master too."""
+        await self._mark(name, self._tainted)
+        await self._tell(name, text, BACK_HINT)
+        log.warning("%s: its pods are replaced elsewhere", name)
+        self._lost_since[name] = now
+        await self._event(name, "NodeNotReachable", text)
+
+    async def _heard(self, name: str, watch: NodeWatch) -> None:
+        if not watch.attached:
+            return
+        self._doubts.pop(name, None)
+        was_lost = self._lost_since.pop(name, None) is not None
+        node = self._node(name)
+        if node is None or _cleared(node) is None:
+            return
+        await self._mark(name, _cleared)
+        self._evictions.forget(name)
+        log.warning("%s: is back", name)
+        if was_lost or unreachable_taint(node) is not None:
             await self._event(name, "NodeReachable", f"{name} is back", warning=False)
 
-    def _is_tainted(self, name: str) -> bool:
-        node = self._post.view.find(Node, name, "")
-        return node is not None and any(taint.key == UNREACHABLE for taint in node.spec.taints)
-
-    async def _taint(self, name: str, *, add: bool) -> None:
+    def _tainted(self, node: Node) -> Node | None:
+        if unreachable_taint(node) is not None:
+            return None  # since an earlier master said so
         stamp = rfc3339(self._post.clock.now())
+        taint = Taint(key=UNREACHABLE, effect="NoExecute", time_added=stamp)
+        return replace(node, spec=replace(node.spec, taints=(*node.spec.taints, taint)))
 
-        def change(node: Node) -> Node | None:
-            kept = tuple(taint for taint in node.spec.taints if taint.key != UNREACHABLE)
-            if add and len(kept) < len(node.spec.taints):
-                return None  # since an earlier master said so
-            more = (Taint(key=UNREACHABLE, effect="NoExecute", time_added=stamp),) if add else ()
-            meta = node.metadata
-            if not add and NODE_LOST in meta.annotations:
-                notes = {key: text for key, text in meta.annotations.items() if key != NODE_LOST}
-                meta = replace(meta, annotations=notes)
-            new = replace(node, metadata=meta, spec=replace(node.spec, taints=(*kept, *more)))
-            return None if new == node else new
-
-        try:
-            await self._post.view.objects.modify(Node, name, "", change)
-        except FencedError:
-            raise
-        except KorchError as error:
-            log.warning("%s: its taint could not be changed: %s", name, error)
-
-    async def _evict(self, name: str) -> None:
-        """Replace what the node had, as soon as each pod's tolerations end; pinned data waits for proof."""
-        node = self._post.view.find(Node, name, "")
-        taint = next((found for found in node.spec.taints if found.key == UNREACHABLE), None) if node else None
-        if node is None or taint is None:
-            return
-        now = self._post.clock.now()
-        gone = name in self._fenced or NODE_LOST in node.metadata.annotations
-        for pod in tuple(self._post.view.all(Pod)):
-            if pod.spec.node_name != name or not is_counted(pod):
-                continue
-            if has_local_volume(pod) and not gone:
-                continue
-            since = parse_time(taint.time_added) if taint.time_added else now
-            due_s = 0.0 if gone else eviction_due_s(pod, (taint,), since, now)
-            if due_s is not None and due_s <= 0:
-                try:
-                    await give_up(pod, f"{name} cannot be reached", self._post.view.objects, now)
-                except FencedError:
-                    raise
-                except KorchError as error:
-                    log.warning("%s: %s could not be given up: %s", name, pod.metadata.name, error)
+    async def _mark(self, name: str, change: Callable[[Node], Node | None]) -> None:
+        if self._node(name) is not None:
+            await self._post.view.modify(Node, name, "", change)
 
     async def _event(self, name: str, reason: str, text: str, *, warning: bool = True) -> None:
-        node = self._post.view.find(Node, name, "")
+        node = self._node(name)
         if node is not None:
             await self._post.view.objects.record_event(
                 node, type="Warning" if warning else "Normal", reason=reason, message=text, component="node-lifecycle"
             )
+
+
+def _noted(node: Node, key: str, text: str) -> Node | None:
+    """The node with an annotation; None when it has it."""
+    if key in node.metadata.annotations:
+        return None
+    return replace(node, metadata=replace(node.metadata, annotations={**node.metadata.annotations, key: text}))
+
+
+def _cleared(node: Node) -> Node | None:
+    """The node without what a loss left on it; None when there is nothing."""
+    notes = {key: text for key, text in node.metadata.annotations.items() if key not in {NODE_LOST, MASS_LOSS}}
+    taints = tuple(taint for taint in node.spec.taints if taint.key != UNREACHABLE)
+    if len(notes) == len(node.metadata.annotations) and len(taints) == len(node.spec.taints):
+        return None
+    return replace(node, metadata=replace(node.metadata, annotations=notes), spec=replace(node.spec, taints=taints))

@@ -48,6 +48,9 @@ async def serve(cluster: Cluster, stop: asyncio.Event, *, fence_command: str = "
             except KorchError as error:
                 log.error("%s; trying again", error)
                 await _pause(stop, AFTER_TROUBLE_S)
+            except Exception:
+                log.exception("leading failed; this is a bug in korch; trying again")
+                await _pause(stop, AFTER_TROUBLE_S)
             finally:
                 await lead.release()
     finally:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from korch.engines.events import EngineEvent
 from korch.errors import (
+    CommandFailedError,
     EngineDownError,
     FencedError,
+    HostRefusedError,
     HostUnreachableError,
     InvalidError,
     KorchError,
@@ -36,7 +38,10 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
+ENGINE_PAUSE_S = 5.0  # the same while only the engine is away: it is being restarted
+STEADY_S = 10.0  # a connection that lasted so long was a good one
 REST_S = 20.0  # between looks while the session tells of nothing
+NEXT_SURPLUS_S = 60.0  # between removals of surplus beyond one pass's limit: somebody may want to stop it
 FULL_LOOK_S = 300.0  # images, volumes, disk, clock: what the session does not tell
 STORE_SAMPLE_S = 10.0  # at most so often, and only when a score would change
 STALE_SAMPLE_S = 60.0  # a sample this old is no longer trusted by the scheduler's freshness: written whatever it says
@@ -64,10 +69,17 @@ class NodeWatch:
         self.problem: KorchError | None = HostUnreachableError(f"{name} was not reached yet", host=name)
         self.keeper: Keeper | None = None
         self.attached = False
+        self.engine_down_since: float | None = None  # on the event loop's clock
         self._again = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
         self._held_back = 0
+        self._orphans: frozenset[str] = frozenset()  # as the log was told
         self._load: NodeLoad | None = None  # the newest, stored or not
+
+    @property
+    def engine_is_down(self) -> bool:
+        """Whether that was so at the last look."""
+        return self.engine_down_since is not None
 
     def hurry(self) -> None:
         """Try to connect now: it may have come back."""
@@ -75,42 +87,67 @@ class NodeWatch:
 
     async def run(self, group: asyncio.TaskGroup) -> None:
         """Keep it. Ends only when cancelled, or with `FencedError`."""
-        pause_s = FIRST_PAUSE_S
-        while True:
-            try:
-                contact = await self._post.fleet.attach(self.name)
-                await self._take_up(contact, group)
-                pause_s = FIRST_PAUSE_S
-                await self._attend()
-            except FencedError:
-                raise
-            except KorchError as error:
-                await self._trouble(error)
-            except Exception:
-                log.exception("%s: watching it failed; this is a bug in korch", self.name)
+        loop, pause_s = asyncio.get_running_loop(), FIRST_PAUSE_S
+        try:
+            while True:
+                began = loop.time()
+                await self._keep_once(group)
+                self.attached = False
+                if loop.time() - began >= STEADY_S:
+                    pause_s = FIRST_PAUSE_S
+                self._again.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s * random.uniform(0.7, 1.3)):  # noqa: S311 (jitter, not a secret)
+                        await self._again.wait()
+                pause_s = min(pause_s * 2, ENGINE_PAUSE_S if self.engine_is_down else LONGEST_PAUSE_S)
+        finally:
             self.attached = False
-            self._again.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s * random.uniform(0.7, 1.3)):  # noqa: S311 (jitter, not a secret)
-                    await self._again.wait()
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            await self._dismiss()
+
+    async def _keep_once(self, group: asyncio.TaskGroup) -> None:
+        """From one connection to its end; a session that ends in peace is followed by the next."""
+        try:
+            await self._take_up(await self._post.fleet.attach(self.name), group)
+            await self._attend()
+        except FencedError:
+            raise
+        except KorchError as error:
+            await self._trouble(error)
+        except Exception:
+            log.exception("%s: watching it failed; this is a bug in korch", self.name)
 
     async def _take_up(self, contact: Contact, group: asyncio.TaskGroup) -> None:
         """What runs there is taken over, what is surplus goes, and only then is anything started."""
-        await self._post.lead.raise_epoch(contact.report.epoch)
+        epoch = await self._post.lead.raise_epoch(contact.report.epoch)
         self.life.sign(asyncio.get_running_loop().time())
-        if self.keeper is None or self.keeper.address != contact.address:
+        if contact.report.epoch < epoch:
+            await self._shut_out_others(contact)
+        if self.keeper is not None and self.keeper.address != contact.address:
             await self._dismiss()
+        if self.keeper is None:
             self.keeper = self._new_keeper(contact)
-        self.keeper.adopt(contact.report.containers, contact.images)
-        await self.keeper.take_stock()
+            self.keeper.adopt(contact.report.containers, contact.images)
+            await self.keeper.take_stock()
+        else:
+            await self.keeper.look_anew(contact.images)
         await self._remove_surplus(self.keeper)
         self.keeper.back()
         if self._keeping is None:
             self._keeping = group.create_task(self.keeper.run(rest_s=REST_S), name=f"keeper-{self.name}")
+        self.keeper.glance()
         if self.problem is not None:
             log.info("%s: ready", self.name)
-        self.problem, self.attached = None, True
+        self.problem, self.attached, self.engine_down_since = None, True, None
+
+    async def _shut_out_others(self, contact: Contact) -> None:
+        """Whoever led before and was only asleep is refused there from now on; the next look tells what it did before.
+
+        On a full disk the epoch may be written and the claim's new text not: that will do.
+        """
+        try:
+            await contact.machine.set_epoch(self._post.epoch())
+        except (CommandFailedError, HostRefusedError) as error:
+            log.info("%s: %s", self.name, error)
 
     def _new_keeper(self, contact: Contact) -> Keeper:
         return Keeper(
@@ -125,8 +162,8 @@ class NodeWatch:
         )
 
     async def _dismiss(self) -> None:
-        """The keeper stops: the node has another address now."""
-        keeping, self._keeping = self._keeping, None
+        """The keeper stops: the node has another address now, or nobody watches it any more."""
+        keeping, self._keeping, self.keeper = self._keeping, None, None
         if keeping is not None:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
@@ -137,30 +174,42 @@ class NodeWatch:
         objects = self._post.view.objects
         ended = frozenset([uid for uid in unknown if await objects.tombstone(uid) is not None])
         found = await keeper.remove_surplus(pods, ended, self._post.scope.owns)
-        for orphan in found.orphans:
-            log.warning("%s: %s is unknown to the state; see `korch adopt`", self.name, orphan.name)
-        self._held_back = found.held_back
-        if found.held_back:
+        orphans = frozenset(orphan.name for orphan in found.orphans)
+        for orphan in sorted(orphans - self._orphans):
+            log.warning("%s: %s is unknown to the state; see `korch adopt`", self.name, orphan)
+        if found.held_back and found.held_back != self._held_back:
             log.warning("%s: %d more surplus containers stay for now", self.name, found.held_back)
+        self._orphans, self._held_back = orphans, found.held_back
 
     async def _attend(self) -> None:
         """Hear the session until it breaks."""
-        assert self.keeper is not None
+        keeper = self.keeper
+        assert keeper is not None
         machine, loop = self._post.fleet.machine(self.name), asyncio.get_running_loop()
-        full_look_at = loop.time() + FULL_LOOK_S * random.uniform(0.8, 1.2)  # noqa: S311 (jitter, not a secret)
+        full_look_at = loop.time() + self._rest_s()
         async with machine.session() as session:
             async for said in session:
                 self.life.sign(loop.time())
                 if isinstance(said, EngineWatch) and not said.up:
                     return  # the engine went away: a look tells why
                 if isinstance(said, EngineEvent):
-                    self.keeper.glance(said.identity.uid if said.identity is not None else "")
+                    keeper.glance(said.identity.uid if said.identity is not None else "")
                 elif isinstance(said, EngineWatch):
-                    self.keeper.glance()
+                    keeper.glance()
                 elif isinstance(said, Sample):
                     await self._note_sample(said)
-                if loop.time() >= full_look_at or self._held_back:
-                    return  # attached anew at once: a full look, and the next surplus
+                if loop.time() >= full_look_at:
+                    contact = await self._post.fleet.attach(self.name)
+                    if contact.address != keeper.address:
+                        return  # another keeper must take up
+                    await keeper.look_anew(contact.images)
+                    await self._remove_surplus(keeper)
+                    full_look_at = loop.time() + self._rest_s()
+
+    def _rest_s(self) -> float:
+        """Seconds until the next full look."""
+        usual_s = NEXT_SURPLUS_S if self._held_back else FULL_LOOK_S
+        return usual_s * random.uniform(0.8, 1.2)  # noqa: S311 (jitter, not a secret)
 
     async def _note_sample(self, sample: Sample) -> None:
         stored = self._post.view.find(NodeLoad, self.name, "")
@@ -177,15 +226,18 @@ class NodeWatch:
 
     async def _trouble(self, error: KorchError) -> None:
         """Why it cannot be worked with goes on record; a connection that broke is no news until the node is lost."""
-        if str(error) != str(self.problem):
+        if self.problem is None or error.reason != self.problem.reason:
             log.warning("%s: %s", self.name, error)
         self.problem = error
-        if isinstance(error, TransientError) and not isinstance(error, EngineDownError):
-            if self._was_known():
-                return
-        elif isinstance(error, InvalidError):
+        loop = asyncio.get_running_loop()
+        if not isinstance(error, EngineDownError):
+            self.engine_down_since = None
+        elif self.engine_down_since is None:
+            self.engine_down_since = loop.time()
+        if isinstance(error, InvalidError) or (isinstance(error, TransientError) and self._was_known()):
             return
-        self.life.sign(asyncio.get_running_loop().time())
+        if not isinstance(error, TransientError):
+            self.life.sign(loop.time())  # it answered
         with contextlib.suppress(KorchError):
             await self._post.fleet.record_failure(self.name, error)
 

@@ -1,6 +1,7 @@
 """The time for which one process leads: controllers, scheduler, lifecycle and a watch for each node, until it ends."""
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 
@@ -13,6 +14,7 @@ from korch.master.fencing import FencingHook
 from korch.master.fleet import Fleet
 from korch.master.lifecycle import Lifecycle
 from korch.master.nodewatch import NodeWatch, Post
+from korch.master.sources import LOOK_EVERY_S, Sources
 from korch.objects.objects import Objects
 from korch.objects.view import View
 from korch.resources.pod import Pod
@@ -21,6 +23,7 @@ from korch.store.lease import Lead
 log = logging.getLogger(__name__)
 
 FENCE_EVERY_S = 0.5
+CLOSE_S = 5.0  # for hanging up: a node that does not answer holds up nobody
 
 
 class Term:
@@ -33,6 +36,8 @@ class Term:
         self._fleet = Fleet(self._cluster)
         self._view = View(objects, KINDS)
         self._watches: dict[str, NodeWatch] = {}
+        self._watching: dict[str, asyncio.Task[None]] = {}
+        self._post: Post | None = None
         self._lifecycle: Lifecycle | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -49,21 +54,34 @@ class Term:
                     except TimeoutError:
                         continue
         finally:
-            await self._fleet.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._fleet.close()
 
     def _start(self, group: asyncio.TaskGroup) -> None:
         scope = Scope(None)
-        post = Post(self._fleet, self._view, self._cluster.clock, self._lead, scope, self._epoch)
-        self._watches = {name: NodeWatch(name, post) for name in self._fleet.node_names}
+        self._post = post = Post(self._fleet, self._view, self._cluster.clock, self._lead, scope, self._epoch)
+        for name in self._fleet.node_names:
+            self._watch(name, group)
         self._lifecycle = Lifecycle(post, self._watches, hook=self._hook)
         controllers = Controllers(self._view, self._cluster.clock, scope, allowed=self._allowed, wake=self._wake)
         controllers.start(group)
-        for name, watch in self._watches.items():
-            group.create_task(watch.run(group), name=f"watch-{name}")
         group.create_task(self._lifecycle.run(), name="lifecycle")
-        group.create_task(self._forget_others(), name="left-inventory")
         chores = Chores(self._cluster, self._fleet, self._view, self._watches, self._epoch)
         group.create_task(chores.run(), name="chores")
+        group.create_task(self._follow_inventory(group), name="inventory")
+
+    def _watch(self, name: str, group: asyncio.TaskGroup) -> None:
+        assert self._post is not None
+        watch = self._watches[name] = NodeWatch(name, self._post)
+        self._watching[name] = group.create_task(watch.run(group), name=f"watch-{name}")
+
+    async def _unwatch(self, name: str) -> None:
+        self._watches.pop(name, None)
+        task = self._watching.pop(name, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def _epoch(self) -> int:
         """For acts on nodes: `FencedError` once the lead is lost, also when this process slept through it."""
@@ -80,8 +98,39 @@ class Term:
         if watch is not None and watch.keeper is not None:
             watch.keeper.wake(pod)
 
-    async def _forget_others(self) -> None:
-        """Nodes that the inventory no longer has are closed to new pods."""
+    # The inventory
+
+    async def _follow_inventory(self, group: asyncio.TaskGroup) -> None:
+        """Nodes that the inventory no longer has are closed to new pods; new ones are taken up."""
+        sources = Sources(self._cluster)
+        await self._close_unlisted()
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                changed = await sources.look()
+            except KorchError as error:
+                log.warning("the inventory could not be looked at: %s", error)
+                continue
+            if changed is not None:
+                await self._take_inventory(changed, group)
+
+    async def _take_inventory(self, cluster: Cluster, group: asyncio.TaskGroup) -> None:
+        before = set(self._fleet.node_names)
+        for warning in cluster.hosts().warnings:
+            log.warning("%s", warning)
+        for name in sorted(self._fleet.differing(cluster)):
+            await self._unwatch(name)  # before its transport goes
+        self._cluster = cluster
+        other = await self._fleet.renew(cluster)
+        names = set(self._fleet.node_names)
+        for name in sorted(names - self._watches.keys()):
+            self._watch(name, group)
+        for word, which in (("new", names - before), ("gone", before - names), ("changed", other & names)):
+            if which:
+                log.info("the inventory changed: %s: %s", word, ", ".join(sorted(which)))
+        await self._close_unlisted()
+
+    async def _close_unlisted(self) -> None:
         try:
             await self._fleet.close_unlisted()
         except FencedError:

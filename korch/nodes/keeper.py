@@ -105,6 +105,11 @@ class Keeper:
         }
         self._images = set(images)
 
+    async def look_anew(self, images: frozenset[str]) -> None:
+        """The same for one that is at work: acts were perhaps under way during an earlier look, so there is another."""
+        self._images = set(images)
+        await self.look()
+
     def wake(self, pod: Pod) -> None:
         """A pod of this node changed."""
         if pod.metadata.deletion_timestamp is not None and (pulling := self._pulls.get(pod.metadata.uid)):

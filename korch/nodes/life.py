@@ -14,6 +14,10 @@ LOST_AFTER_S = 6.0
 OPINION_FRESH_S = 4.0
 OPINIONS = 2  # of other nodes on whether they reach the silent one
 LOSS_WINDOW_S = 60.0
+GREET_EVERY_S = 1.0
+ASK_EVERY_S = 1.0
+LONG_SILENT_S = 60.0  # a machine that is off for longer is looked at less often, and so are those asked about it
+LONG_EVERY_S = 5.0
 
 Verdict = Literal["alive", "quiet", "doubted", "lost"]
 
@@ -48,6 +52,16 @@ class Life:
             return "quiet"
         fresh = [reached for at, reached in self.opinions.values() if now - at <= OPINION_FRESH_S]
         return "lost" if silent >= LOST_AFTER_S and fresh and not any(fresh) else "doubted"
+
+
+def greet_every_s(silent_s: float) -> float:
+    """Seconds between greetings of a silent node."""
+    return GREET_EVERY_S if silent_s < LONG_SILENT_S else LONG_EVERY_S
+
+
+def ask_every_s(silent_s: float) -> float:
+    """Seconds between questions about a silent node to others."""
+    return ASK_EVERY_S if silent_s < LONG_SILENT_S else LONG_EVERY_S
 
 
 @dataclass(frozen=True, slots=True)

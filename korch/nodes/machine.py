@@ -11,6 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
+from korch.client.base import ContainerUsage
 from korch.engines.base import Command
 from korch.engines.events import events as event_words
 from korch.engines.images import (
@@ -41,6 +42,7 @@ from korch.nodes.errors import engine_error, port_holder
 from korch.nodes.parcels import StoredWish, WorkloadRecord, one_line, packed, start_values
 from korch.nodes.report import ClusterIdentity, NodeReport, parse_clock, parse_report
 from korch.nodes.session import SILENCE_S, Session, open_session, pulses_a_sample
+from korch.nodes.usage import TEMPLATE, parse_usage
 from korch.ssh.base import Result, Transport
 
 __all__ = ["ClusterIdentity", "Ended", "Machine"]
@@ -218,6 +220,14 @@ class Machine:
         clock = answer.first("clock")
         return parse_containers(look.text, node_now=parse_clock(clock.text) if clock else None)
 
+    async def living(self, ids: Collection[str]) -> frozenset[str] | None:
+        """Which of these containers have processes, asked of the kernel; None when this user cannot see them all."""
+        answer = await self._courier.ask("processes")
+        found = answer.first("processes")
+        if found is None or found.rest != "all":
+            return None
+        return frozenset(one for one in ids if one in found.text)
+
     @asynccontextmanager
     async def session(self, *, every_s: int = 2, events: bool = True) -> AsyncIterator[Session]:
         """News of the node as they happen, for as long as the context: a pulse every `every_s`, its load, its events.
@@ -232,6 +242,15 @@ class Machine:
         become = self._courier.become if events else False
         async with open_session(self.transport, script, become=become, engine=engine or "docker") as session:
             yield session
+
+    async def usage(self) -> tuple[ContainerUsage, ...]:
+        """What the cluster's running containers use now: CPU over 0.6 s, memory without what the kernel can drop."""
+        engine = await self._settled()
+        answer = await self._courier.ask("usage", TEMPLATE)
+        failed = answer.first("failed")
+        if failed is not None:
+            raise engine_error(self.host, "the containers", failed.text, step="look", engine=engine)
+        return parse_usage(answer)
 
     async def _settled(self) -> EngineName:
         """The engine that answers, after a look if there was none. Raises what is wrong with it."""

@@ -23,6 +23,8 @@ PARTS: Final = {
     "logs": ("logs",),
     "container": ("container",),
     "session": ("session",),
+    "processes": ("processes",),
+    "usage": ("usage",),
 }
 NAMES: Final = tuple(PARTS)
 

@@ -183,6 +183,25 @@ class PushResult:
     error: KorchError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ContainerUsage:
+    """What a running container uses now; None where it cannot be told. Memory is without what the kernel can drop."""
+
+    uid: str  # of its pod
+    container: str
+    cpu_millis: int | None
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUsage:
+    """The containers of one node, or why they could not be measured."""
+
+    node: str
+    containers: tuple[ContainerUsage, ...] = ()
+    error: KorchError | None = None
+
+
 class Client(Protocol):
     """A cluster. Object calls are those of `korch.objects.Objects` and raise the same errors."""
 
@@ -229,6 +248,14 @@ class Client(Protocol):
 
     async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = True) -> tuple[NodeSeen, ...]:
         """Look at nodes now (no names: all), in the inventory's order; one dead host delays nobody."""
+        ...
+
+    async def usage(self) -> tuple[NodeUsage, ...]:
+        """What every container of the cluster uses now, by node; one round trip a node."""
+        ...
+
+    async def load_history(self, count: int) -> Mapping[str, tuple[Mapping[str, float], ...]]:
+        """By node the newest samples (cpu, memory: 0..1; load1), the oldest first."""
         ...
 
     async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True) -> str:

@@ -13,6 +13,7 @@ from korch.client.base import (
     ImageSource,
     LogOptions,
     NodeSeen,
+    NodeUsage,
     Orphan,
     Outcome,
     PlannedStep,
@@ -121,6 +122,23 @@ class LocalClient:
     async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = True) -> tuple[NodeSeen, ...]:
         """Look at nodes now."""
         return await self.fleet.survey(names, measure_cpu=measure_cpu)
+
+    async def usage(self) -> tuple[NodeUsage, ...]:
+        """What every container of the cluster uses now."""
+        from korch.master.usage import measure
+
+        return await measure(self.cluster, self.fleet)
+
+    async def load_history(self, count: int) -> Mapping[str, tuple[Mapping[str, float], ...]]:
+        """By node the newest samples."""
+        from korch.store.history import LoadHistory
+
+        history = LoadHistory(self.cluster.settings.cluster_dir / "load.db")
+        try:
+            names = [node.metadata.name for node in (await self.list(Node)).items]
+            return {name: tuple(one.measured for one in await history.recent(name, count)) for name in names}
+        finally:
+            await history.close()
 
     async def adopt(self, cluster_id: str = "", *, dry_run: bool) -> Adoption:
         """Rebuild what the store does not know from what runs on the nodes."""

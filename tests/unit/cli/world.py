@@ -11,7 +11,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from korch.cli.main import cli
-from korch.client.base import Check, ClusterInfo, LogOptions, NodeSeen, Outcome, Workload
+from korch.client.base import Check, ClusterInfo, LogOptions, NodeSeen, NodeUsage, Outcome, Workload
 from korch.errors import KorchError, NotFoundError
 from korch.objects.objects import Objects
 from korch.resources.meta import Condition, LabelSelector, Object, ObjectMeta, OwnerReference
@@ -80,6 +80,8 @@ class World:
         self.info = ClusterInfo("cluster-id", "default", ("/hosts.yml",), "2026-01-01T00:00:00Z")
         self.converged: list[tuple[Workload, ...]] = []
         self.on_converge: Callable[[FakeClient], Coroutine[Any, Any, None]] | None = None
+        self.usage: list[NodeUsage] = []
+        self.history: dict[str, tuple[dict[str, float], ...]] = {}
         self.closed = 0
         self.on_open: Callable[[], Coroutine[Any, Any, None]] | None = None
 
@@ -166,6 +168,12 @@ class FakeClient:
 
     async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = True) -> tuple[NodeSeen, ...]:
         return tuple(one for one in self.world.seen if not names or one.node.metadata.name in names)
+
+    async def usage(self) -> tuple[NodeUsage, ...]:
+        return tuple(self.world.usage)
+
+    async def load_history(self, count: int) -> dict[str, tuple[dict[str, float], ...]]:
+        return {name: samples[-count:] for name, samples in self.world.history.items()}
 
     async def check(self, name: str) -> tuple[Check, ...]:
         found = self.world.checks.get(name, NotFoundError(f'node "{name}" not found'))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -11,9 +11,9 @@ import click
 from korch.cli.base import cluster_options, examples, limit_option, run, timeout_option
 
 if TYPE_CHECKING:
-    from korch.client.base import Client
+    from korch.client.base import Client, NodeUsage
     from korch.controllers.disruption import World
-    from korch.scheduler.rebalance import Shift
+    from korch.scheduler.rebalance import Shift, Usage
 
 
 @click.command(
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 def rebalance(only_plan: bool, max_moves: int, min_gain: float | None, timeout_s: int, limit: str) -> None:
     """Move replicas to hosts where the scheduler would rather have them now.
 
-    Hosts are measured first. A replica goes when its successor elsewhere is available and its budgets allow it. Apps
-    with named volumes or host paths, apps that never run twice and apps that are being rolled out stay where they are.
+    Hosts and pods are measured first. A replica goes when its successor elsewhere is available and its budgets allow
+    it. Apps with named volumes or host paths, apps that never run twice and apps that are being rolled out stay where
+    they are.
     """
 
     async def act(client: Client) -> bool:
@@ -64,8 +65,22 @@ async def _plan(client: Client, max_moves: int, min_gain: float) -> tuple[tuple[
     seen = [one for one in await client.survey() if one.error is None and one.load is not None]
     nodes = [one.node for one in seen]
     loads = {one.node.metadata.name: one.load for one in seen if one.load is not None}
+    usage = usage_by_pod(await client.usage())
     world = await world_of(client)
-    return plan_rebalance(world, nodes, loads, time.time(), max_moves=max_moves, min_gain=min_gain), world
+    now = time.time()
+    return plan_rebalance(world, nodes, loads, now, usage=usage, max_moves=max_moves, min_gain=min_gain), world
+
+
+def usage_by_pod(measured: Iterable[NodeUsage]) -> dict[str, Usage]:
+    """By uid what a pod uses, for those of which all is known."""
+    from korch.scheduler.rebalance import Usage
+
+    found: dict[str, Usage] = {}
+    for one in (container for node in measured for container in node.containers):
+        if one.cpu_millis is not None and one.memory_bytes is not None:
+            old = found.get(one.uid, Usage(0, 0))
+            found[one.uid] = Usage(old.cpu_millis + one.cpu_millis, old.memory_bytes + one.memory_bytes)
+    return found
 
 
 def plan_text(shifts: Sequence[Shift]) -> str:

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from korch.client.base import NodeSeen
+from korch.client.base import ContainerUsage, NodeSeen, NodeUsage
 from korch.resources.annotations import EVICT, EVICT_WHY
 from korch.resources.codec import with_meta
 from korch.resources.defaults import with_defaults
@@ -61,6 +61,13 @@ def test_a_cluster_in_balance_moves_nothing(world: World) -> None:
     lopsided(world)
     world.seen = [replace_load(one, 0.1) for one in world.seen]
     assert "Nothing to move" in world.run("rebalance", "--min-gain", "50").stdout
+
+
+def test_what_pods_use_is_measured(world: World) -> None:
+    lopsided(world)
+    world.usage = [NodeUsage("n1", (ContainerUsage("uid-default-web-bcdfg-1", "app", 1700, 10),))]
+    rows = world.run("rebalance", "--plan").stdout.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["web-bcdfg-2"], "the hog would only take the trouble along"
 
 
 def replace_load(one: NodeSeen, busy: float) -> NodeSeen:

@@ -156,7 +156,7 @@ def meaning(lines: Sequence[str]) -> Said:
         for line in reversed(telling):
             if found := pattern.search(line):
                 text = "; ".join(telling[-3:]) if kind == "dropped" else line
-                return Said(kind, text, tuple(group or "" for group in found.groups()))
+                return Said(kind, text, tuple(group for group in found.groups() if group is not None))
     return Said("other", telling[-1] if telling else "ssh ended without a word")
 
 

@@ -25,12 +25,17 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     lab: Lab = request.getfixturevalue(f"{request.param}_lab")
     home = tmp_path_factory.mktemp("hosts")
     made = make_site(wiped(lab), home, inventory=str(home / "hosts.yml"))
-    before = made.foreign()
+    before = foreign(made)
     hosts(made)
     yield made
     hosts(made)
     made.clear()
-    assert made.foreign() == before
+    assert foreign(made) == before
+
+
+def foreign(site: Site) -> dict[str, str]:
+    """Somebody else's things, but for the time of the start: an engine that is killed starts its containers again."""
+    return {node: re.sub(r"\S+Z |\+0000 UTC ", "", text) for node, text in site.foreign().items()}
 
 
 @pytest.fixture(autouse=True)

@@ -70,9 +70,8 @@ def test_registry_that_does_not_answer(site: Site) -> None:
 
 
 def test_image_that_ends_at_once(site: Site) -> None:
-    run = refused(
-        site, site.image("crash"), "--name", "crash", "--replicas", "2", status=9, says=("crash-", "status 3")
-    )
+    run = refused(site, site.image("crash"), "--name", "crash", "--replicas", "2", status=9, says=("crash-",))
+    assert re.search("status 3|ended and was started again", run.err), run  # the engine may be quicker than the look
     assert "web crash: cannot read /etc/web.conf" in run.err
     assert " on n" in run.err
 

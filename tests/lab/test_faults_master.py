@@ -121,12 +121,13 @@ def test_a_node_that_has_seen_a_newer_master(faulty: Faulty) -> None:
     assert int(faulty.shell("p1", "cat /var/lib/korch/*/epoch")) >= 500
 
     faulty.forget_images()
+    faulty.korch("deploy", faulty.image(), "--replicas", "8", "--no-wait")  # one node has told what the tag means
     with faulty.hold("pull", "d1", "p1") as holds:  # no lock is held while it pulls
-        deploy = faulty.start("deploy", faulty.image(), "--replicas", "8", *AT_ONCE)
+        sync = faulty.start("sync")
         any_of(holds)
         for hold in holds:
             faulty.shell(hold.node, "echo 100000 >$(echo /var/lib/korch/*/epoch)")
-    run = finish(deploy, status=5)
+    run = finish(sync, status=5)
     assert run.err.count("Error: ") == 1, run
     assert "a newer master has acted there (epoch 100000" in run.err, run
     faulty.korch("deploy", faulty.image(), "--replicas", "8", *AT_ONCE)

@@ -41,12 +41,13 @@ class _NodeGroup(click.Group):
         "korch node trust n1           # accept its SSH host key",
         "korch node cordon n1          # no new pods there",
         "korch node drain n1           # and its pods move elsewhere, new before old",
+        "korch node lost n1            # it is gone for good: replace what ran there",
         "korch node rm n1              # forget a host that left the inventory",
     ),
 )
 @cluster_options()
 def node() -> None:
-    """Check, trust, cordon, drain, prepare or remove a host."""
+    """Check, trust, cordon, drain, prepare, give up or remove a host."""
 
 
 for _command in (cordon, uncordon, drain):
@@ -186,6 +187,59 @@ def _as_data(found: dict[str, tuple[Check, ...]]) -> list[dict[str, Any]]:
         for name, checks in found.items()
         for one in checks
     ]
+
+
+# --- lost ---
+
+
+@node.command(
+    short_help="Give nodes up: what ran there is replaced elsewhere.",
+    epilog=examples(
+        "korch node lost n3        # a machine that is gone; a running master replaces its pods at once",
+        "korch sync --failover     # the same without a master",
+    ),
+)
+@click.argument("names", nargs=-1, required=True, metavar="NODE...")
+@cluster_options()
+def lost(names: tuple[str, ...]) -> None:
+    """Say that nodes are gone for good, and the data on them too.
+
+    Their pods are replaced elsewhere without any further question: also those with data there, and also when most nodes
+    are lost at once. Should such a node come back, what still runs there is removed first, and it is an ordinary node.
+    """
+
+    async def act(client: Client) -> None:
+        for name in dict.fromkeys(names):
+            click.echo(f"node/{name} {'is given up' if await _give_up(client, name) else 'was given up already'}")
+
+    run(act, need_inventory=False)
+
+
+async def _give_up(client: Client, name: str) -> bool:
+    """Whether that was news. Raises `ForbiddenError` for a node that is Ready."""
+    from datetime import UTC, datetime
+
+    from msgspec.structs import replace
+
+    from korch.resources.annotations import NODE_LOST
+    from korch.resources.node import Node
+    from korch.resources.podstate import condition
+
+    def change(node: Node) -> Node | None:
+        ready = condition(node.status.conditions, "Ready")
+        if ready is not None and ready.status == "True":
+            raise ForbiddenError(
+                f"{name} is Ready: it is not lost",
+                hint=f"To empty a node that works: korch node drain {name}. To see how it is now: korch nodes.",
+            )
+        notes = node.metadata.annotations
+        if NODE_LOST in notes:
+            return None
+        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return replace(node, metadata=replace(node.metadata, annotations={**notes, NODE_LOST: stamp}))
+
+    before = (await client.get(Node, name, "")).metadata.resource_version
+    return (await client.modify(Node, name, "", change)).metadata.resource_version != before
 
 
 # --- rm ---

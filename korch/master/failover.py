@@ -15,6 +15,7 @@ from korch.master.cluster import Cluster
 from korch.master.fleet import Fleet
 from korch.nodes.life import OPINIONS, Sight, is_mass_loss
 from korch.objects.objects import Objects
+from korch.resources.annotations import NODE_LOST
 from korch.resources.meta import Condition
 from korch.resources.node import Node
 from korch.resources.pod import Pod
@@ -70,15 +71,17 @@ async def _give_up(name: str, fleet: Fleet, objects: Objects, now: float) -> lis
     pods = [pod for pod in (await objects.list(Pod)).items if pod.spec.node_name == name and is_counted(pod)]
     if not pods:
         return []
-    opinions = await opinions_on(name, fleet, sorted(fleet.reached))
-    if not opinions:
+    node = await objects.find(Node, name, "")
+    gone = node is not None and NODE_LOST in node.metadata.annotations
+    opinions = {} if gone else await opinions_on(name, fleet, sorted(fleet.reached))
+    if not opinions and not gone:
         return [f"{name}: no other node can tell whether it reaches it, so nothing was moved"]
     for witness, reached in opinions.items():
         if reached:
             return [f"{name}: {witness} still reaches it, so nothing was moved: look at this machine's network"]
     lines = []
     for pod in pods:
-        if has_local_volume(pod):
+        if has_local_volume(pod) and not gone:
             lines.append(f"{name}: {pod.metadata.name} stays, because its volume is there")
             continue
         if await give_up(pod, f"{name} cannot be reached", objects, now):

@@ -24,8 +24,10 @@ from korch.objects.objects import Change, Objects
 from korch.objects.view import View
 from korch.resources.meta import Object
 from korch.resources.pod import Pod
+from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.store.lease import Lead
 
+STUCK_S = 5.0  # without any change while a master leads: waiting longer will not help
 ROLLBACK_S = 90.0  # beyond the deadline, for going back
 
 
@@ -53,6 +55,7 @@ class OneShot:
         self._dead: dict[str, KorchError] = {}
         self._changed = asyncio.Event()
         self._orphans = self._held_back = 0
+        self._moved_at = 0.0  # when something of these workloads changed or was under way, on the event loop's clock
         self._deadline = 0.0  # on the event loop's clock
 
     async def run(self, timeout_s: float) -> tuple[Outcome, ...]:
@@ -100,6 +103,7 @@ class OneShot:
         """The outcomes once the leading process made the wishes true; None when the lead is this process's now."""
         view = View(self._cluster.objects, KINDS)
         view.listen(self._note)
+        self._moved_at = asyncio.get_running_loop().time()
         async with background() as group:
             await view.start(group)
             holder = await self._lead.holder()
@@ -108,9 +112,20 @@ class OneShot:
                 judged = self._judge(view)
                 if all(found.standing.state in {"done", "failed"} for found in judged):
                     return self._outcomes(judged)
+                if await self._is_stuck_for_good(judged):
+                    return self._outcomes(judged)
                 self._check_time(judged)
                 await self._wait_for_change(1.0)
         return None
+
+    async def _is_stuck_for_good(self, judged: Sequence[Judged]) -> bool:
+        """Whether a master has had its say, and only a person could do more. Another command may not even have looked."""
+        if any(found.standing.state == "going" for found in judged):
+            self._moved_at = asyncio.get_running_loop().time()
+        if asyncio.get_running_loop().time() - self._moved_at < STUCK_S:
+            return False
+        holder = await self._lead.holder()
+        return holder is not None and holder.note.get("doing") == "master"
 
     # Leading
 
@@ -233,6 +248,8 @@ class OneShot:
 
     def _note(self, change: Change[Object]) -> None:
         self._changed.set()
+        if isinstance(change.object, Deployment | ReplicaSet | DaemonSet | Pod) and self._scope.has(change.object):
+            self._moved_at = asyncio.get_running_loop().time()
         if isinstance(change.object, Pod) and self._scope.has(change.object):
             self._reporter.pod(change)
 

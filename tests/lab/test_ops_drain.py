@@ -1,5 +1,6 @@
 """Moving pods on purpose, seen from the nodes: drains, budgets, refusals, and a drain that is killed half way."""
 
+import re
 import signal
 import subprocess
 import threading
@@ -114,4 +115,72 @@ def test_a_drain_that_is_killed_half_way_is_finished_by_the_next(site: Site) -> 
     assert len(after) == 6
     assert {found.node for found in after} == {"n2", "n3"}
     assert all(found.running for found in after)
+    site.clear()
+
+
+@contextmanager
+def led(site: Site) -> Iterator[None]:
+    """While a master leads the cluster."""
+    words = (str(KORCH), "master")
+    with subprocess.Popen(words, env=site.korch.environment(), cwd=site.korch.cwd, stderr=subprocess.DEVNULL) as run:
+        try:
+            while "led by the master" not in site.korch("status").out:
+                assert run.poll() is None, "the master has ended"
+            yield
+        finally:
+            run.terminate()
+            run.wait(30)
+
+
+def test_a_master_does_it_and_the_command_only_follows(site: Site) -> None:
+    site.korch("deploy", site.image(), "--name", "web", "--replicas", "3", *QUICK)
+    site.korch("apply", "-f", "-", stdin=BUDGET)
+    with led(site):
+        with counted(site, "web") as counts:
+            done = site.korch("node", "drain", "n1")
+        assert "which leads now" in done.err
+        assert min(counts) >= 3
+        assert {found.node for found in site.of("web")} == {"n2", "n3"}
+        site.korch("node", "uncordon", "n1")
+        site.korch("node", "drain", "n2", "--no-wait")
+        while any(found.node == "n2" for found in site.of("web")):
+            assert sum(found.running for found in site.of("web")) >= 3
+        assert "leaves" not in site.korch("status").out
+    site.korch("node", "uncordon", "n2")
+    site.clear()
+
+
+def test_a_node_that_is_back_gets_its_share_and_then_nothing_moves(site: Site) -> None:
+    site.korch("node", "cordon", "n1", status=None)
+    site.korch("nodes")
+    site.korch("node", "cordon", "n1")
+    site.korch("deploy", site.image(), "--name", "web", "--replicas", "4", *QUICK)
+    site.korch("node", "uncordon", "n1")
+    births = sorted(found.birth for found in site.of("web"))
+    plan = site.korch("rebalance", "--plan").out
+    assert " n1 " in plan
+    assert "spread:" in plan
+    assert sorted(found.birth for found in site.of("web")) == births, "a plan changes nothing"
+    with counted(site, "web") as counts:
+        site.korch("rebalance", "--max-moves", "1")
+    assert min(counts) >= 4
+    assert [found.node for found in site.of("web")].count("n1") == 1
+    site.korch("rebalance")
+    assert "Nothing to move" in site.korch("rebalance").out
+    site.clear()
+
+
+def test_top_measures_what_a_pod_really_uses(site: Site) -> None:
+    site.korch("deploy", site.image(), "--name", "web", "--replicas", "2", "--memory", "32Mi", *QUICK)
+    (first, second) = site.of("web")
+    rows = [line.split() for line in site.korch("top", "pods", "--sort", "memory").out.splitlines()[1:]]
+    assert sorted(row[1] for row in rows) == sorted((first.node, second.node))
+    for row in rows:
+        assert re.fullmatch(r"[0-9]+m", row[2]), row
+        assert "of 32Mi" in " ".join(row)
+    site.lab.kill("n3")
+    try:
+        assert "n3 could not be asked" in site.korch("top", "pods").out
+    finally:
+        site.lab.start("n3")
     site.clear()

@@ -119,7 +119,7 @@ class OneShot:
         return None
 
     async def _is_stuck_for_good(self, judged: Sequence[Judged]) -> bool:
-        """Whether a master has had its say, and only a person could do more. Another command may not even have looked."""
+        """Whether a master has had its say, and only a person could do more. Other commands have their own wishes."""
         if any(found.standing.state == "going" for found in judged):
             self._moved_at = asyncio.get_running_loop().time()
         if asyncio.get_running_loop().time() - self._moved_at < STUCK_S:

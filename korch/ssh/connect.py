@@ -12,12 +12,12 @@ from korch.inventory.model import Host
 from korch.settings import Settings
 from korch.ssh.base import Transport
 from korch.ssh.channels import Connection, Dialer
-from korch.ssh.fabric import FabricTransport
 from korch.ssh.hostkeys import HostKey, KnownHosts
 from korch.ssh.local import LocalTransport
 from korch.ssh.options import OptionsReader, SshOptions, jump_question, question
 from korch.ssh.rundir import RunDir
 from korch.ssh.slots import SingleFlight
+from korch.ssh.transport import SshTransport
 
 if TYPE_CHECKING:
     from korch.ssh.login import Shared
@@ -74,7 +74,7 @@ class Connector:
         """A transport that connects when it is first used. The caller closes it."""
         if host.connection == "local":
             return LocalTransport(host)
-        return FabricTransport(host, lambda timeout_s: self._open(host, timeout_s))
+        return SshTransport(host, lambda timeout_s: self._open(host, timeout_s))
 
     async def shown_key(self, host: Host, *, timeout_s: float = 10.0) -> ShownKey:
         """The key that the host shows now, through its jump hosts if it has some; nobody is logged in there."""

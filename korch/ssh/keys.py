@@ -148,7 +148,7 @@ def _load(path: str, passphrase: str | None) -> paramiko.PKey | LockedError | st
     except Exception as error:  # the loaders raise half a dozen unrelated classes for a file that is no key
         if passphrase is None and "password" in str(error).lower():
             return LockedError(path)
-        return f"not a private key that korch can use ({type(error).__name__})"
+        return f"not a private key that korch can use ({type(error).__name__}); with korch_transport: openssh, ssh may"
 
 
 def offers(ring: KeyRing, options: SshOptions) -> tuple[list[Offer], list[str], list[str]]:

@@ -51,14 +51,17 @@ class Master:
         self._part = b""
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._process = subprocess.Popen(
-            ("sh", "-c", _WATCH, "sh", *(os.fsencode(word) for word in words)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env={**os.environ, **environment},
-            start_new_session=True,  # Ctrl-C is for korch, which ends it in good order
-        )
+        try:
+            self._process = subprocess.Popen(
+                ("sh", "-c", _WATCH, "sh", *(os.fsencode(word) for word in words)),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env={**os.environ, **environment},
+                start_new_session=True,  # Ctrl-C is for korch, which ends it in good order
+            )
+        except OSError as error:
+            raise _exhausted("ssh cannot be started", error) from error
         assert self._process.stderr is not None
         self._stderr = self._process.stderr
         os.set_blocking(self._stderr.fileno(), False)
@@ -150,12 +153,19 @@ class MuxLink:
 
     async def start(self, line: str, pty: tuple[int, int] | None) -> MuxChannel:
         """A channel on which the login shell was given `line`."""
-        ends = Ends.terminal(*pty) if pty is not None else Ends.pipes(err=True)
+        try:
+            ends = Ends.terminal(*pty) if pty is not None else Ends.pipes(err=True)
+        except OSError as error:
+            raise _exhausted(f"{self.name}: no pipes for a program", error) from error
         return await self._open(mux.session_request(line, tty=pty is not None), ends, START_TIMEOUT_S)
 
     async def reach(self, address: str, port: int, timeout_s: float) -> MuxChannel:
         """TCP from the host."""
-        return await self._open(mux.forward_request(address, port), Ends.pipes(err=False), timeout_s)
+        try:
+            ends = Ends.pipes(err=False)
+        except OSError as error:
+            raise _exhausted(f"{self.name}: no pipes for a connection", error) from error
+        return await self._open(mux.forward_request(address, port), ends, timeout_s)
 
     def busy(self) -> None:
         """`ssh` watches all the time."""
@@ -221,6 +231,11 @@ class MuxLink:
     def _ended(self) -> None:
         self._why = self.why_lost()
         self._master.close()
+
+
+def _exhausted(what: str, error: OSError) -> SetupError:
+    """This machine has no more processes or open files to give."""
+    return SetupError(f"{what}: {error.strerror or error}", hint="Look at `ulimit -n` and `ulimit -u` of this shell.")
 
 
 async def ready(master: Master, socket: Path) -> int:

@@ -1,6 +1,7 @@
-"""The default transport: SSH by Fabric and paramiko, with OpenSSH's configuration and known_hosts.
+"""The transport over SSH: programs, streams and tunnels on connections that a `Dialer` makes and remakes.
 
-Importing this module is cheap; Fabric is loaded by the first connect.
+By default they are Fabric's and paramiko's (`login.py`), else those of the installed `ssh` (`openssh.py`); both read
+OpenSSH's configuration and known_hosts. Importing this module is cheap; Fabric is loaded by the first connect.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ Opener = Callable[[float], Awaitable["Connection"]]
 """Makes a logged-in connection to this host within so many seconds."""
 
 
-class FabricTransport:
+class SshTransport:
     """Implements `Transport`. Made by `Connector.transport_for`, which knows the options and shares the bastions."""
 
     def __init__(self, host: Host, open_link: Opener) -> None:

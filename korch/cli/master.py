@@ -28,8 +28,15 @@ from korch.cli.base import cluster_options, current_settings, examples, global_o
     default="",
     help="Makes sure that a lost node is off; called with its name. Pods with data there move only after it.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="PORT",
+    help="Serve figures for Prometheus at http://127.0.0.1:PORT/metrics; 0, the default: no.",
+)
 @cluster_options()
-def master(log_format: str, fence: str) -> None:
+def master(log_format: str, fence: str, metrics_port: int) -> None:
     """Keep what was declared true: restart what dies, replace what stood on a lost node, roll, drain, probe.
 
     Other commands then only write what they want and follow. Several masters may run on one state: one leads, the
@@ -54,6 +61,6 @@ def master(log_format: str, fence: str) -> None:
         async with open_cluster(settings) as cluster:
             for warning in cluster.hosts().warnings:
                 click.echo(f"Warning: {warning}", err=True)
-            await serve(cluster, stop, fence_command=fence)
+            await serve(cluster, stop, fence_command=fence, metrics_port=metrics_port)
 
     asyncio.run(go())

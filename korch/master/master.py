@@ -12,6 +12,7 @@ import socket
 from korch.errors import FencedError, KorchError
 from korch.master.cluster import Cluster
 from korch.master.fencing import FencingHook
+from korch.master.metrics import Figures, serve_metrics
 from korch.master.notify import notify
 from korch.master.term import Term
 from korch.store.lease import Lead
@@ -22,8 +23,11 @@ STANDBY_POLL_S = 0.5
 AFTER_TROUBLE_S = 2.0
 
 
-async def serve(cluster: Cluster, stop: asyncio.Event, *, fence_command: str = "") -> None:
-    """Lead, or wait for the lead, until `stop` is set. The lead is given back at the end."""
+async def serve(cluster: Cluster, stop: asyncio.Event, *, fence_command: str = "", metrics_port: int = 0) -> None:
+    """Lead, or wait for the lead, until `stop` is set. The lead is given back at the end.
+
+    `metrics_port` on 127.0.0.1 tells Prometheus how things are; 0: none.
+    """
     hook = FencingHook(fence_command) if fence_command else None
     cluster.hosts()  # a master without an inventory is refused before it leads
     lead = Lead(
@@ -31,6 +35,8 @@ async def serve(cluster: Cluster, stop: asyncio.Event, *, fence_command: str = "
         lock_file=cluster.settings.cluster_dir / "lead.lock",
         note={"doing": "master", "host": socket.gethostname(), "pid": str(os.getpid())},
     )
+    figures = Figures()
+    server = await serve_metrics(figures, "127.0.0.1", metrics_port) if metrics_port else None
     notify("READY=1")
     told = ""
     try:
@@ -42,7 +48,9 @@ async def serve(cluster: Cluster, stop: asyncio.Event, *, fence_command: str = "
             log.info("leading cluster %s, epoch %d", cluster.record.name, lead.epoch)
             notify("STATUS=leading")
             try:
-                await Term(cluster, lead, hook=hook).run(stop)
+                term = Term(cluster, lead, hook=hook)
+                figures.lead(term.view)
+                await term.run(stop)
             except FencedError as error:
                 log.warning("%s", error)
             except KorchError as error:
@@ -52,9 +60,12 @@ async def serve(cluster: Cluster, stop: asyncio.Event, *, fence_command: str = "
                 log.exception("leading failed; this is a bug in korch; trying again")
                 await _pause(stop, AFTER_TROUBLE_S)
             finally:
+                figures.lead(None)
                 await lead.release()
     finally:
         notify("STOPPING=1")
+        if server is not None:
+            server.close()
     log.info("stopped; the containers go on running")
 
 

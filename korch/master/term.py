@@ -40,6 +40,11 @@ class Term:
         self._post: Post | None = None
         self._lifecycle: Lifecycle | None = None
 
+    @property
+    def view(self) -> View:
+        """What this term knows."""
+        return self._view
+
     async def run(self, stop: asyncio.Event) -> None:
         """Lead until `stop` is set. Raises `FencedError` when the lead is lost."""
         try:

@@ -601,7 +601,7 @@ SAYINGS = {
 def test_strange_servers_are_told_apart_in_time(tmp_path: Path, saying: str, kind: str) -> None:
     words, ends, message = SAYINGS[saying]
     if kind == "openssh" and ends:  # ssh keeps to itself what a server said before it hung up
-        message = "closed|reset|invalid"
+        message = "closed|reset|invalid|Broken pipe"
     visits = asyncio.Semaphore(0)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

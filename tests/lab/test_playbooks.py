@@ -19,7 +19,7 @@ from korch.lab.spec import NodeSpec
 from tests.lab.conftest import ssh
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("docker.io", "containerd", "podman", "conmon")
+PACKAGES = ("docker.io", "containerd", "podman", "conmon", "apparmor")
 SOURCE = "/srv/packages"
 
 

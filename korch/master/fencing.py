@@ -26,7 +26,8 @@ class FencingHook:
         try:
             self._words = shlex.split(command)
         except ValueError as error:
-            raise InvalidError(f"the fencing command {command!r} cannot be read: {error}") from error
+            hint = "It is split into words as a shell would: close what is quoted."
+            raise InvalidError(f"the fencing command {command!r} cannot be read: {error}", hint=hint) from error
         if not self._words:
             raise InvalidError("the fencing command is empty", hint="An example: --fence 'vagrant halt --force'.")
         self._time_s, self._again_after_s = time_s, again_after_s

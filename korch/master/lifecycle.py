@@ -1,6 +1,6 @@
 """What the silence of nodes means: who is lost, what is evicted, and when the master doubts itself instead.
 
-One look each half second over all watches. A silent node is greeted on new connections; then other nodes are asked
+A few looks a second over all watches. A silent node is greeted on new connections; then other nodes are asked
 whether they reach it; only when those do not either, it is Unreachable and its pods are replaced. When most nodes seem
 lost at once it is this machine's own network, and when this process itself was asleep, nobody was silent.
 """
@@ -18,7 +18,6 @@ from korch.master.failover import opinions_on
 from korch.master.fencing import FencingHook
 from korch.master.nodewatch import NodeWatch, Post
 from korch.nodes.life import (
-    GREET_EVERY_S,
     LOST_AFTER_S,
     QUIET_AFTER_S,
     Sight,
@@ -34,9 +33,11 @@ from korch.scheduler.taints import UNREACHABLE
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 0.25
+GREETINGS = 3  # at once to one node: the next need not wait for the end of the last
+GREETING_S = 1.0  # for a node to answer a greeting; a later answer counts for nothing
 ASLEEP_S = 2.0  # a look that comes so late tells of this process, not of the nodes
-ANSWER_S = 1.5  # for another node to reach a silent one
+WITNESS_S = 1.5  # for another node to reach a silent one
 DOUBT_AFTER_S = 10.0  # others have answered by then
 ENGINE_DOWN_S = 60.0  # before anybody looks whether the containers live without their engine
 ENGINE_LOOK_EVERY_S = 15.0
@@ -55,7 +56,9 @@ class Lifecycle:
     ) -> None:
         self._post, self._watches, self._hook = post, watches, hook
         self._evictions = Evictions(post.view, post.clock, hook=hook)
-        self._asides: dict[tuple[str, str], asyncio.Task[None]] = {}  # (what, node) → what goes on beside the looks
+        self._asides: dict[
+            tuple[str, str], list[asyncio.Task[None]]
+        ] = {}  # (what, node) → what goes on beside the looks
         self._begun_at: dict[tuple[str, str], float] = {}
         self._unheard: set[str] = set()  # did not answer the last greeting
         self._lost_since: dict[str, float] = {}  # on the event loop's clock
@@ -102,7 +105,8 @@ class Lifecycle:
                 await self._heard(name, watch)
                 self._look_at_engine(group, name, watch, now)
                 continue
-            self._aside(group, self._greet, name, now, greet_every_s(silent))
+            if self._aside(group, self._greet, name, now, greet_every_s(silent), at_once=GREETINGS):
+                watch.life.greet(now)
             if watch.life.verdict(now) in {"doubted", "lost"} and name not in self._lost_since:
                 self._aside(group, self._ask, name, now, ask_every_s(silent))
         await self._judge(now)
@@ -123,14 +127,23 @@ class Lifecycle:
     # Beside the looks
 
     def _aside(
-        self, group: asyncio.TaskGroup, call: Callable[[str], Awaitable[None]], name: str, now: float, every_s: float
-    ) -> None:
-        """Begin `call(name)` beside the looks, unless it goes on, or was begun less than `every_s` ago."""
+        self,
+        group: asyncio.TaskGroup,
+        call: Callable[[str], Awaitable[None]],
+        name: str,
+        now: float,
+        every_s: float,
+        *,
+        at_once: int = 1,
+    ) -> bool:
+        """Begin `call(name)` beside the looks; not when so many go on, or one began less than `every_s` ago."""
         key = (call.__name__, name)
-        running = self._asides.get(key)
-        if (running is None or running.done()) and now - self._begun_at.get(key, float("-inf")) >= every_s:
-            self._begun_at[key] = now
-            self._asides[key] = group.create_task(self._attempt(call, name), name=f"{call.__name__}-{name}")
+        going = [task for task in self._asides.get(key, ()) if not task.done()]
+        if len(going) >= at_once or now - self._begun_at.get(key, float("-inf")) < every_s:
+            return False
+        self._begun_at[key] = now
+        self._asides[key] = [*going, group.create_task(self._attempt(call, name), name=f"{call.__name__}-{name}")]
+        return True
 
     async def _attempt(self, call: Callable[[str], Awaitable[None]], name: str) -> None:
         try:
@@ -146,7 +159,7 @@ class Lifecycle:
     async def _greet(self, name: str) -> None:
         """A sign of life that needs no login."""
         watch, fleet = self._watches[name], self._post.fleet
-        if not await fleet.connector.greets(fleet.host(name), timeout_s=GREET_EVERY_S):
+        if not await fleet.connector.greets(fleet.host(name), timeout_s=GREETING_S):
             self._unheard.add(name)
             return
         watch.life.sign(asyncio.get_running_loop().time())
@@ -164,7 +177,7 @@ class Lifecycle:
             for other, watch in self._watches.items()
             if other != name and watch.attached and watch.life.silent_s(now) < QUIET_AFTER_S
         )
-        found = await opinions_on(name, self._post.fleet, heard, answer_s=ANSWER_S)
+        found = await opinions_on(name, self._post.fleet, heard, answer_s=WITNESS_S)
         if (watch := self._watches.get(name)) is not None:
             watch.life.hear(found, loop.time())
 
@@ -181,7 +194,7 @@ class Lifecycle:
     async def _judge(self, now: float) -> None:
         silent = {name: watch.life.silent_s(now) for name, watch in self._watches.items()}
         mass = is_mass_loss([self._sight(name, since, now) for name, since in silent.items()])
-        # Signs come every two seconds: those who fall silent together are lost one after another.
+        # Signs come once a second: those who fall silent together are lost one after another.
         quiet = [self._sight(name, since, now, QUIET_AFTER_S) for name, since in silent.items()]
         may_be_mass = mass or is_mass_loss(quiet)
         for name, watch in tuple(self._watches.items()):

@@ -24,7 +24,7 @@ from korch.errors import (
 from korch.master.controlling import Scope
 from korch.master.fleet import Contact, Fleet
 from korch.nodes.keeper import Keeper
-from korch.nodes.life import Life
+from korch.nodes.life import PULSE_S, Life
 from korch.nodes.news import EngineWatch, Sample
 from korch.nodes.register import load_of_sample
 from korch.objects.objects import Clock
@@ -187,7 +187,7 @@ class NodeWatch:
         assert keeper is not None
         machine, loop = self._post.fleet.machine(self.name), asyncio.get_running_loop()
         full_look_at = loop.time() + self._rest_s()
-        async with machine.session() as session:
+        async with machine.session(every_s=PULSE_S) as session:
             async for said in session:
                 self.life.sign(loop.time())
                 if isinstance(said, EngineWatch) and not said.up:

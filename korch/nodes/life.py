@@ -1,20 +1,26 @@
 """Whether a node is alive, from the signs that it gives and what other nodes say of it. Pure: times are the caller's.
 
-A sign is any byte on the node's session, or its sshd's greeting on a new connection. A node that gave none for
-`LOST_AFTER_S` is lost when at least one other node was asked since, and none of those asked reaches it.
+A sign is any byte on the node's session, or its sshd's greeting on a new connection. Between two signs of a healthy
+session lies up to `PULSE_S`, so a stall of `STALL_S` can look that much longer. What tells the two apart is a greeting
+that was begun after both: a node that only stalled answers it. A node that does not is lost when at least one other
+node was asked lately, and none of those asked reaches it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-QUIET_AFTER_S = 2.5  # a session speaks every two seconds
+PULSE_S = 1  # a session speaks so often
+STALL_S = 5.2  # that long may a node, or the network, be away: nothing moves
+QUIET_AFTER_S = 1.7
 ASK_AFTER_S = 4.0  # others are asked, so that their answers are there when they are needed
-LOST_AFTER_S = 6.0
+DECIDE_AFTER_S = PULSE_S + STALL_S  # a greeting that is begun after so much silence decides
+ANSWER_S = 0.6  # the time that it has
+LOST_AFTER_S = DECIDE_AFTER_S + ANSWER_S
 OPINION_FRESH_S = 4.0
 OPINIONS = 2  # of other nodes on whether they reach the silent one
 LOSS_WINDOW_S = 60.0
-GREET_EVERY_S = 1.0
+GREET_EVERY_S = 0.5
 ASK_EVERY_S = 1.0
 LONG_SILENT_S = 60.0  # a machine that is off for longer is looked at less often, and so are those asked about it
 LONG_EVERY_S = 5.0
@@ -28,12 +34,18 @@ class Life:
 
     last_sign: float
     opinions: dict[str, tuple[float, bool]] = field(default_factory=dict)
-    was_ready_at: float | None = None  # when it was last known to be Ready
+    unanswered_since: float | None = None  # the beginning of the first greeting that decides
 
     def sign(self, now: float) -> None:
         """It lives."""
         self.last_sign = now
+        self.unanswered_since = None
         self.opinions.clear()
+
+    def greet(self, now: float) -> None:
+        """A greeting begins; the answer is a sign."""
+        if self.unanswered_since is None and self.silent_s(now) >= DECIDE_AFTER_S:
+            self.unanswered_since = now
 
     def silent_s(self, now: float) -> float:
         """Seconds without a sign."""
@@ -51,7 +63,8 @@ class Life:
         if silent < ASK_AFTER_S:
             return "quiet"
         fresh = [reached for at, reached in self.opinions.values() if now - at <= OPINION_FRESH_S]
-        return "lost" if silent >= LOST_AFTER_S and fresh and not any(fresh) else "doubted"
+        unanswered = self.unanswered_since is not None and now - self.unanswered_since >= ANSWER_S
+        return "lost" if unanswered and fresh and not any(fresh) else "doubted"
 
 
 def greet_every_s(silent_s: float) -> float:

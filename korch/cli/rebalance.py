@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -11,9 +11,9 @@ import click
 from korch.cli.base import cluster_options, examples, limit_option, run, timeout_option
 
 if TYPE_CHECKING:
-    from korch.client.base import Client, NodeUsage
+    from korch.client.base import Client
     from korch.controllers.disruption import World
-    from korch.scheduler.rebalance import Shift, Usage
+    from korch.scheduler.rebalance import Shift
 
 
 @click.command(
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         "korch rebalance --plan           # what would move, and why; nothing is done",
         "korch rebalance                  # move it, one replica of an app at a time",
         "korch rebalance --max-moves 1 --min-gain 15",
+        "korch rebalance --auto           # from now on a running master does it every minute, two moves at a time",
     )
 )
 @click.option("--plan", "only_plan", is_flag=True, help="Show the moves, and do nothing.")
@@ -32,16 +33,28 @@ if TYPE_CHECKING:
     metavar="POINTS",
     help="Move a replica only if its score (0 to 100) grows by so much; default 5.",
 )
+@click.option("--auto/--no-auto", "auto", default=None, help="Have a running master do it by itself, or no more.")
 @timeout_option
 @limit_option
 @cluster_options()
-def rebalance(only_plan: bool, max_moves: int, min_gain: float | None, timeout_s: int, limit: str) -> None:
+def rebalance(
+    only_plan: bool, max_moves: int, min_gain: float | None, auto: bool | None, timeout_s: int, limit: str
+) -> None:
     """Move replicas to hosts where the scheduler would rather have them now.
 
     Hosts and pods are measured first. A replica goes when its successor elsewhere is available and its budgets allow
     it. Apps with named volumes or host paths, apps that never run twice and apps that are being rolled out stay where
     they are.
     """
+
+    if auto is not None:
+        if only_plan:
+            raise click.UsageError("--auto and --plan do not go together: a plan changes nothing")
+        run(lambda client: client.set_auto_rebalance(auto), need_inventory=False)
+        click.echo(
+            "A running master levels the load from now on." if auto else "Nothing is levelled by itself any more."
+        )
+        return
 
     async def act(client: Client) -> bool:
         from korch.scheduler.rebalance import MIN_GAIN
@@ -60,7 +73,7 @@ def rebalance(only_plan: bool, max_moves: int, min_gain: float | None, timeout_s
 async def _plan(client: Client, max_moves: int, min_gain: float) -> tuple[tuple[Shift, ...], World]:
     """Measured now; hosts that do not answer neither give nor take."""
     from korch.controllers.disruption import world_of
-    from korch.controllers.rebalance import plan_rebalance
+    from korch.controllers.rebalance import plan_rebalance, usage_by_pod
 
     seen = [one for one in await client.survey() if one.error is None and one.load is not None]
     nodes = [one.node for one in seen]
@@ -69,18 +82,6 @@ async def _plan(client: Client, max_moves: int, min_gain: float) -> tuple[tuple[
     world = await world_of(client)
     now = time.time()
     return plan_rebalance(world, nodes, loads, now, usage=usage, max_moves=max_moves, min_gain=min_gain), world
-
-
-def usage_by_pod(measured: Iterable[NodeUsage]) -> dict[str, Usage]:
-    """By uid what a pod uses, for those of which all is known."""
-    from korch.scheduler.rebalance import Usage
-
-    found: dict[str, Usage] = {}
-    for one in (container for node in measured for container in node.containers):
-        if one.cpu_millis is not None and one.memory_bytes is not None:
-            old = found.get(one.uid, Usage(0, 0))
-            found[one.uid] = Usage(old.cpu_millis + one.cpu_millis, old.memory_bytes + one.memory_bytes)
-    return found
 
 
 def plan_text(shifts: Sequence[Shift]) -> str:

@@ -250,6 +250,10 @@ class Client(Protocol):
         """Look at nodes now (no names: all), in the inventory's order; one dead host delays nobody."""
         ...
 
+    async def set_auto_rebalance(self, on: bool) -> None:
+        """Whether a running master levels the load by itself from now on."""
+        ...
+
     async def usage(self) -> tuple[NodeUsage, ...]:
         """What every container of the cluster uses now, by node; one round trip a node."""
         ...

@@ -1,7 +1,8 @@
 """Which running pods may be moved to level the load, and the plan of moves. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from korch.client.base import NodeUsage
 from korch.controllers.disruption import World, stops_first
 from korch.controllers.drain import problem_with_moving
 from korch.resources.annotations import MOVED_FROM
@@ -40,6 +41,16 @@ def plan_rebalance(
         min_gain=min_gain,
         settling=settling_nodes(world.pods, now),
     )
+
+
+def usage_by_pod(measured: Iterable[NodeUsage]) -> dict[str, Usage]:
+    """By uid what a pod uses, for those of which all is known."""
+    found: dict[str, Usage] = {}
+    for one in (container for node in measured for container in node.containers):
+        if one.cpu_millis is not None and one.memory_bytes is not None:
+            old = found.get(one.uid, Usage(0, 0))
+            found[one.uid] = Usage(old.cpu_millis + one.cpu_millis, old.memory_bytes + one.memory_bytes)
+    return found
 
 
 def may_move(pod: Pod, world: World, now: float) -> bool:

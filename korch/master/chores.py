@@ -8,6 +8,7 @@ from korch.client.base import Workload
 from korch.errors import FencedError, KorchError
 from korch.master.cluster import Cluster
 from korch.master.fleet import Contact, Fleet
+from korch.master.leveling import is_auto, level
 from korch.master.nodewatch import NodeWatch
 from korch.master.pruning import prune_images
 from korch.master.wishes import keep_wishes
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 WISHES_EVERY_S = 3.0
 PRUNE_AFTER_S = 60.0  # of quiet: what a rollout leaves goes when it is over
+LEVEL_EVERY_S = 60.0
 TIDY_EVERY_S = 3600.0
 
 
@@ -56,12 +58,16 @@ class Chores:
             for obj in self._view.all(type_):
                 self._changed.add(Workload(obj.metadata.namespace, workload_name(obj)))
         tidy_at = loop.time() + PRUNE_AFTER_S
+        level_at = loop.time() + LEVEL_EVERY_S
         while True:
             await asyncio.sleep(WISHES_EVERY_S)
             await self._attempt(self._keep_wishes)
             if self._prune_at is not None and loop.time() >= self._prune_at:
                 self._prune_at = None
                 await self._attempt(self._prune)
+            if loop.time() >= level_at:
+                level_at = loop.time() + LEVEL_EVERY_S
+                await self._attempt(self._level)
             if loop.time() >= tidy_at:
                 tidy_at = loop.time() + TIDY_EVERY_S
                 await self._attempt(self._tidy)
@@ -107,6 +113,10 @@ class Chores:
 
     async def _prune(self) -> None:
         await prune_images(self._cluster, self._contacts(), self._epoch())
+
+    async def _level(self) -> None:
+        if await is_auto(self._cluster.store):
+            await level(self._cluster, self._view, self._contacts())
 
     async def _tidy(self) -> None:
         await self._cluster.objects.prune_tombstones()

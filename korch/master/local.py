@@ -123,6 +123,12 @@ class LocalClient:
         """Look at nodes now."""
         return await self.fleet.survey(names, measure_cpu=measure_cpu)
 
+    async def set_auto_rebalance(self, on: bool) -> None:
+        """Put on record whether a master levels the load."""
+        from korch.master.leveling import set_auto
+
+        await set_auto(self.cluster.store, on)
+
     async def usage(self) -> tuple[NodeUsage, ...]:
         """What every container of the cluster uses now."""
         from korch.master.usage import measure

@@ -72,3 +72,12 @@ def test_what_pods_use_is_measured(world: World) -> None:
 
 def replace_load(one: NodeSeen, busy: float) -> NodeSeen:
     return NodeSeen(with_meta(one.node), a_load(one.node.metadata.name, cpu_busy=busy))
+
+
+def test_a_master_is_told_to_do_it_by_itself(world: World) -> None:
+    assert "from now on" in world.run("rebalance", "--auto").stdout
+    assert world.auto_rebalance is True
+    assert world.run("rebalance", "--no-auto").exit_code == 0
+    assert world.auto_rebalance is False
+    assert world.run("rebalance", "--auto", "--plan").exit_code == 2
+    assert world.converged == []

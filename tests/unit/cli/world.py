@@ -81,6 +81,7 @@ class World:
         self.converged: list[tuple[Workload, ...]] = []
         self.on_converge: Callable[[FakeClient], Coroutine[Any, Any, None]] | None = None
         self.usage: list[NodeUsage] = []
+        self.auto_rebalance: bool | None = None
         self.history: dict[str, tuple[dict[str, float], ...]] = {}
         self.closed = 0
         self.on_open: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -168,6 +169,9 @@ class FakeClient:
 
     async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = True) -> tuple[NodeSeen, ...]:
         return tuple(one for one in self.world.seen if not names or one.node.metadata.name in names)
+
+    async def set_auto_rebalance(self, on: bool) -> None:
+        self.world.auto_rebalance = on
 
     async def usage(self) -> tuple[NodeUsage, ...]:
         return tuple(self.world.usage)

@@ -10,6 +10,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from korch.client.base import NodeSeen
+from korch.engines.images import ImageInfo
 from korch.errors import AlreadyExistsError, HostRefusedError, InvalidError, KorchError, NotFoundError
 from korch.inventory.hostnames import node_name
 from korch.inventory.model import Host
@@ -25,6 +26,7 @@ from korch.nodes.register import (
     new_node,
     noted,
     seen_status,
+    with_images,
     without_inventory,
 )
 from korch.nodes.report import NodeReport, choose_address
@@ -210,6 +212,14 @@ class Fleet:
         host = self._hosts[name]
         node = await self._cluster.objects.find(Node, name) or await self._created(new_node(host))
         await self._set_status(node, failed_status(node, error, self._cluster.clock.now()))
+
+    async def record_images(self, name: str, fetched: Mapping[str, ImageInfo]) -> None:
+        """Images that came to a node since the look: the next run need not ask for them."""
+        if fetched:
+            with contextlib.suppress(NotFoundError):
+                await self._cluster.objects.modify(
+                    Node, name, "", lambda old: replace(old, status=with_images(old.status, fetched)), status=True
+                )
 
     async def record_sample(self, name: str, sample: NodeLoad, *, score_changes: bool) -> None:
         """A measurement between looks: into the history always, into the store only when it would change a score."""

@@ -28,6 +28,7 @@ from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.store.lease import Lead
 
 STUCK_S = 5.0  # without any change while a master leads: waiting longer will not help
+REST_S = 2.0  # between looks at a node whose pods all run: each takes from what the other nodes have to do
 ROLLBACK_S = 90.0  # beyond the deadline, for going back
 
 
@@ -146,7 +147,7 @@ class OneShot:
             controllers.start(group)
             await self._remove_surplus(view, keepers, objects)
             for keeper in keepers.values():
-                group.create_task(keeper.run(), name=f"keeper-{keeper.node}")
+                group.create_task(keeper.run(rest_s=REST_S), name=f"keeper-{keeper.node}")
             outcomes = await self._until_settled(view, controllers)
             return await self._leave(outcomes, contacts, keepers)
 
@@ -157,6 +158,7 @@ class OneShot:
         alive = {name: found for name, found in contacts.items() if name not in self._silent()}
         recorded = {name: keeper.recorded for name, keeper in keepers.items()}
         notes = await keep_wishes(self._cluster, alive, self._epoch(), self._workloads, recorded)
+        await asyncio.gather(*(self._fleet.record_images(name, keeper.fetched) for name, keeper in keepers.items()))
         if any(outcome.changed for outcome in outcomes):
             await prune_after(self._cluster, self._fleet, alive, self._epoch())
         return tuple(replace(outcome, notes=(*outcome.notes, *notes)) for outcome in outcomes)

@@ -26,6 +26,7 @@ from korch.errors import (
     TransientError,
 )
 from korch.nodes.checks import Checks
+from korch.nodes.errors import EngineCallError
 from korch.nodes.hooks import before_the_end, grace_of
 from korch.nodes.machine import Machine
 from korch.nodes.memory import Memory
@@ -84,6 +85,7 @@ class Keeper:
         self.given_up: KorchError | None = None  # why the node is lost, once its pods are settled as far as they can be
         self.recorded: dict[str, WorkloadRecord] = {}  # wishes that the node got from here, by file
         self._seen: dict[str, ObservedContainer] = {}  # by pod uid
+        self.fetched: dict[str, ImageInfo] = {}  # images that are there since this keeper asked for them, by reference
         self._images: set[str] = set()
         self._memory: dict[str, Memory] = {}  # by pod uid
         self._pulls: dict[str, asyncio.Task[ImageInfo]] = {}  # by pod uid
@@ -378,7 +380,14 @@ class Keeper:
         )
         record = workload_record(self._view, pod)
         exists = pod.metadata.uid in self._seen
-        started = await self._machine.start(wish, epoch=self._epoch(), records=(record,), exists=exists)
+        try:
+            started = await self._machine.start(wish, epoch=self._epoch(), records=(record,), exists=exists)
+        except EngineCallError as error:
+            if error.pod_reason != "ErrImageNeverPull" or image not in self._images:
+                raise
+            self._images.discard(image)  # it was removed there since the last look
+            await self._start(pod)
+            return
         self.recorded[record.file] = record
         self._seen[pod.metadata.uid] = started
         self._recall(pod).backing_off = False
@@ -402,7 +411,7 @@ class Keeper:
             del self._pulls[pod.metadata.uid]
             pulling.cancel()
         if not pulling.cancelled():
-            pulling.result()
+            self.fetched[image] = pulling.result()
             self._images.add(image)
 
     async def _start_again(self, pod: Pod) -> float | None:

@@ -1,8 +1,11 @@
 """What a host's inventory entry and a look at it make of its Node and NodeLoad objects. Pure."""
 
+from collections.abc import Mapping
+
 from msgspec.structs import replace
 
 from korch import __version__
+from korch.engines.images import ImageInfo
 from korch.engines.wish import EngineName
 from korch.errors import KorchError
 from korch.inventory.hostnames import node_name
@@ -63,6 +66,15 @@ def known_engine(node: Node | None, now: float) -> tuple[EngineName, str] | None
     if len(words) != 3 or not words[1].isdigit() or not 0 <= now - int(words[1]) < KNOWN_FOR_S:
         return None
     return ("podman" if words[0] == "podman" else "docker"), words[2]
+
+
+def with_images(status: NodeStatus, fetched: Mapping[str, ImageInfo]) -> NodeStatus:
+    """The status with images that came since the last full look, by reference; the newest first."""
+    known = {name for image in status.images for name in image.names}
+    new = (
+        ContainerImage(names=(name,), size_bytes=info.size_bytes) for name, info in fetched.items() if name not in known
+    )
+    return replace(status, images=(*new, *status.images)[:MAX_IMAGES])
 
 
 def new_node(host: Host) -> Node:

@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from korch.client.base import Outcome, Progress, Workload
+from korch.engines.images import ImageInfo
 from korch.errors import HostUnreachableError, KorchError, RolloutFailedError
 from korch.master.oneshot import OneShot
 from korch.objects.objects import Objects
@@ -59,6 +60,7 @@ class FakeFleet:
         self.machines = dict(machines)
         self.lost: dict[str, KorchError] = {}
         self.surveys = 0
+        self.fetched: dict[str, frozenset[str]] = {}
 
     @property
     def problems(self) -> dict[str, KorchError]:
@@ -82,6 +84,9 @@ class FakeFleet:
 
     async def survey(self, *, quick: bool) -> None:
         self.surveys += 1
+
+    async def record_images(self, name: str, fetched: Mapping[str, ImageInfo]) -> None:
+        self.fetched[name] = frozenset(fetched)
 
     def mark_lost(self, name: str, error: KorchError) -> None:
         self.lost[name] = error
@@ -184,6 +189,15 @@ def test_a_deploy_runs_spread_out_and_the_second_time_changes_nothing(tmp_path: 
         assert not again.changed
         assert world.store.writes - writes < 10
         assert [machine.count("start") for machine in world.machines.values()] == [1, 1, 1]
+
+    in_world(tmp_path, body)
+
+
+def test_images_that_came_go_on_record_at_the_end(tmp_path: Path) -> None:
+    async def body(world: World) -> None:
+        ok(await world.deploy(app()))
+        assert set(world.fleet.fetched) == {"n1", "n2", "n3"}
+        assert len({frozenset(images) for images in world.fleet.fetched.values()}) == 1
 
     in_world(tmp_path, body)
 

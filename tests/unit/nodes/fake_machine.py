@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import replace
 
+from korch.engines.images import ImageInfo
 from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer
 from korch.engines.wish import ContainerWish
@@ -81,9 +82,18 @@ class FakeMachine:
         await self._call("look")
         return found
 
-    async def pull(self, image: str, *, auth: bytes | None = None, policy: str = "", timeout_s: float = 600.0) -> None:
+    async def pull(
+        self, image: str, *, auth: bytes | None = None, policy: str = "", timeout_s: float = 600.0
+    ) -> ImageInfo:
         self.policies.append(policy)
         await self._call("pull", image)
+        if self.lacks_image():
+            del self.faults["start"]
+        return ImageInfo(image, "1", None, "amd64")
+
+    def lacks_image(self) -> bool:
+        """Whether a start fails now as the image is not there."""
+        return getattr(self.faults.get("start"), "pod_reason", "") == "ErrImageNeverPull"
 
     async def start(
         self, wish: ContainerWish, *, epoch: int, records: object = (), exists: bool = False

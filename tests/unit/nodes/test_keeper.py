@@ -284,6 +284,19 @@ def test_a_crash_beside_a_long_pull_is_seen() -> None:
     with_keeper(body)
 
 
+def test_an_image_that_somebody_removed_is_pulled_at_once_and_no_failure() -> None:
+    async def body(world: World) -> None:
+        await world.pod("first")
+        await asyncio.sleep(2)
+        world.machine.faults["start"] = EngineCallError("it is not there", host="n1", pod_reason="ErrImageNeverPull")
+        await world.pod("second")
+        await asyncio.sleep(0.2)
+        assert is_ready(await world.now("second"))
+        assert world.machine.count("pull") == 2
+
+    with_keeper(body)
+
+
 def test_somebody_removed_the_container_it_is_made_anew() -> None:
     async def body(world: World) -> None:
         pod = await world.pod()

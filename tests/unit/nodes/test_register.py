@@ -4,13 +4,14 @@ import dataclasses
 
 import pytest
 
-from korch.engines.images import ListedImage
+from korch.engines.images import ImageInfo, ListedImage
 from korch.errors import AuthFailedError, CommandTimeoutError, HostUnreachableError
 from korch.inventory.model import Host
 from korch.nodes.facts import Facts
 from korch.nodes.news import Sample
 from korch.nodes.register import (
     ENGINE_SAID,
+    MAX_IMAGES,
     declared_node,
     failed_status,
     known_engine,
@@ -19,9 +20,10 @@ from korch.nodes.register import (
     new_node,
     noted,
     seen_status,
+    with_images,
 )
 from korch.nodes.report import EngineState, NodeReport
-from korch.resources.node import Taint
+from korch.resources.node import ContainerImage, NodeStatus, Taint
 from korch.resources.podstate import condition
 
 CLUSTER = "0f1e2d3c-0000-4000-8000-000000000000"
@@ -88,6 +90,15 @@ def test_a_quick_look_leaves_images_and_volumes_as_they_were() -> None:
     later = seen_status(node, HOST, report(full=False), "10.0.0.1", 1001.0)
     assert later.images == node.status.images
     assert later.volumes_in_use == node.status.volumes_in_use
+
+
+def test_an_image_that_came_is_known_once_and_the_list_stays_short() -> None:
+    held = NodeStatus(images=tuple(ContainerImage(names=(f"old:{number}",)) for number in range(MAX_IMAGES)))
+    info = ImageInfo("web@sha256:1", "1", "web@sha256:1", "amd64", 7)
+    found = with_images(held, {"web@sha256:1": info, "old:3": info})
+    assert found.images[0] == ContainerImage(names=("web@sha256:1",), size_bytes=7)
+    assert len(found.images) == MAX_IMAGES
+    assert with_images(found, {"web@sha256:1": info}) == found
 
 
 def test_an_engine_is_asked_again_after_some_minutes() -> None:

@@ -5,7 +5,7 @@ nodes seem lost at once, it is this machine's own network: nothing moves.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -13,6 +13,7 @@ from korch.engines.base import Command
 from korch.errors import ForbiddenError, KorchError, NotFoundError, TransientError
 from korch.master.cluster import Cluster
 from korch.master.fleet import Fleet
+from korch.master.handover import take_lead
 from korch.nodes.life import OPINIONS, Sight, is_mass_loss
 from korch.objects.objects import Objects
 from korch.resources.annotations import NODE_LOST
@@ -25,6 +26,8 @@ from korch.ssh.base import Transport
 from korch.store.lease import Lead
 
 ANSWER_S = 5.0  # for a witness to reach it, and to show that it can be heard itself
+
+PORTS_ASKED = 3
 
 
 def has_local_volume(pod: Pod) -> bool:
@@ -46,8 +49,7 @@ async def fail_over(cluster: Cluster, fleet: Fleet) -> tuple[str, ...]:
         )
     lines: list[str] = []
     lead = Lead(cluster.store, lock_file=cluster.settings.cluster_dir / "lead.lock", note={"doing": "failover"})
-    if not await lead.acquire(wait_s=10.0):
-        raise ForbiddenError("another korch leads this cluster now", hint="Wait until it is done, then try again.")
+    await take_lead(cluster.store, lead)
     try:
         objects = Objects(cluster.store, clock=cluster.clock, fence=lead.fence)
         for name in sorted(lost):
@@ -73,7 +75,8 @@ async def _give_up(name: str, fleet: Fleet, objects: Objects, now: float) -> lis
         return []
     node = await objects.find(Node, name, "")
     gone = node is not None and NODE_LOST in node.metadata.annotations
-    opinions = {} if gone else await opinions_on(name, fleet, sorted(fleet.reached))
+    ports = published_ports(pods, name)
+    opinions = {} if gone else await opinions_on(name, fleet, sorted(fleet.reached), published=ports)
     if not opinions and not gone:
         return [f"{name}: no other node can tell whether it reaches it, so nothing was moved"]
     for witness, reached in opinions.items():
@@ -87,6 +90,19 @@ async def _give_up(name: str, fleet: Fleet, objects: Objects, now: float) -> lis
         if await give_up(pod, f"{name} cannot be reached", objects, now):
             lines.append(f"{name}: {pod.metadata.name} is replaced elsewhere")
     return lines
+
+
+def published_ports(pods: Iterable[Pod], node: str) -> tuple[tuple[str, int], ...]:
+    """(address, port) of some TCP ports that pods of a node are reached at."""
+    found = {
+        (pod.status.host_ip, port.host_port)
+        for pod in pods
+        if pod.spec.node_name == node and pod.status.host_ip and is_counted(pod)
+        for container in pod.spec.containers
+        for port in container.ports
+        if port.host_port and port.protocol in {"", "TCP"}
+    }
+    return tuple(sorted(found)[:PORTS_ASKED])
 
 
 async def give_up(pod: Pod, message: str, objects: Objects, now: float) -> bool:
@@ -113,19 +129,34 @@ async def give_up(pod: Pod, message: str, objects: Objects, now: float) -> bool:
 
 
 async def opinions_on(
-    name: str, fleet: Fleet, witnesses: Sequence[str], *, answer_s: float = ANSWER_S
+    name: str,
+    fleet: Fleet,
+    witnesses: Sequence[str],
+    *,
+    published: Sequence[tuple[str, int]] = (),
+    answer_s: float = ANSWER_S,
 ) -> dict[str, bool]:
-    """Witness → whether it gets a connection to the node's SSH port, of the first two that can tell."""
+    """Witness → whether it gets a connection to the node, of the first two that can tell.
+
+    Asked for are its SSH port and the `published` ports of its pods: a node whose sshd has died may serve well.
+    """
     options = await fleet.connector.options_for(fleet.host(name))
+    targets = ((options.hostname, options.port), *published)
     waiting = [other for other in witnesses if other != name]
     found: dict[str, bool] = {}
     while waiting and len(found) < OPINIONS:
         asked = [waiting.pop(0) for _ in range(min(OPINIONS - len(found), len(waiting)))]
         answers = await asyncio.gather(
-            *(_reaches(fleet.transport(witness), options.hostname, options.port, answer_s) for witness in asked)
+            *(_reaches_any(fleet.transport(witness), targets, answer_s) for witness in asked)
         )
         found |= {witness: answer for witness, answer in zip(asked, answers, strict=True) if answer is not None}
     return found
+
+
+async def _reaches_any(witness: Transport, targets: Sequence[tuple[str, int]], answer_s: float) -> bool | None:
+    """Whether one of the targets answers; None when the witness cannot tell of the first."""
+    answers = await asyncio.gather(*(_reaches(witness, address, port, answer_s) for address, port in targets))
+    return True if True in answers else answers[0]
 
 
 async def _reaches(witness: Transport, address: str, port: int, answer_s: float) -> bool | None:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from korch.errors import FencedError, HostUnreachableError, KorchError, TransientError
 from korch.master.enginedown import replace_dead
 from korch.master.evicting import Evictions, unreachable_taint
-from korch.master.failover import opinions_on
+from korch.master.failover import opinions_on, published_ports
 from korch.master.fencing import FencingHook
 from korch.master.nodewatch import NodeWatch, Post
 from korch.nodes.life import (
@@ -27,6 +27,7 @@ from korch.nodes.life import (
 )
 from korch.resources.annotations import MASS_LOSS, NODE_LOST
 from korch.resources.node import Node, Taint
+from korch.resources.pod import Pod
 from korch.resources.podstate import condition
 from korch.resources.times import parse_time, rfc3339
 from korch.scheduler.taints import UNREACHABLE
@@ -177,7 +178,8 @@ class Lifecycle:
             for other, watch in self._watches.items()
             if other != name and watch.attached and watch.life.silent_s(now) < QUIET_AFTER_S
         )
-        found = await opinions_on(name, self._post.fleet, heard, answer_s=WITNESS_S)
+        ports = published_ports(self._post.view.all(Pod), name)
+        found = await opinions_on(name, self._post.fleet, heard, published=ports, answer_s=WITNESS_S)
         if (watch := self._watches.get(name)) is not None:
             watch.life.hear(found, loop.time())
 

@@ -22,6 +22,7 @@ from korch.resources.meta import Condition, ObjectMeta
 from korch.resources.node import Node
 from korch.resources.pod import (
     Container,
+    ContainerPort,
     ContainerState,
     ContainerStateRunning,
     ContainerStatus,
@@ -74,6 +75,7 @@ class World:
         self.names = names
         self.off: set[str] = set()
         self.cut: set[str] = set()  # off from the master's point of view only
+        self.served: set[tuple[str, int]] = set()  # though sshd is gone
         self.greeted: list[str] = []
         self.asked: list[tuple[str, str]] = []
         self.living: frozenset[str] | None = frozenset()
@@ -105,7 +107,7 @@ class World:
             self.asked.append((witness, address))
             if not self.hears(witness):
                 raise StoreError(f"{witness} is not heard")
-            if address in self.off:
+            if address in self.off and (address, port) not in self.served:
                 raise ConnectionRefusedError
             return SimpleNamespace(close=lambda: asyncio.sleep(0))
 
@@ -135,11 +137,13 @@ class World:
         group.create_task(self.lifecycle.run())
         await asyncio.sleep(100)
 
-    async def pod(self, name: str, node: str, *, local: bool = False, **spec: Any) -> None:
+    async def pod(self, name: str, node: str, *, local: bool = False, port: int = 0, **spec: Any) -> None:
         volumes = (Volume(name="v", host_path=HostPathVolumeSource(path="/data")),) if local else ()
+        ports = (ContainerPort(container_port=80, host_port=port),) if port else ()
+        container = Container(name="web", image="w", ports=ports)
         made = Pod(
             metadata=ObjectMeta(name=name),
-            spec=PodSpec(containers=(Container(name="web", image="w"),), node_name=node, volumes=volumes, **spec),
+            spec=PodSpec(containers=(container,), node_name=node, volumes=volumes, **spec),
         )
         await self.objects.create(made)
         await self.objects.modify(Pod, name, "default", _running, status=True)
@@ -165,7 +169,12 @@ def _running(pod: Pod) -> Pod:
     state = ContainerState(running=ContainerStateRunning())
     status = ContainerStatus(name="web", image="w", ready=True, state=state, container_id=f"docker://{ID}")
     conditions = with_condition((), ready, rfc3339(0.0))
-    return replace(pod, status=PodStatus(phase="Running", conditions=conditions, container_statuses=(status,)))
+    return replace(
+        pod,
+        status=PodStatus(
+            phase="Running", host_ip=pod.spec.node_name, conditions=conditions, container_statuses=(status,)
+        ),
+    )
 
 
 def lives(*names: str, hook: Any = None) -> Callable[[Callable[[World], Awaitable[None]]], None]:
@@ -228,6 +237,19 @@ def test_a_node_that_others_reach_is_only_told_of(caplog: pytest.LogCaptureFixtu
         assert len(world.asked) < 2 * 200, "less and less often"
 
     assert caplog.get_records("call")
+
+
+def test_a_node_whose_sshd_died_and_whose_pods_still_serve_is_not_lost() -> None:
+    @lives("n1", "n2", "n3")
+    async def body(world: World) -> None:
+        await world.pod("web-1", "n1", port=8080)
+        world.off.add("n1")
+        world.served.add(("n1", 8080))
+        await asyncio.sleep(60)
+        assert await world.phase("web-1") == "Running"
+        world.served.clear()
+        await asyncio.sleep(10)
+        assert await world.phase("web-1") == "Failed"
 
 
 def test_nobody_is_lost_while_nobody_can_tell() -> None:

@@ -24,6 +24,7 @@ from korch.master.adoption import AdoptionPlan, Known, NodeFind, TakenPod, Wish,
 from korch.master.cluster import RECORD_KEY, Cluster, ClusterRecord
 from korch.master.fleet import Contact, Fleet
 from korch.master.gathering import each, failures
+from korch.master.handover import take_lead
 from korch.nodes.machine import ClusterIdentity, Machine
 from korch.nodes.parcels import StoredWish
 from korch.nodes.podstatus import Readiness, observed_status
@@ -44,7 +45,6 @@ from korch.store.base import Put
 from korch.store.lease import Lead
 from korch.store.sqlite import SqliteStore
 
-LEAD_WAIT_S = 10.0
 T = TypeVar("T", bound=Object)
 
 
@@ -259,8 +259,7 @@ class _Adopting:
 
     async def carry_out(self, plan: AdoptionPlan, finds: Sequence[NodeFind]) -> list[str]:
         """Sentences on what did not go well."""
-        if not await self._lead.acquire(wait_s=LEAD_WAIT_S):
-            raise ForbiddenError("another korch leads this cluster now", hint="Wait until it is done, then try again.")
+        await take_lead(self._cluster.store, self._lead)
         try:
             await self._put_record()
             await raise_revision(self._cluster, [wish for find in finds for wish in find.wishes])

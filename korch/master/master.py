@@ -12,6 +12,7 @@ import socket
 from korch.errors import FencedError, KorchError
 from korch.master.cluster import Cluster
 from korch.master.fencing import FencingHook
+from korch.master.handover import STEP_ASIDE_S
 from korch.master.metrics import Figures, serve_metrics
 from korch.master.notify import notify
 from korch.master.term import Term
@@ -62,6 +63,7 @@ async def serve(cluster: Cluster, stop: asyncio.Event, *, fence_command: str = "
             finally:
                 figures.lead(None)
                 await lead.release()
+            await _pause(stop, STEP_ASIDE_S)
     finally:
         notify("STOPPING=1")
         if server is not None:

@@ -16,6 +16,7 @@ from korch.master.adoption import orphans_of
 from korch.master.cluster import Cluster
 from korch.master.fleet import Contact, Fleet
 from korch.master.gathering import each, failures
+from korch.master.handover import take_lead
 from korch.master.images import pushed_images
 from korch.nodes.parcels import WorkloadRecord
 from korch.objects.objects import Objects
@@ -29,7 +30,6 @@ from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.store.lease import Lead
 
 Workload = Deployment | ReplicaSet | DaemonSet
-LEAD_WAIT_S = 10.0
 AFTER_S = 10.0  # at most, at the end of a deploy
 ORPHAN_GRACE_S = 30
 log = logging.getLogger(__name__)
@@ -105,8 +105,7 @@ async def prune(cluster: Cluster, fleet: Fleet, *, orphans: frozenset[str] = fro
     """Remove what nothing needs, everywhere that can be reached. `orphans`: uids of orphans that go, too."""
     lead = Lead(cluster.store, lock_file=cluster.settings.cluster_dir / "lead.lock", note={"doing": "pruning"})
     await fleet.survey()
-    if not await lead.acquire(wait_s=LEAD_WAIT_S):
-        raise ForbiddenError("another korch leads this cluster now", hint="Wait until it is done, then try again.")
+    await take_lead(cluster.store, lead)
     try:
         contacts = await fleet.contacts(claim=False)
         mine = {name: found for name, found in contacts.items() if found.report.claim is not None}

@@ -8,6 +8,7 @@ from korch.errors import ForbiddenError, NotFoundError, at
 from korch.master.cluster import Cluster
 from korch.master.fleet import Contact, Fleet
 from korch.master.gathering import each, failures
+from korch.master.handover import take_lead
 from korch.objects.objects import Objects
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
@@ -16,7 +17,6 @@ from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.store.lease import Lead
 
 GRACE_S = 10  # for containers of a cluster that is removed
-LEAD_WAIT_S = 10.0
 
 
 async def leave_nodes(cluster: Cluster, fleet: Fleet, *, force: bool) -> tuple[str, ...]:
@@ -48,8 +48,7 @@ async def leave_nodes(cluster: Cluster, fleet: Fleet, *, force: bool) -> tuple[s
         if found.report.volumes:
             notes.append(f"{name}: the named volumes {_some(found.report.volumes)} stay")
     lead = Lead(cluster.store, lock_file=cluster.settings.cluster_dir / "lead.lock", note={"doing": "removal"})
-    if not await lead.acquire(wait_s=LEAD_WAIT_S):
-        raise ForbiddenError("another korch leads this cluster now", hint="Wait until it is done, then try again.")
+    await take_lead(cluster.store, lead)
     try:
         epoch = await lead.raise_epoch(max((found.report.epoch for found in contacts.values()), default=0))
 

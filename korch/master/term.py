@@ -12,6 +12,7 @@ from korch.master.cluster import Cluster
 from korch.master.controlling import KINDS, Controllers, Scope
 from korch.master.fencing import FencingHook
 from korch.master.fleet import Fleet
+from korch.master.handover import is_wanted
 from korch.master.lifecycle import Lifecycle
 from korch.master.nodewatch import NodeWatch, Post
 from korch.master.sources import LOOK_EVERY_S, Sources
@@ -46,12 +47,12 @@ class Term:
         return self._view
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Lead until `stop` is set. Raises `FencedError` when the lead is lost."""
+        """Lead until `stop` is set or a command wants the lead. Raises `FencedError` when the lead is lost."""
         try:
             async with background() as group:
                 await self._view.start(group)
                 self._start(group)
-                while not stop.is_set():
+                while not stop.is_set() and not await is_wanted(self._cluster.store):
                     self._lead.fence()
                     try:
                         async with asyncio.timeout(FENCE_EVERY_S):

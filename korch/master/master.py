@@ -15,6 +15,7 @@ from korch.master.fencing import FencingHook
 from korch.master.handover import STEP_ASIDE_S
 from korch.master.metrics import Figures, serve_metrics
 from korch.master.notify import notify
+from korch.master.sources import Sources
 from korch.master.term import Term
 from korch.store.lease import Lead
 
@@ -36,7 +37,7 @@ async def serve(cluster: Cluster, stop: asyncio.Event, *, fence_command: str = "
         lock_file=cluster.settings.cluster_dir / "lead.lock",
         note={"doing": "master", "host": socket.gethostname(), "pid": str(os.getpid())},
     )
-    figures = Figures()
+    sources, figures = Sources(cluster), Figures()
     server = await serve_metrics(figures, "127.0.0.1", metrics_port) if metrics_port else None
     notify("READY=1")
     told = ""
@@ -49,7 +50,8 @@ async def serve(cluster: Cluster, stop: asyncio.Event, *, fence_command: str = "
             log.info("leading cluster %s, epoch %d", cluster.record.name, lead.epoch)
             notify("STATUS=leading")
             try:
-                term = Term(cluster, lead, hook=hook)
+                await sources.look(at_once=True)  # it may have waited for long
+                term = Term(sources, lead, hook=hook)
                 figures.lead(term.view)
                 await term.run(stop)
             except FencedError as error:

@@ -69,32 +69,33 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 class Sources:
-    """The newest inventory of a cluster, for one that asks now and then."""
+    """The newest inventory of a cluster, for one that asks now and then: `cluster` has it."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+        self.cluster = cluster
         self._taken = self._marks(cluster.record)
         self._seen: object = self._taken
 
     def _marks(self, record: ClusterRecord) -> tuple[tuple[str, ...], Marks]:
-        return record.inventories, marks_of(record.inventories, self._cluster.settings.home, time.monotonic())
+        return record.inventories, marks_of(record.inventories, self.cluster.settings.home, time.monotonic())
 
-    async def look(self) -> Cluster | None:
+    async def look(self, *, at_once: bool = False) -> Cluster | None:
         """The cluster with another inventory, when there is one. A change counts when it stood still between two looks.
 
-        What cannot be read, or has no hosts, is a warning, once: the old inventory stays.
+        `at_once`: without waiting for that, for a start. What cannot be read, or has no hosts, is a warning, once: the
+        old inventory stays.
         """
-        found = await self._cluster.store.get(RECORD_KEY)
-        record = self._cluster.record if found is None else msgspec.json.decode(found.value, type=ClusterRecord)
+        found = await self.cluster.store.get(RECORD_KEY)
+        record = self.cluster.record if found is None else msgspec.json.decode(found.value, type=ClusterRecord)
         marks = self._marks(record)
         before, self._seen = self._seen, marks
-        if marks == self._taken or marks != before:
+        if marks == self._taken or (marks != before and not at_once):
             return None
         self._taken = marks
-        old = self._cluster.hosts()
+        old = self.cluster.hosts()
         try:
             new = await asyncio.to_thread(
-                load_inventory, record.inventories, limit=old.limit, home=self._cluster.settings.home
+                load_inventory, record.inventories, limit=old.limit, home=self.cluster.settings.home
             )
         except KorchError as error:
             hint = f" {error.hint}" if error.hint else ""
@@ -102,5 +103,5 @@ class Sources:
             return None
         if new.hosts == old.hosts and new.groups == old.groups:
             return None
-        self._cluster = dataclasses.replace(self._cluster, record=record, inventory=new)
-        return self._cluster
+        self.cluster = dataclasses.replace(self.cluster, record=record, inventory=new)
+        return self.cluster

@@ -30,8 +30,9 @@ CLOSE_S = 5.0  # for hanging up: a node that does not answer holds up nobody
 class Term:
     """One term of a lead that is held. Everything it writes carries the lead's fence; a new term begins afresh."""
 
-    def __init__(self, cluster: Cluster, lead: Lead, *, hook: FencingHook | None = None) -> None:
-        self._lead, self._hook = lead, hook
+    def __init__(self, sources: Sources, lead: Lead, *, hook: FencingHook | None = None) -> None:
+        self._sources, self._lead, self._hook = sources, lead, hook
+        cluster = sources.cluster
         objects = Objects(cluster.store, clock=cluster.clock, fence=lead.fence)
         self._cluster = dataclasses.replace(cluster, objects=objects)
         self._fleet = Fleet(self._cluster)
@@ -108,12 +109,11 @@ class Term:
 
     async def _follow_inventory(self, group: asyncio.TaskGroup) -> None:
         """Nodes that the inventory no longer has are closed to new pods; new ones are taken up."""
-        sources = Sources(self._cluster)
         await self._close_unlisted()
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
-                changed = await sources.look()
+                changed = await self._sources.look()
             except KorchError as error:
                 log.warning("the inventory could not be looked at: %s", error)
                 continue
@@ -126,7 +126,7 @@ class Term:
             log.warning("%s", warning)
         for name in sorted(self._fleet.differing(cluster)):
             await self._unwatch(name)  # before its transport goes
-        self._cluster = cluster
+        self._cluster = cluster = dataclasses.replace(cluster, objects=self._cluster.objects)
         other = await self._fleet.renew(cluster)
         names = set(self._fleet.node_names)
         for name in sorted(names - self._watches.keys()):

@@ -50,6 +50,9 @@ def test_a_change_is_taken_once_it_stands_still(tmp_path: Path) -> None:
         write(path, "n1")
         await sources.look()
         assert names(await sources.look()) == ["n1"]
+        write(path, "n1", "n4")
+        assert names(await sources.look(at_once=True)) == ["n1", "n4"]
+        assert names(sources.cluster) == ["n1", "n4"]
 
     run(tmp_path, body)
 

@@ -26,6 +26,7 @@ OUTPUT = Path(__file__).with_name("last-vm-test.txt")
 DOCKER_UNITS = ("docker.service", "docker.socket", "containerd.service")
 IMAGES = {"1": "localhost/web:1", "2": "localhost/web:2"}
 SLOW = ("--timeout", "600")  # every instruction of these machines is emulated
+APP = "--replicas 2 --port 8080:8080 --cpu 100m --memory 32Mi --health /healthz"
 
 
 def main() -> int:
@@ -74,16 +75,16 @@ def _outside(transcript: Transcript, work: Path, docker: Vm, podman: Vm) -> None
 def _life_of_an_app(transcript: Transcript, korch: Callable[..., str], vms: dict[str, Vm]) -> None:
     slow = " ".join(SLOW)
     transcript.title("Two replicas")
-    korch(f"deploy {IMAGES['1']} --replicas 2 --port 8080:8080 --cpu 100m --memory 32Mi --health /healthz {slow}")
+    korch(f"deploy {IMAGES['1']} {APP} {slow}")
     korch("get pods -o wide")
     for name, vm in vms.items():
         _check_replica(transcript, name, vm.host(), "1")
     transcript.title("The same again changes nothing")
     before = {name: _ids(name, vm.host()) for name, vm in vms.items()}
-    korch(f"deploy {IMAGES['1']} --replicas 2 --port 8080:8080 --cpu 100m --memory 32Mi --health /healthz {slow}")
+    korch(f"deploy {IMAGES['1']} {APP} {slow}")
     transcript.check("same containers", {name: _ids(name, vm.host()) for name, vm in vms.items()} == before, True)
     transcript.title("Another version")
-    korch(f"deploy {IMAGES['2']} --name web --replicas 2 {slow}")
+    korch(f"deploy {IMAGES['2']} {APP} {slow}")
     for name, vm in vms.items():
         _check_replica(transcript, name, vm.host(), "2")
     transcript.title(

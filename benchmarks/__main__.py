@@ -3,9 +3,9 @@
 import argparse
 import json
 
-from benchmarks import peers, placement_quality, scheduler
+from benchmarks import peers, placement_quality, scheduler, swarm
 
-ALL = ("startup", "deploy", "nodes", "scheduler", "quality")
+ALL = ("startup", "deploy", "nodes", "master", "scheduler", "quality")
 
 
 def main() -> None:
@@ -13,6 +13,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("figures", nargs="*", default=[], metavar="|".join(ALL))
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--stalls", type=int, default=4, help="of five seconds, for the master")
     chosen = parser.parse_args()
     wanted = chosen.figures or ALL
     unknown = set(wanted) - set(ALL)
@@ -26,6 +27,9 @@ def main() -> None:
         _print(peers.deploy(chosen.rounds))
     if "nodes" in wanted:
         _print(peers.nodes(chosen.rounds))
+    if "master" in wanted:
+        for figure in swarm.figures(chosen.rounds, chosen.stalls):
+            _print(figure)
     if "scheduler" in wanted:
         print("## scheduling 10,000 pods on 1,000 nodes; target >= 10,000 pods/s   $ python -m benchmarks.scheduler")
         print(json.dumps(scheduler.run(), indent=2), "\n")

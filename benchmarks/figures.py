@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-_UNUSUAL = {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}  # build machines set them; people's machines do not
+UNUSUAL = {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}  # build machines set them; people's machines do not
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def in_turn(rounds: int, contenders: Mapping[str, Callable[[int], object]]) -> d
 
 def call(argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
     """Run to the end; what it prints is shown only when it fails."""
-    found = {name: value for name, value in os.environ.items() if name not in _UNUSUAL}
+    found = {name: value for name, value in os.environ.items() if name not in UNUSUAL}
     done = subprocess.run(argv, env={**found, **(env or {})}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")

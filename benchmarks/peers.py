@@ -29,7 +29,8 @@ def _lab(name: str, specs: list[NodeSpec]) -> Iterator[Lab]:
             lab.down()
 
 
-def _korch_env(lab: Lab) -> dict[str, str]:
+def korch_env(lab: Lab) -> dict[str, str]:
+    """The settings with which `korch` works on this lab."""
     return {
         "KORCH_HOME": str(lab.folder.parent.parent),
         "KORCH_CLUSTER": "bench",
@@ -53,7 +54,7 @@ def _ansible(lab: Lab, folder: Path) -> tuple[str, dict[str, str]]:
 def deploy(rounds: int) -> Figure:
     """One-shot deploy of three replicas, cold process, warm nodes."""
     with _lab("bench", [NodeSpec(name, "docker") for name in NODES]) as lab:
-        image, env = lab.image("1"), _korch_env(lab)
+        image, env = lab.image("1"), korch_env(lab)
         folder = lab.folder
         inventory, ansible_env = _ansible(lab, folder)
         korch = [str(BIN / "korch")]
@@ -109,7 +110,7 @@ def _make_swarm(lab: Lab) -> None:
 def nodes(rounds: int) -> Figure:
     """A look at many hosts, cold."""
     with _lab("bench", node_specs(nodes=0, engine="docker", sshd_only=MANY, busybox=0, cpus=1.0, memory="256M")) as lab:
-        env = _korch_env(lab)
+        env = korch_env(lab)
         inventory, ansible_env = _ansible(lab, lab.folder)
         names = [found.name for found in lab.status().nodes]
         hosts = lab.folder / "hosts.py"

@@ -1,7 +1,7 @@
 """How many SSH handshakes may run at once, and when to try again.
 
 sshd's default MaxStartups, 10:30:100, drops new connections at random from the 11th that has not logged in yet. So
-korch never has more than eight of those open to one sshd, and a drop that happens nevertheless (others log in, too) is
+korch never has more than five of those open to one sshd, and a drop that happens nevertheless (others log in, too) is
 tried again after a growing, jittered pause. The decisions are pure; `Governor` is the thin part that waits.
 """
 
@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-HANDSHAKES_PER_SSHD: Final = 8
+HANDSHAKES_PER_SSHD: Final = 5  # sshd counts one a little longer than we do: it lets go of it after the login
 HANDSHAKES_AT_ONCE: Final = 16  # key exchanges and logins; connecting and waiting for a banner are not counted
 FREE_FAILURES: Final = 3
 LONGEST_HOLD_S: Final = 5.0

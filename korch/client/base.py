@@ -108,6 +108,11 @@ class ClusterInfo:
     doing: str = ""
     notes: tuple[str, ...] = field(default=())
 
+    @property
+    def has_master(self) -> bool:
+        """Whether a master leads, which looks after the nodes."""
+        return self.doing == "master"
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterFound:

@@ -32,6 +32,7 @@ from korch.nodes.register import (
 from korch.nodes.report import NodeReport, choose_address
 from korch.resources.meta import Object
 from korch.resources.node import Node, NodeLoad
+from korch.resources.podstate import condition
 from korch.ssh.base import Transport
 from korch.ssh.connect import Connector
 from korch.store.history import LoadHistory, Sample
@@ -257,6 +258,17 @@ class Fleet:
         finally:
             self._arrivals.remove(queue)
             await looking
+
+    async def recorded(self) -> AsyncGenerator[Machine, None]:
+        """Machines that are on record as Ready, as a master keeps them; none is looked at, each connects when used."""
+        for node in (await self._cluster.objects.list(Node)).items:
+            ready = condition(node.status.conditions, "Ready")
+            if node.metadata.name not in self._hosts or ready is None or ready.status != "True":
+                continue
+            machine = self.machine(node.metadata.name)
+            if known := known_engine(node, self._cluster.clock.now()):
+                machine.assume(known[0])
+            yield machine
 
     def stop_looking(self) -> None:
         """Let a caller of `usable` that is cancelled itself leave without waiting for silent nodes."""

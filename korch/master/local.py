@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -236,7 +236,7 @@ class LocalClient:
         loading = asyncio.get_running_loop().run_in_executor(None, importlib.import_module, "korch.master.oneshot")
         problems: list[KorchError] = []
         try:
-            async with aclosing(self.fleet.usable()) as machines:
+            async with aclosing(self._machines()) as machines:
                 async for machine in machines:
                     try:
                         return await _exact(machine, image, auth, pull=pull)
@@ -252,6 +252,13 @@ class LocalClient:
         finally:
             await loading  # needed next, and importable while the nodes work
         raise problems[0] if problems else self._nobody()
+
+    async def _machines(self) -> AsyncGenerator["Machine", None]:
+        """Machines that can be worked with: those that a leading master calls Ready, else those that answer now."""
+        led = (await self.info()).has_master
+        async with aclosing(self.fleet.recorded() if led else self.fleet.usable()) as machines:
+            async for machine in machines:
+                yield machine
 
     def _nobody(self) -> KorchError:
         reasons = "; ".join(str(error) for _, error in sorted(self.fleet.problems.items())[:3])

@@ -12,11 +12,11 @@ from korch.master.fencing import FencingHook
 from korch.nodes.podstatus import unready_status
 from korch.objects.objects import Clock
 from korch.objects.view import View
-from korch.resources.annotations import NODE_LOST
+from korch.resources.annotations import FENCED, GONE
 from korch.resources.node import Node, Taint
 from korch.resources.pod import Pod
 from korch.resources.podstate import is_counted, is_ready
-from korch.resources.times import parse_time
+from korch.resources.times import parse_time, rfc3339
 from korch.scheduler.taints import UNREACHABLE, eviction_due_s
 
 log = logging.getLogger(__name__)
@@ -53,14 +53,21 @@ class Evictions:
             if pod.spec.node_name in lost:
                 pods[pod.spec.node_name].append(pod)
         for name, there in sorted(pods.items()):
-            await self._look_at(name, there)
+            try:
+                await self._look_at(name, there)
+            except FencedError:
+                raise
+            except KorchError as error:
+                log.info("%s: its pods could not be looked at: %s", name, error)
 
     async def _look_at(self, name: str, pods: Sequence[Pod]) -> None:
         node = self._view.find(Node, name, "")
         taint = unreachable_taint(node)
         if node is None or taint is None:
             return
-        gone = name in self._fenced or NODE_LOST in node.metadata.annotations
+        if name in self._fenced and FENCED not in node.metadata.annotations:
+            node = await self._view.modify(Node, name, "", self._as_fenced)  # other masters, the scheduler see it
+        gone = bool(GONE & node.metadata.annotations.keys())
         pinned = [pod for pod in pods if is_counted(pod) and has_local_volume(pod)]
         if pinned and not gone and self._hook is not None:
             self._hook.start(name, self._is_off)
@@ -75,6 +82,10 @@ class Evictions:
     def _is_off(self, name: str) -> None:
         if name in self._lost:  # else it came back while the hook was at it
             self._fenced.add(name)
+
+    def _as_fenced(self, node: Node) -> Node:
+        notes = {**node.metadata.annotations, FENCED: rfc3339(self._clock.now())}
+        return replace(node, metadata=replace(node.metadata, annotations=notes))
 
     async def _settle(self, pod: Pod, name: str, taint: Taint, *, gone: bool) -> None:
         """What one pod of a lost node comes to."""

@@ -18,6 +18,8 @@ from korch.master.failover import opinions_on, published_ports
 from korch.master.fencing import FencingHook
 from korch.master.nodewatch import NodeWatch, Post
 from korch.nodes.life import (
+    ASK_AFTER_S,
+    DECIDE_AFTER_S,
     LOST_AFTER_S,
     QUIET_AFTER_S,
     Sight,
@@ -25,7 +27,7 @@ from korch.nodes.life import (
     greet_every_s,
     is_mass_loss,
 )
-from korch.resources.annotations import MASS_LOSS, NODE_LOST
+from korch.resources.annotations import GONE, MASS_LOSS, NODE_LOST
 from korch.resources.node import Node, Taint
 from korch.resources.pod import Pod
 from korch.resources.podstate import condition
@@ -35,7 +37,8 @@ from korch.scheduler.taints import UNREACHABLE
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.25
-GREETINGS = 3  # at once to one node: the next need not wait for the end of the last
+LOOK_SOON_S = 0.1  # the same while a node may be lost
+GREETINGS = 4  # at once to one node: the next need not wait for the end of the last
 GREETING_S = 1.0  # for a node to answer a greeting; a later answer counts for nothing
 ASLEEP_S = 2.0  # a look that comes so late tells of this process, not of the nodes
 WITNESS_S = 1.5  # for another node to reach a silent one
@@ -77,7 +80,7 @@ class Lifecycle:
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
-                    await asyncio.sleep(LOOK_EVERY_S)
+                    await asyncio.sleep(self._pause_s(before))
                     now = loop.time()
                     if now - before > LOOK_EVERY_S + ASLEEP_S:
                         log.warning("this process was not running for %.0f s: nodes are judged anew", now - before)
@@ -88,6 +91,14 @@ class Lifecycle:
         finally:
             if self._hook is not None:
                 await self._hook.close()
+
+    def _pause_s(self, now: float) -> float:
+        """Seconds until the next look."""
+        urgent = any(
+            name not in self._lost_since and ASK_AFTER_S <= watch.life.silent_s(now) < DOUBT_AFTER_S
+            for name, watch in self._watches.items()
+        )
+        return LOOK_SOON_S if urgent else LOOK_EVERY_S
 
     async def _look_if_possible(self, group: asyncio.TaskGroup, now: float) -> None:
         """What cannot be written now is written after the next look."""
@@ -106,7 +117,9 @@ class Lifecycle:
                 await self._heard(name, watch)
                 self._look_at_engine(group, name, watch, now)
                 continue
-            if self._aside(group, self._greet, name, now, greet_every_s(silent), at_once=GREETINGS):
+            decides = silent >= DECIDE_AFTER_S and watch.life.unanswered_since is None
+            every_s = 0.0 if decides else greet_every_s(silent)
+            if self._aside(group, self._greet, name, now, every_s, at_once=GREETINGS):
                 watch.life.greet(now)
             if watch.life.verdict(now) in {"doubted", "lost"} and name not in self._lost_since:
                 self._aside(group, self._ask, name, now, ask_every_s(silent))
@@ -276,6 +289,7 @@ class Lifecycle:
         await self._tell(name, text, BACK_HINT)
         log.warning("%s: its pods are replaced elsewhere", name)
         self._lost_since[name] = now
+        self._watches[name].drop()
         await self._event(name, "NodeNotReachable", text)
 
     async def _heard(self, name: str, watch: NodeWatch) -> None:
@@ -320,7 +334,7 @@ def _noted(node: Node, key: str, text: str) -> Node | None:
 
 def _cleared(node: Node) -> Node | None:
     """The node without what a loss left on it; None when there is nothing."""
-    notes = {key: text for key, text in node.metadata.annotations.items() if key not in {NODE_LOST, MASS_LOSS}}
+    notes = {key: text for key, text in node.metadata.annotations.items() if key not in {MASS_LOSS, *GONE}}
     taints = tuple(taint for taint in node.spec.taints if taint.key != UNREACHABLE)
     if len(notes) == len(node.metadata.annotations) and len(taints) == len(node.spec.taints):
         return None

@@ -71,6 +71,7 @@ class NodeWatch:
         self.attached = False
         self.engine_down_since: float | None = None  # on the event loop's clock
         self._again = asyncio.Event()
+        self._attempt: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._held_back = 0
         self._orphans: frozenset[str] = frozenset()  # as the log was told
@@ -80,6 +81,13 @@ class NodeWatch:
     def engine_is_down(self) -> bool:
         """Whether that was so at the last look."""
         return self.engine_down_since is not None
+
+    def drop(self) -> None:
+        """It is lost: whatever was open to it is opened anew, and looked at, before it counts as back."""
+        self.attached = False
+        self.problem = HostUnreachableError(f"{self.name} was lost", host=self.name)
+        if self._attempt is not None:
+            self._attempt.cancel()
 
     def hurry(self) -> None:
         """Try to connect now: it may have come back."""
@@ -91,7 +99,7 @@ class NodeWatch:
         try:
             while True:
                 began = loop.time()
-                await self._keep_once(group)
+                await self._keep_until_dropped(group)
                 self.attached = False
                 if loop.time() - began >= STEADY_S:
                     pause_s = FIRST_PAUSE_S
@@ -103,6 +111,16 @@ class NodeWatch:
         finally:
             self.attached = False
             await self._dismiss()
+
+    async def _keep_until_dropped(self, group: asyncio.TaskGroup) -> None:
+        attempt = self._attempt = asyncio.create_task(self._keep_once(group), name=f"session-{self.name}")
+        try:
+            await asyncio.wait({attempt})
+        finally:
+            attempt.cancel()
+            await asyncio.gather(attempt, return_exceptions=True)
+        if not attempt.cancelled():
+            attempt.result()
 
     async def _keep_once(self, group: asyncio.TaskGroup) -> None:
         """From one connection to its end; a session that ends in peace is followed by the next."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from korch.errors import InvalidError
+from korch.resources.annotations import GONE
 from korch.resources.node import Node, NodeLoad, Taint
 from korch.resources.pod import Pod, PodSpec
 from korch.resources.quantity import cpu_millis, memory_bytes, parse_quantity
@@ -157,7 +158,7 @@ def node_view(node: Node, load: NodeLoad | None, now: float) -> NodeView:
         cordoned=node.spec.unschedulable,
         taints=node.spec.taints,
         images=frozenset(image_name(n) for image in status.images for n in image.names),
-        volumes=frozenset(status.volumes_in_use),
+        volumes=frozenset() if GONE & node.metadata.annotations.keys() else frozenset(status.volumes_in_use),
         arch=labels.get(ARCH, ""),
     )
     sample = load or NodeLoad()

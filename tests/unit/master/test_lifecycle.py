@@ -58,6 +58,9 @@ class FakeWatch:
     def hurry(self) -> None:
         self.hurried += 1
 
+    def drop(self) -> None:
+        self.attached = False
+
     async def run(self) -> None:
         while True:
             if self.world.hears(self.name):

@@ -3,9 +3,9 @@
 import argparse
 import json
 
-from benchmarks import peers, placement_quality, scheduler, swarm
+from benchmarks import peers, placement_quality, rest, scheduler, swarm
 
-ALL = ("startup", "deploy", "nodes", "master", "scheduler", "quality")
+ALL = ("startup", "deploy", "nodes", "master", "rest", "scheduler", "quality")
 
 
 def main() -> None:
@@ -29,6 +29,9 @@ def main() -> None:
         _print(peers.nodes(chosen.rounds))
     if "master" in wanted:
         for figure in swarm.figures(chosen.rounds, chosen.stalls):
+            _print(figure)
+    if "rest" in wanted:
+        for figure in rest.figures():
             _print(figure)
     if "scheduler" in wanted:
         print("## scheduling 10,000 pods on 1,000 nodes; target >= 10,000 pods/s   $ python -m benchmarks.scheduler")

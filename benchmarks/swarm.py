@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
+from benchmarks import rolling
 from benchmarks.eye import Eye, Seen
 from benchmarks.figures import Figure
 from benchmarks.mastered import Site, label, site
@@ -23,6 +24,7 @@ def figures(rounds: int, stalls: int) -> list[Figure]:
     """All of them, on one lab."""
     with site(NODES) as found:
         made = [*_wishes(found, rounds), *_healing(found, rounds)]
+        made.append(rolling.figure(found, max(1, rounds // 3)))
         return [*made, _losses(found, max(1, rounds // 2)), _stalls(found, stalls)]
 
 

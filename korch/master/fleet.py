@@ -11,7 +11,17 @@ from msgspec.structs import replace
 
 from korch.client.base import NodeSeen
 from korch.engines.images import ImageInfo
-from korch.errors import AlreadyExistsError, HostRefusedError, InvalidError, KorchError, NotFoundError
+from korch.errors import (
+    AlreadyExistsError,
+    ClaimedByOtherError,
+    EngineDownError,
+    EngineMissingError,
+    HostRefusedError,
+    InvalidError,
+    KorchError,
+    NoPermissionError,
+    NotFoundError,
+)
 from korch.inventory.hostnames import node_name
 from korch.inventory.model import Host
 from korch.master.cluster import Cluster
@@ -90,7 +100,9 @@ class Fleet:
     def problems(self) -> dict[str, KorchError]:
         """Why each node that cannot be worked with cannot: not reached, or no engine to work with."""
         refused = {
-            name: HostRefusedError(found.report.message, host=name, hint=found.report.hint)
+            name: _REFUSALS.get(found.report.state, HostRefusedError)(
+                found.report.message, host=name, hint=found.report.hint
+            )
             for name, found in self._contacts.items()
             if found.report.state not in _USABLE
         }
@@ -398,6 +410,9 @@ class Fleet:
         await self._connector.close()
 
 
+_REFUSALS: dict[str, type[HostRefusedError]] = {
+    kind.reason: kind for kind in (EngineDownError, EngineMissingError, NoPermissionError, ClaimedByOtherError)
+}
 _USABLE = frozenset({"Ready", "DiskPressure", "MemoryPressure"})
 
 

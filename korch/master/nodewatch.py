@@ -211,7 +211,7 @@ class NodeWatch:
                 if isinstance(said, EngineWatch) and not said.up:
                     return  # the engine went away: a look tells why
                 if isinstance(said, EngineEvent):
-                    keeper.glance(said.identity.uid if said.identity is not None else "")
+                    keeper.glance(said.uid, gone=said.id if said.action == "remove" else "")
                 elif isinstance(said, EngineWatch):
                     keeper.glance()
                 elif isinstance(said, Sample):

@@ -127,8 +127,17 @@ class Keeper:
         for pod in self._pods():
             await self._take_note_if_possible(pod)
 
-    def glance(self, uid: str = "") -> None:
-        """Something happened on the node, to the container of this pod if one is named: look now."""
+    def glance(self, uid: str = "", *, gone: str = "") -> None:
+        """Something happened on the node, to the container of this pod if one is named: look now.
+
+        `gone`: the id of a container that was removed. No look is needed to begin with the next one: ids never return.
+        """
+        seen = self._seen.get(uid)
+        if seen is not None and seen.id == gone and uid not in self._acting:
+            del self._seen[uid]
+            for pod in self._pods():
+                if pod.metadata.uid == uid:
+                    self.wake(pod)
         if self._news.is_set() and not self._named:
             return  # all of them are to be looked at anyway
         self._news.set()

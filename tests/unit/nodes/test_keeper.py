@@ -309,6 +309,26 @@ def test_somebody_removed_the_container_it_is_made_anew() -> None:
     with_keeper(body)
 
 
+def test_the_news_of_a_removal_needs_no_look_and_old_news_does_no_harm() -> None:
+    async def body(world: World) -> None:
+        pod = await world.pod()
+        await asyncio.sleep(2)
+        uid = pod.metadata.uid
+        first = world.machine.held[uid].id
+        world.machine.delays["look"] = 100  # an engine that is busy with the removal answers late
+        del world.machine.held[uid]
+        world.keeper.glance(uid, gone=first)
+        await asyncio.sleep(0.1)
+        second = world.machine.held[uid].id
+        assert second != first
+        world.keeper.glance(uid, gone=first)  # told twice
+        await asyncio.sleep(0.1)
+        assert world.machine.held[uid].id == second
+        assert world.machine.count("start") == 2
+
+    with_keeper(body)
+
+
 def test_pods_that_are_not_of_this_run_are_left_alone() -> None:
     async def body(world: World) -> None:
         pod = Pod(

@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 
 
 def container_id(pod: Pod) -> str:
-    """The id that the engine gave its container; "" when it never ran."""
+    """The id that the engine gave its container, without "docker://" if that is before it; "" when it never ran."""
     status = main_status(pod)
-    return status.container_id.partition("://")[2] if status is not None else ""
+    return status.container_id.rpartition("://")[2] if status is not None else ""
 
 
 def dead_pods(pods: Sequence[Pod], living: Collection[str] | None) -> tuple[Pod, ...]:

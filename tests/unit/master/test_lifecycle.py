@@ -170,7 +170,7 @@ def _ready(node: Node) -> Node:
 def _running(pod: Pod) -> Pod:
     ready = Condition(type="Ready", status="True")
     state = ContainerState(running=ContainerStateRunning())
-    status = ContainerStatus(name="web", image="w", ready=True, state=state, container_id=f"docker://{ID}")
+    status = ContainerStatus(name="web", image="w", ready=True, state=state, container_id=ID)
     conditions = with_condition((), ready, rfc3339(0.0))
     return replace(
         pod,

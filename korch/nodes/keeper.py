@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from korch.engines.images import ImageInfo
 from korch.engines.names import Identity, container_name
 from korch.engines.observed import ObservedContainer
+from korch.engines.wish import ContainerWish
 from korch.errors import (
     CommandFailedError,
     EngineDownError,
@@ -388,9 +389,10 @@ class Keeper:
             secrets=secrets,
         )
         record = workload_record(self._view, pod)
-        exists = pod.metadata.uid in self._seen
+        seen = self._seen.get(pod.metadata.uid)
+        existing = seen.id if seen is not None and _is_of(seen, wish) else ""
         try:
-            started = await self._machine.start(wish, epoch=self._epoch(), records=(record,), exists=exists)
+            started = await self._machine.start(wish, epoch=self._epoch(), records=(record,), existing=existing)
         except EngineCallError as error:
             if error.pod_reason != "ErrImageNeverPull" or image not in self._images:
                 raise
@@ -516,3 +518,9 @@ class Keeper:
             text = f"it never ran on {self.node}, which went away: {error}"
             await self._notes.event(pod, "NodeUnreachable", text)
         self.given_up = error
+
+
+def _is_of(seen: ObservedContainer, wish: ContainerWish) -> bool:
+    """Whether the container was made for this very wish."""
+    have, want = seen.identity, wish.identity
+    return have is not None and (have.cluster, have.uid, have.spec_hash) == (want.cluster, want.uid, want.spec_hash)

@@ -385,11 +385,11 @@ class Machine:
     # Containers
 
     async def start(
-        self, wish: ContainerWish, *, epoch: int, records: Sequence[WorkloadRecord] = (), exists: bool = False
+        self, wish: ContainerWish, *, epoch: int, records: Sequence[WorkloadRecord] = (), existing: str = ""
     ) -> ObservedContainer:
         """Have the container run, in one round trip; its first state. `records` are written there before.
 
-        `exists`: it was seen there, so starting it is tried before making it.
+        `existing`: the id of this very container as it was seen there; starting it is tried before making it.
 
         Repeating is safe: the same pod's container is found by its name, and started if it does not run. Raises
         `FencedError`, `ClaimedByOtherError`, `EngineCallError`.
@@ -404,7 +404,7 @@ class Machine:
             wish.identity.uid,
             wish.identity.spec_hash,
             inspect_template(engine),
-            "1" if exists else "0",
+            existing,
             *words,
             stdin=start_values(engine, wish, records),
             timeout_s=_START_TIMEOUT_S,

@@ -1,11 +1,13 @@
-# Words: EPOCH SHARED CLAIM NAME UID HASH TEMPLATE EXISTS(1|0), then those of `ENGINE run`. Values come on stdin, a line each:
+# Words: EPOCH SHARED CLAIM NAME UID HASH TEMPLATE EXISTING, then those of `ENGINE run`. Values come on stdin, a line each:
 #   env NAME LENGTH BASE64    exported, for `--env NAME`; a dot ends the text
 #   file - LENGTH BASE64      an env-file
 #   folder - LENGTH BASE64    a host path to make; a dot ends it
 #   record FILE LENGTH BASE64 the wish of a workload, kept on the node; a dot ends it
 #   end
+# EXISTING: the id of the container as it was seen there, started without a look at it: ids never return, and what an id
+# stands for never changes.
 korch_epoch=$1 korch_shared=$2 korch_claim_text=$3 korch_name=$4 korch_uid=$5 korch_hash=$6 korch_template=$7
-korch_exists=$8
+korch_existing=$8
 shift 8
 korch_values= korch_file= korch_folders= korch_records= korch_kind=
 while read -r korch_kind korch_key korch_length korch_word; do
@@ -82,9 +84,10 @@ for korch_word in $korch_folders; do
     korch_value=$(korch_decode "$korch_word")
     mkdir -p -- "${korch_value%.}" || korch_fail 1 "cannot make the folder ${korch_value%.}"
 done
-korch_word=started korch_found=
-[ "$korch_exists" = 0 ] || korch_found=$(exec 9>&-; korch_labels)
-[ -z "$korch_found" ] || korch_take_existing "$korch_found"
+korch_word=started
+if [ -n "$korch_existing" ] && korch_out=$(exec 9>&-; "$korch_engine" start "$korch_existing" 2>&1 </dev/null); then
+    korch_word=existed
+fi
 for korch_try in 1 2; do
     [ "$korch_word" = started ] || break
     korch_out=$(exec 9>&-; korch_run "$@") && break

@@ -99,7 +99,11 @@ def do_run(argv, data, failure):
 def do_start(argv, data, failure):
     if failure:
         return failed(failure)
-    data["containers"][argv[0]]["State"]["Status"] = "running"
+    names = matching(argv, data)
+    if not names:
+        sys.stderr.write(f"Error response from daemon: No such container: {argv[0]}\n")
+        return 1
+    data["containers"][names[0]]["State"]["Status"] = "running"
     return 0
 
 

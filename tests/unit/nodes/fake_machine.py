@@ -96,7 +96,7 @@ class FakeMachine:
         return getattr(self.faults.get("start"), "pod_reason", "") == "ErrImageNeverPull"
 
     async def start(
-        self, wish: ContainerWish, *, epoch: int, records: object = (), exists: bool = False
+        self, wish: ContainerWish, *, epoch: int, records: object = (), existing: str = ""
     ) -> ObservedContainer:
         await self._call("start", wish.identity.pod)
         uid = wish.identity.uid

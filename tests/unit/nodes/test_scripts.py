@@ -138,6 +138,24 @@ def test_an_exited_container_of_the_pod_is_started_again(shell: ShellTransport) 
     run(work)
 
 
+def test_a_container_that_was_seen_is_started_without_a_look_and_made_anew_if_it_is_gone(
+    any_shell: ShellTransport,
+) -> None:
+    async def work() -> None:
+        found = await machine(any_shell).start(wish(), epoch=1)
+        any_shell.change(lambda data: data["containers"][found.name]["State"].update(Status="exited"))
+        looks, runs = len(any_shell.calls("inspect")), len(any_shell.calls("run"))
+        again = await machine(any_shell).start(wish(), epoch=1, existing=found.id)
+        assert (again.id, again.state) == (found.id, "running")
+        assert len(any_shell.calls("inspect")) == looks + 1  # how it stands now
+        assert len(any_shell.calls("run")) == runs
+        any_shell.change(lambda data: data["containers"].pop(found.name))
+        anew = await machine(any_shell).start(wish(), epoch=1, existing=found.id)
+        assert anew.id != found.id
+
+    run(work)
+
+
 @pytest.mark.parametrize("other", [wish("aaaaaaaa-2"), wish(spec_hash="h2")], ids=["uid", "hash"])
 def test_a_container_of_that_name_with_other_labels_is_left_alone(shell: ShellTransport, other: ContainerWish) -> None:
     async def work() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from korch.errors import SetupError
 from tests.lab.faulty import Faulty, wait_for
 from tests.lab.korch_cli import FOREIGN, KORCH, Korch
 
@@ -129,7 +130,7 @@ def all_ready(site: Faulty, app: str, count: int, *, without: str = "") -> bool:
 
 def births(site: Faulty, nodes: Sequence[str] = ()) -> set[tuple[str, str, str]]:
     """(node, id, start) of every container of korch's: the same only if nobody touched them."""
-    script = 'ids=$("$1" ps -aq) && { [ -z "$ids" ] || "$1" inspect --type container $ids; }'
+    script = 'ids=$("$1" ps -aq) && { [ -z "$ids" ] || "$1" inspect --type container $ids; } || :'
 
     def look(node: str) -> set[tuple[str, str, str]]:
         found = json.loads(site.shell(node, script, site.engine(node)) or "[]")
@@ -150,7 +151,7 @@ def settles(site: Faulty, wished: dict[str, int]) -> None:
     while True:
         try:
             site.check(wished)
-        except AssertionError:
+        except (AssertionError, SetupError):  # one may go between its being listed and its being looked at
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.3)

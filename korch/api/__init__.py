@@ -1,0 +1,1 @@
+"""The REST API: Kubernetes on the wire, korch's objects behind it."""

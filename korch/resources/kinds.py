@@ -13,7 +13,11 @@ from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind. `short`: kubectl's abbreviations; `has_status`: spec and status are written apart."""
+    """One kind. `short`: kubectl's abbreviations; `has_status`: spec and status are written apart.
+
+    `categories`: words such as `all` that stand for it too; `scalable`: it has `/scale`; `returned`: the API answers a
+    deletion with the object (what Kubernetes' clients expect of some kinds) and not with a Status.
+    """
 
     group: str
     version: str
@@ -23,6 +27,14 @@ class Kind:
     type: type[Object]
     short: tuple[str, ...] = ()
     has_status: bool = True
+    categories: tuple[str, ...] = ()
+    scalable: bool = False
+    returned: bool = False
+
+    @property
+    def singular(self) -> str:
+        """As people write one of it: `deployment`."""
+        return self.name.lower()
 
     @property
     def api_version(self) -> str:
@@ -40,14 +52,18 @@ class Kind:
 
 
 NODE = Kind("", "v1", "Node", "nodes", False, Node, ("no",))
-POD = Kind("", "v1", "Pod", "pods", True, Pod, ("po",))
+POD = Kind("", "v1", "Pod", "pods", True, Pod, ("po",), categories=("all",), returned=True)
 SECRET = Kind("", "v1", "Secret", "secrets", True, Secret, (), has_status=False)
 EVENT = Kind("", "v1", "Event", "events", True, Event, ("ev",), has_status=False)
 NAMESPACE = Kind("", "v1", "Namespace", "namespaces", False, Namespace, ("ns",))
-REPLICASET = Kind("apps", "v1", "ReplicaSet", "replicasets", True, ReplicaSet, ("rs",))
-DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", True, Deployment, ("deploy",))
+REPLICASET = Kind(
+    "apps", "v1", "ReplicaSet", "replicasets", True, ReplicaSet, ("rs",), categories=("all",), scalable=True
+)
+DEPLOYMENT = Kind(
+    "apps", "v1", "Deployment", "deployments", True, Deployment, ("deploy",), categories=("all",), scalable=True
+)
 BUDGET = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", True, PodDisruptionBudget, ("pdb",))
-DAEMONSET = Kind("apps", "v1", "DaemonSet", "daemonsets", True, DaemonSet, ("ds",))
+DAEMONSET = Kind("apps", "v1", "DaemonSet", "daemonsets", True, DaemonSet, ("ds",), categories=("all",))
 LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases", True, Lease, (), has_status=False)
 NODELOAD = Kind("korch.dev", "v1", "NodeLoad", "nodeloads", False, NodeLoad, (), has_status=False)
 

@@ -14,8 +14,9 @@ from korch.objects import apply as applying
 from korch.objects import prepare
 from korch.objects.access import Access, at_revision, expected, key_of, put
 from korch.objects.events import KEEP, EventRecorder
+from korch.objects.prepare import Track
 from korch.objects.tombstones import KEEP_S, find_tombstone, prune_tombstones, tombstone_for
-from korch.objects.values import Change, Clock, ObjectList, SystemClock, Tombstone
+from korch.objects.values import DELETION, Change, Clock, Deletion, ObjectList, SystemClock, Tombstone
 from korch.resources.codec import typed, with_meta
 from korch.resources.defaults import DEFAULT_NAMESPACE
 from korch.resources.kinds import KINDS, kind_of, kind_of_type
@@ -26,7 +27,7 @@ from korch.resources.selectors import matches, parse_selector
 from korch.resources.templates import safe_digits
 from korch.store.base import Check, Event, Op, Store
 
-__all__ = ["Change", "Clock", "ObjectList", "Objects", "SystemClock", "Tombstone"]
+__all__ = ["Change", "Clock", "Deletion", "ObjectList", "Objects", "SystemClock", "Tombstone"]
 
 T = TypeVar("T", bound=Object)
 
@@ -102,16 +103,20 @@ class Objects:
 
     # --- writing ---
 
-    async def create(self, obj: T) -> T:
-        """The new object with uid, time and defaults; its status starts empty. `AlreadyExistsError`."""
+    async def create(self, obj: T, *, track: Track | None = None, dry_run: bool = False) -> T:
+        """The new object with uid, time and defaults; its status starts empty. `AlreadyExistsError`.
+
+        `track` says who owns its fields. `dry_run`: all checks are made, and nothing is written.
+        """
         kind = kind_of(obj)
         if kind.namespaced and not obj.metadata.namespace:
             obj = with_meta(obj, namespace=DEFAULT_NAMESPACE)
         for _ in range(_TRIES):
             name = obj.metadata.name or self._generated_name(obj)
             ready = prepare.for_create(obj, name=name, uid=str(uuid.uuid4()), now=self._clock.now())
+            ready = prepare.tracked(ready, None, track)
             try:
-                return await self._insert(ready)
+                return await (self._check_insert(ready) if dry_run else self._insert(ready))
             except AlreadyExistsError:
                 if obj.metadata.name:
                     raise
@@ -139,6 +144,13 @@ class Objects:
                     hint = "Change it, or delete it first."
                     raise AlreadyExistsError(f"{prepare.subject(ready)} exists already", hint=hint) from error
         raise ConflictError(f'namespace "{ready.metadata.namespace}" changes all the time', hint="Try it again.")
+
+    async def _check_insert(self, ready: T) -> T:
+        """What `_insert` would give, for a dry run."""
+        await self._namespace_check(ready)
+        if await self._store.get(key_of(ready)) is not None:
+            raise AlreadyExistsError(f"{prepare.subject(ready)} exists already", hint="Change it, or delete it first.")
+        return ready
 
     async def _namespace_check(self, obj: Object) -> tuple[Op, ...]:
         """Nothing is created into a namespace that is missing or goes; "default" is always there."""
@@ -196,9 +208,11 @@ class Objects:
             raise ConflictError(f"{prepare.subject(obj)} has changed since it was read", hint="Read it again.")
         return stored
 
-    async def _replace(self, new: T, stored: T) -> T:
+    async def _replace(self, new: T, stored: T, *, dry_run: bool = False) -> T:
         if new == stored:
             return stored
+        if dry_run:
+            return new
         if prepare.released(new):  # the last finalizer went
             return at_revision(new, await self._remove(stored))
         return await self._access.save(new, expect=expected(stored))
@@ -211,16 +225,22 @@ class Objects:
         change: Callable[[T], T | None],
         *,
         status: bool = False,
+        track: Track | None = None,
+        dry_run: bool = False,
     ) -> T:
         """The object after `change`, which is called again on what is there now when somebody else was faster.
 
-        `change` gives the new object, or None to leave it. `status` = it changed the status, else the rest.
+        `change` gives the new object, or None to leave it. `status` = it changed the status, else the rest. `track`
+        and `dry_run` as in `create`.
         """
         prepared = prepare.for_status if status else prepare.for_update
 
         async def once(stored: T) -> T:
             wanted = change(stored)
-            return stored if wanted is None else await self._replace(prepared(wanted, stored), stored)
+            if wanted is None:
+                return stored
+            new = prepare.tracked(prepared(wanted, stored), stored, track)
+            return await self._replace(new, stored, dry_run=dry_run)
 
         return await self._retried(type_, name, namespace, once)
 
@@ -299,6 +319,7 @@ class Objects:
         *,
         uid: str | None = None,
         grace_s: int | None = None,
+        wish: Deletion = DELETION,
     ) -> T | None:
         """None when the object is gone; the marked object when a keeper or a finalizer's owner has to end it first.
 
@@ -309,25 +330,30 @@ class Objects:
 
         async def once(stored: T) -> T:
             nonlocal gone
-            await self._check_deletable(stored, uid)
-            if prepare.lingers(stored):
-                return await self._replace(prepare.marked(stored, grace_s, self._clock.now()), stored)
-            await self._access.remove(stored)
+            await self._check_deletable(stored, uid, wish)
+            held = prepare.held(stored, wish)
+            if prepare.lingers(held) and not (wish.force and not held.metadata.finalizers):
+                marked = prepare.marked(held, grace_s, self._clock.now())
+                return await self._replace(marked, stored, dry_run=wish.dry_run)
+            if not wish.dry_run:
+                await self._remove(stored)
             gone = True
             return stored
 
         left = await self._retried(type_, name, namespace, once)
         return None if gone else left
 
-    async def _check_deletable(self, stored: Object, uid: str | None) -> None:
+    async def _check_deletable(self, stored: Object, uid: str | None, wish: Deletion) -> None:
         if uid is not None and uid != stored.metadata.uid:
             raise ConflictError(f"{prepare.subject(stored)} is another one now: uid {stored.metadata.uid}, not {uid}")
+        if wish.revision and wish.revision != stored.metadata.resource_version:
+            raise ConflictError(f"{prepare.subject(stored)} has changed since it was read", hint="Read it again.")
         if not isinstance(stored, Namespace):
             return
         name = stored.metadata.name
         if name == DEFAULT_NAMESPACE:
             raise ForbiddenError('namespace "default" always exists', hint="Delete what is in it instead.")
-        for kind in KINDS:
+        for kind in () if wish.contents else KINDS:
             if kind.namespaced and (await self._store.list(kind.prefix(name), limit=1)).records:
                 hint = f"See `korch get {kind.plural} -n {name}`."
                 raise ForbiddenError(f'namespace "{name}" still holds {kind.plural}: delete them first', hint=hint)

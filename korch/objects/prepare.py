@@ -1,20 +1,31 @@
 """Pure: what is stored when an object is created, changed, bound or marked for deletion."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from korch.errors import ConflictError, InvalidError
+from korch.objects.values import Deletion
 from korch.resources.annotations import DECISION
 from korch.resources.codec import typed, with_meta
 from korch.resources.defaults import GRACE_S, with_defaults
 from korch.resources.kinds import kind_of, kind_of_type
 from korch.resources.meta import Condition, Object, ObjectMeta
+from korch.resources.misc import Namespace
 from korch.resources.pod import Pod
 from korch.resources.times import parse_time, rfc3339
 from korch.resources.validation import validate, validate_update
 
 T = TypeVar("T", bound=Object)
+
+# What the fields of an object are owned by, as metadata.managedFields holds it, given it before and after a write.
+Track = Callable[[Object | None, Object], tuple[dict[str, Any], ...]]
+
+# Kubernetes' finalizers: whoever collects what has lost its owner takes the first two off, and the third is taken off
+# a namespace once it is empty.
+FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
+CONTENTS = "kubernetes"
 
 _NOT_SPEC = frozenset({"api_version", "kind", "metadata", "status"})
 
@@ -58,6 +69,7 @@ def for_update(obj: T, stored: T) -> T:
         annotations=obj.metadata.annotations,
         owner_references=obj.metadata.owner_references,
         finalizers=obj.metadata.finalizers,
+        managed_fields=obj.metadata.managed_fields or stored.metadata.managed_fields,
     )
     kept: dict[str, Any] = {"status": stored.status} if kind_of(obj).has_status else {}  # type: ignore[attr-defined]
     ready = with_defaults(typed(replace(obj, metadata=meta, **kept)))
@@ -74,7 +86,15 @@ def for_status(obj: T, stored: T) -> T:
     """`stored` with the status of `obj`."""
     if not kind_of(obj).has_status:
         raise InvalidError(f"{subject(obj)}: this kind has no status of its own", hint="Use update.")
-    return replace(stored, status=obj.status)  # type: ignore[attr-defined]
+    meta = replace(stored.metadata, managed_fields=obj.metadata.managed_fields or stored.metadata.managed_fields)
+    return replace(stored, metadata=meta, status=obj.status)  # type: ignore[attr-defined]
+
+
+def tracked(new: T, stored: T | None, track: Track | None) -> T:
+    """`new` with what `track` says of who owns which field; a write that changes nothing changes no owners."""
+    if track is None or new == stored:
+        return new
+    return with_meta(new, managed_fields=track(stored, new))
 
 
 def check_identity(obj: Object, stored: Object) -> None:
@@ -98,6 +118,16 @@ def bound(pod: Pod, node: str, decision: str, now: float) -> Pod:
     noted = with_meta(pod, annotations={**pod.metadata.annotations, DECISION: decision})
     spec, status = replace(pod.spec, node_name=node), replace(pod.status, conditions=(*others, ready))
     return replace(noted, spec=spec, status=status)
+
+
+def held(obj: T, wish: Deletion) -> T:
+    """The object with the finalizers that the wish needs, and a namespace that is on its way out."""
+    wanted = () if wish.propagation == "Background" else (FINALIZERS[wish.propagation],)
+    if isinstance(obj, Namespace) and wish.contents:
+        wanted = (*wanted, CONTENTS)
+        obj = replace(obj, status=replace(obj.status, phase="Terminating"))
+    new = tuple(found for found in wanted if found not in obj.metadata.finalizers)
+    return with_meta(obj, finalizers=(*obj.metadata.finalizers, *new)) if new else obj
 
 
 def lingers(obj: Object) -> bool:

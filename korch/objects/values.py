@@ -27,6 +27,24 @@ class Change(Generic[T]):
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """How to delete. `propagation`: what is owned goes afterwards, before its owner does, or stays behind.
+
+    `revision`: only as it was read; `force`: what runs on a node is not waited for; `contents`: a namespace goes with
+    all that is in it; `dry_run`: all checks are made, and nothing is written.
+    """
+
+    propagation: Literal["Background", "Foreground", "Orphan"] = "Background"
+    revision: str = ""
+    force: bool = False
+    contents: bool = False
+    dry_run: bool = False
+
+
+DELETION = Deletion()
+
+
 class Tombstone(Struct, frozen=True, kw_only=True):
     """Proof that a pod has ended: a container of this uid is surplus wherever it is found."""
 

@@ -34,11 +34,20 @@ class Problems:
             self.add(path, problem)
 
 
+class ProblemsError(InvalidError):
+    """An input with mistakes, each with its field: for whoever shows them one by one."""
+
+    def __init__(self, message: str, problems: Sequence[Problem], *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
+
+
 def raise_problems(subject: str, problems: Sequence[Problem], *, hint: str = "") -> None:
     """Raise `InvalidError` for `subject` (such as `Deployment "web"`) when there are problems: one a line."""
     if not problems:
         return
     lines = [str(problem) for problem in problems]
     if len(lines) == 1:
-        raise InvalidError(f"{subject} is invalid: {lines[0]}", hint=hint)
-    raise InvalidError(f"{subject} is invalid:\n" + "\n".join(f"  {line}" for line in lines), hint=hint)
+        raise ProblemsError(f"{subject} is invalid: {lines[0]}", problems, hint=hint)
+    text = "\n".join(f"  {line}" for line in lines)
+    raise ProblemsError(f"{subject} is invalid:\n{text}", problems, hint=hint)

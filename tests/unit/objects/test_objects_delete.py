@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from korch.errors import ConflictError, ForbiddenError, NotFoundError
 from korch.objects.tombstones import PREFIX
+from korch.objects.values import Deletion
 from korch.resources.codec import with_meta
 from korch.resources.meta import ObjectMeta
 from korch.resources.misc import Namespace
@@ -285,5 +286,58 @@ def test_watch_tells_every_change_with_before_and_after():
         assert found[1].object == made
         assert found[2].previous == made
         assert found[2].object.metadata.resource_version == str(found[2].revision)
+
+    run(check)
+
+
+def test_foreground_and_orphan_hold_the_owner_until_they_are_taken_off():
+    async def check(world: World) -> None:
+        for name, policy, finalizer in (("a", "Foreground", "foregroundDeletion"), ("b", "Orphan", "orphan")):
+            await world.objects.create(deployment(name))
+            left = await world.objects.delete(Deployment, name, wish=Deletion(policy))
+            assert left is not None
+            assert left.metadata.finalizers == (finalizer,)
+            again = await world.objects.delete(Deployment, name, wish=Deletion(policy))
+            assert again == left
+            await world.objects.update(with_meta(left, finalizers=()))
+            assert await world.objects.find(Deployment, name) is None
+
+    run(check)
+
+
+def test_a_dry_deletion_only_checks():
+    async def check(world: World) -> None:
+        made = await bound_pod(world)
+        writes = world.store.writes
+        left = await world.objects.delete(Pod, "web-1", wish=Deletion(dry_run=True))
+        assert left is not None
+        assert left.metadata.deletion_timestamp is not None
+        with pytest.raises(ConflictError, match="has changed since it was read"):
+            await world.objects.delete(Pod, "web-1", wish=Deletion(revision="1", dry_run=True))
+        assert world.store.writes == writes
+        assert await world.objects.get(Pod, "web-1") == made
+
+    run(check)
+
+
+def test_a_forced_deletion_of_a_bound_pod_leaves_its_tombstone():
+    async def check(world: World) -> None:
+        made = await bound_pod(world)
+        assert await world.objects.delete(Pod, "web-1", wish=Deletion(force=True)) is None
+        assert await world.objects.find(Pod, "web-1") is None
+        assert await world.objects.tombstone(made.metadata.uid) is not None
+
+    run(check)
+
+
+def test_a_namespace_with_its_contents_stays_until_it_is_empty():
+    async def check(world: World) -> None:
+        await world.objects.create(Namespace(metadata=ObjectMeta(name="x")))
+        await world.objects.create(pod(namespace="x"))
+        left = await world.objects.delete(Namespace, "x", wish=Deletion(contents=True))
+        assert left is not None
+        assert (left.status.phase, left.metadata.finalizers) == ("Terminating", ("kubernetes",))
+        with pytest.raises(ForbiddenError, match="is being deleted"):
+            await world.objects.create(pod("other", namespace="x"))
 
     run(check)

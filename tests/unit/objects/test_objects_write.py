@@ -440,3 +440,34 @@ def test_a_whole_life_on_sqlite(tmp_path):
                 await store.close()
 
     asyncio.run(main())
+
+
+def test_owners_of_fields_are_kept_and_told():
+    owners = ({"manager": "kubectl", "operation": "Update"},)
+
+    async def check(world: World) -> None:
+        made = await world.objects.create(deployment(), track=lambda before, after: owners if before is None else ())
+        assert made.metadata.managed_fields == owners
+        again = await world.objects.modify(Deployment, "web", "default", lambda old: with_replicas(old, 5))
+        assert again.metadata.managed_fields == owners
+        same = await world.objects.modify(Deployment, "web", "default", lambda old: old, track=lambda *_: ())
+        assert same == again
+
+    run(check)
+
+
+def test_a_dry_run_makes_all_checks_and_writes_nothing():
+    async def check(world: World) -> None:
+        made = await world.objects.create(deployment())
+        writes = world.store.writes
+        with pytest.raises(AlreadyExistsError):
+            await world.objects.create(deployment(), dry_run=True)
+        assert (await world.objects.create(deployment("other"), dry_run=True)).metadata.uid
+        changed = await world.objects.modify(
+            Deployment, "web", "default", lambda old: with_replicas(old, 5), dry_run=True
+        )
+        assert (changed.spec.replicas, changed.metadata.generation) == (5, 2)
+        assert world.store.writes == writes
+        assert await world.objects.get(Deployment, "web") == made
+
+    run(check)

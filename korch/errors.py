@@ -31,6 +31,24 @@ class InvalidError(KorchError):
     http_status, reason, exit_code = 422, "Invalid", 3
 
 
+class MalformedError(InvalidError):
+    """A request cannot be read at all: no JSON, no object, a field that nobody knows where that matters."""
+
+    http_status, reason = 400, "BadRequest"
+
+
+class TooLargeError(InvalidError):
+    """More than korch takes at once."""
+
+    http_status, reason = 413, "RequestEntityTooLarge"
+
+
+class UnsupportedMediaTypeError(InvalidError):
+    """A body in a format that korch does not read, or not for this."""
+
+    http_status, reason = 415, "UnsupportedMediaType"
+
+
 class NotFoundError(KorchError):
     """The named object does not exist."""
 
@@ -47,6 +65,14 @@ class ConflictError(KorchError):
     """The record changed since it was read; read it again."""
 
     http_status, reason, exit_code = 409, "Conflict", 5
+
+
+class ApplyConflictError(ConflictError):
+    """Fields that others set would change. `conflicts`: who holds which, as (manager, its apiVersion, path)."""
+
+    def __init__(self, message: str, conflicts: tuple[tuple[str, str, str], ...], causes: tuple[str, ...]) -> None:
+        super().__init__(message, hint="Apply with force to take the fields over, or leave them out.")
+        self.conflicts, self.causes = conflicts, causes  # a sentence for each conflict
 
 
 class FencedError(ConflictError):

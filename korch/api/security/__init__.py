@@ -1,0 +1,1 @@
+"""Who may do what over the API: certificates, credentials, roles, limits, the audit log."""

@@ -8,9 +8,14 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from korch.resources import defaults_more as more
+from korch.resources.autoscaling import HorizontalPodAutoscaler
+from korch.resources.batch import CronJob, Job
 from korch.resources.codec import with_meta
+from korch.resources.crd import CustomResourceDefinition
 from korch.resources.disruption import PodDisruptionBudget
 from korch.resources.kinds import kind_of
+from korch.resources.limits import PriorityClass, StorageClass
 from korch.resources.meta import LabelSelector, Object
 from korch.resources.misc import Namespace, Secret
 from korch.resources.pod import (
@@ -23,6 +28,8 @@ from korch.resources.pod import (
     Probe,
     ResourceRequirements,
 )
+from korch.resources.rbac import ClusterRoleBinding, RoleBinding
+from korch.resources.service import EndpointSlice, NetworkPolicy, Service
 from korch.resources.workload import (
     DaemonSet,
     DaemonSetSpec,
@@ -63,6 +70,35 @@ def with_defaults(obj: T) -> T:
             return replace(obj, type=obj.type or "Opaque", data=_secret_data(obj), string_data={})
         case Namespace() if not obj.status.phase:
             return replace(obj, status=replace(obj.status, phase="Active"))
+        case _:
+            return _others(obj)
+
+
+def _others(obj: T) -> T:
+    """Defaults of the other kinds."""
+    match obj:
+        case Job():
+            return replace(obj, spec=more.job_spec_of(obj.metadata, obj.spec, _template))
+        case CronJob():
+            return replace(obj, spec=more.cron_job_spec(obj.spec, _template))
+        case Service():
+            return replace(obj, spec=more.service_spec(obj.spec))
+        case EndpointSlice():
+            return replace(obj, ports=tuple(more.endpoint_port(port) for port in obj.ports))
+        case HorizontalPodAutoscaler():
+            return replace(obj, spec=more.autoscaler_spec(obj.spec))
+        case NetworkPolicy():
+            return replace(obj, spec=more.network_policy_spec(obj.spec))
+        case RoleBinding() | ClusterRoleBinding():
+            subjects = tuple(more.subject(found) for found in obj.subjects)
+            return replace(obj, role_ref=more.role_ref(obj.role_ref), subjects=subjects)
+        case CustomResourceDefinition():
+            return replace(obj, spec=more.crd_spec(obj.spec))
+        case PriorityClass():
+            return replace(obj, preemption_policy=obj.preemption_policy or "PreemptLowerPriority")
+        case StorageClass():
+            mode = obj.volume_binding_mode or "Immediate"
+            return replace(obj, reclaim_policy=obj.reclaim_policy or "Delete", volume_binding_mode=mode)
         case _:
             return obj
 

@@ -8,11 +8,17 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import inspect
 
+from korch.resources.autoscaling import HorizontalPodAutoscalerSpec
+from korch.resources.batch import CronJobSpec, JobSpec
+from korch.resources.config import ConfigMap, ServiceAccount
+from korch.resources.crd import CustomResourceDefinitionSpec
 from korch.resources.disruption import PodDisruptionBudgetSpec
 from korch.resources.fields import RULES, context_of, rule_for, struct_fields
+from korch.resources.history import ControllerRevision
 from korch.resources.meta import ObjectMeta
 from korch.resources.misc import Namespace, Secret
 from korch.resources.pod import PodSpec
+from korch.resources.service import EndpointSlice, ServiceSpec
 from korch.resources.workload import DaemonSetSpec, DeploymentSpec, ReplicaSetSpec
 
 _HEAD = """# What korch does with each field of a manifest
@@ -26,6 +32,9 @@ This file is made from the code (`korch/resources/fields.py`); a test fails when
 
 A field that is not listed here is a mistake: the error names file, line and path, and a field that looks like it.
 `status` is always accepted with a warning. Resources are `cpu` and `memory`; other names are refused.
+
+Kept for clients to read, and not enforced, which a warning says at each write: Role, RoleBinding, ClusterRole,
+ClusterRoleBinding, Ingress, IngressClass, NetworkPolicy, ResourceQuota, LimitRange, PriorityClass, StorageClass.
 """
 _SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("metadata of all kinds", "metadata", ObjectMeta),
@@ -34,10 +43,19 @@ _SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("DaemonSet", "spec", DaemonSetSpec),
     ("Pod, and spec.template of workloads", "spec", PodSpec),
     ("PodDisruptionBudget", "spec", PodDisruptionBudgetSpec),
+    ("Job, and spec.jobTemplate of CronJobs", "spec", JobSpec),
+    ("CronJob", "spec", CronJobSpec),
+    ("HorizontalPodAutoscaler", "spec", HorizontalPodAutoscalerSpec),
+    ("Service", "spec", ServiceSpec),
+    ("EndpointSlice", "", EndpointSlice),
+    ("ConfigMap", "", ConfigMap),
     ("Secret", "", Secret),
+    ("ServiceAccount", "", ServiceAccount),
     ("Namespace", "", Namespace),
+    ("ControllerRevision", "", ControllerRevision),
+    ("CustomResourceDefinition", "spec", CustomResourceDefinitionSpec),
 )
-_APART = {"ObjectMeta": "see metadata", "PodTemplateSpec": "see Pod"}
+_APART = {"ObjectMeta": "see metadata", "PodTemplateSpec": "see Pod", "JobTemplateSpec": "see Job"}
 
 
 def field_docs() -> str:

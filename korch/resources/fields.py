@@ -43,6 +43,8 @@ def _refused(why: str, *harmless: Any) -> Rule:
 
 _NO_ACCOUNTS = "pods of korch have no API token"
 _PATH_VOLUME = "use hostPath, emptyDir, or csi with driver volumes.korch.dev"
+_NO_BALANCER = "korch has no load balancers"
+_NO_ADDRESS = "services have no virtual address: clients choose among the endpoints"
 _SERVER_SIDE = "the cluster sets it; what a manifest says is ignored"
 
 META_RULES = {
@@ -193,6 +195,37 @@ RULES: dict[str, dict[str, Rule]] = {
         "podCIDRs": _warned("addresses are the engine's"),
         "providerID": _warned("nodes come from the inventory"),
     },
+    "ServiceSpec": {
+        "externalIPs": _refused("nothing answers at addresses outside of the nodes"),
+        "loadBalancerIP": _warned(_NO_BALANCER),
+        "loadBalancerSourceRanges": _warned(_NO_BALANCER),
+        "loadBalancerClass": _warned(_NO_BALANCER),
+        "allocateLoadBalancerNodePorts": _warned(_NO_BALANCER, True),
+        "healthCheckNodePort": _warned(_NO_BALANCER),
+        "externalTrafficPolicy": _warned(_NO_ADDRESS, "Cluster"),
+        "internalTrafficPolicy": _warned(_NO_ADDRESS, "Cluster"),
+        "sessionAffinity": _warned(_NO_ADDRESS, "None"),
+        "sessionAffinityConfig": _warned(_NO_ADDRESS),
+        "ipFamilies": _warned("node addresses are IPv4", ["IPv4"]),
+        "ipFamilyPolicy": _warned("node addresses are IPv4", "SingleStack"),
+        "trafficDistribution": _warned(_NO_ADDRESS),
+    },
+    "ServicePort": {"nodePort": _warned("no port is opened for the service: pods publish their own with hostPort")},
+    "Endpoint": {"hints": _warned("clients choose among all endpoints")},
+    "ServiceAccount": {"automountServiceAccountToken": _warned(_NO_ACCOUNTS)},
+    "JobSpec": {
+        "podFailurePolicy": _refused("every failed pod counts for backoffLimit"),
+        "successPolicy": _refused("a job is complete when all its completions are"),
+        "backoffLimitPerIndex": _refused("failures are counted for the whole job: use backoffLimit"),
+        "maxFailedIndexes": _refused("failures are counted for the whole job: use backoffLimit"),
+        "podReplacementPolicy": _refused("a pod is replaced when it has ended, or goes", "TerminatingOrFailed"),
+        "managedBy": _refused("korch runs the jobs", "kubernetes.io/job-controller"),
+    },
+    "MetricSpec": {
+        name: _refused("korch measures cpu and memory of pods: use type Resource")
+        for name in ("object", "pods", "external", "containerResource")
+    },
+    "HPAScalingRules": {"tolerance": _refused("a tenth of the target is tolerated", "0.1", 0.1)},
     "Namespace": {"spec": _warned("namespaces have no settings")},
 }
 
@@ -208,7 +241,7 @@ def context_of(parent: str, field: str, type_: type) -> str:
 
 def rule_for(context: str, field: str) -> Rule | None:
     """The rule of a field as it is spelled in manifests; None when it is honoured, or unknown."""
-    if field == "status":
+    if field == "status" and context != "CustomResourceSubresources":
         return _STATUS_RULE
     return RULES.get(context, {}).get(field)
 

@@ -3,11 +3,19 @@
 from dataclasses import dataclass
 
 from korch.errors import InvalidError
+from korch.resources.autoscaling import HorizontalPodAutoscaler
+from korch.resources.batch import CronJob, Job
+from korch.resources.config import ConfigMap, ServiceAccount
+from korch.resources.crd import CustomResourceDefinition
 from korch.resources.disruption import PodDisruptionBudget
+from korch.resources.history import ControllerRevision
+from korch.resources.limits import LimitRange, PriorityClass, ResourceQuota, StorageClass
 from korch.resources.meta import Object
 from korch.resources.misc import Event, Lease, Namespace, Secret
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
+from korch.resources.rbac import ClusterRole, ClusterRoleBinding, Role, RoleBinding
+from korch.resources.service import EndpointSlice, Ingress, IngressClass, NetworkPolicy, Service
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 
@@ -66,10 +74,57 @@ BUDGET = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", Tru
 DAEMONSET = Kind("apps", "v1", "DaemonSet", "daemonsets", True, DaemonSet, ("ds",), categories=("all",))
 LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases", True, Lease, (), has_status=False)
 NODELOAD = Kind("korch.dev", "v1", "NodeLoad", "nodeloads", False, NodeLoad, (), has_status=False)
+CONFIGMAP = Kind("", "v1", "ConfigMap", "configmaps", True, ConfigMap, ("cm",), has_status=False)
+SERVICEACCOUNT = Kind(
+    "", "v1", "ServiceAccount", "serviceaccounts", True, ServiceAccount, ("sa",), has_status=False, returned=True
+)
+SERVICE = Kind("", "v1", "Service", "services", True, Service, ("svc",), categories=("all",), returned=True)
+ENDPOINTSLICE = Kind(
+    "discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", True, EndpointSlice, (), has_status=False
+)
+REVISION = Kind(
+    "apps", "v1", "ControllerRevision", "controllerrevisions", True, ControllerRevision, (), has_status=False
+)
+JOB = Kind("batch", "v1", "Job", "jobs", True, Job, (), categories=("all",))
+CRONJOB = Kind("batch", "v1", "CronJob", "cronjobs", True, CronJob, ("cj",), categories=("all",))
+AUTOSCALER = Kind(
+    *("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", True, HorizontalPodAutoscaler),
+    short=("hpa",),
+    categories=("all",),
+)
+CRD = Kind(
+    *("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False),
+    type=CustomResourceDefinition,
+    short=("crd", "crds"),
+    categories=("api-extensions",),
+)
+_RBAC, _NETWORK = "rbac.authorization.k8s.io", "networking.k8s.io"
+ROLE = Kind(_RBAC, "v1", "Role", "roles", True, Role, (), has_status=False)
+ROLEBINDING = Kind(_RBAC, "v1", "RoleBinding", "rolebindings", True, RoleBinding, (), has_status=False)
+CLUSTERROLE = Kind(_RBAC, "v1", "ClusterRole", "clusterroles", False, ClusterRole, (), has_status=False)
+CLUSTERROLEBINDING = Kind(
+    _RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", False, ClusterRoleBinding, (), has_status=False
+)
+INGRESS = Kind(_NETWORK, "v1", "Ingress", "ingresses", True, Ingress, ("ing",))
+INGRESSCLASS = Kind(_NETWORK, "v1", "IngressClass", "ingressclasses", False, IngressClass, (), has_status=False)
+NETWORKPOLICY = Kind(
+    _NETWORK, "v1", "NetworkPolicy", "networkpolicies", True, NetworkPolicy, ("netpol",), has_status=False
+)
+QUOTA = Kind("", "v1", "ResourceQuota", "resourcequotas", True, ResourceQuota, ("quota",), returned=True)
+LIMITRANGE = Kind("", "v1", "LimitRange", "limitranges", True, LimitRange, ("limits",), has_status=False)
+PRIORITYCLASS = Kind(
+    "scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", False, PriorityClass, ("pc",), has_status=False
+)
+STORAGECLASS = Kind(
+    "storage.k8s.io", "v1", "StorageClass", "storageclasses", False, StorageClass, ("sc",), has_status=False
+)
 
 KINDS: tuple[Kind, ...] = (
-    *(NODE, POD, SECRET, EVENT, NAMESPACE),
-    *(REPLICASET, DEPLOYMENT, DAEMONSET, BUDGET),
+    *(NODE, POD, SECRET, CONFIGMAP, EVENT, NAMESPACE, SERVICE, SERVICEACCOUNT),
+    *(REPLICASET, DEPLOYMENT, DAEMONSET, REVISION, BUDGET),
+    *(JOB, CRONJOB, AUTOSCALER, ENDPOINTSLICE),
+    *(ROLE, ROLEBINDING, CLUSTERROLE, CLUSTERROLEBINDING, INGRESS, INGRESSCLASS, NETWORKPOLICY),
+    *(QUOTA, LIMITRANGE, PRIORITYCLASS, STORAGECLASS, CRD),
     *(LEASE, NODELOAD),
 )
 

@@ -13,20 +13,15 @@ from korch.resources.defaults import DEFAULT_NAMESPACE, with_defaults
 from korch.resources.fields import META_RULES, Rule, context_of, known_fields, rule_for, struct_fields
 from korch.resources.kinds import EVENT, LEASE, NODE, NODELOAD, Kind, kind_for
 from korch.resources.meta import Object
+from korch.resources.notices import kind_notice
 from korch.resources.validation import problems_of
 from korch.resources.yamltree import Tree, line_of, load_trees, plain
 
 _NOT_BY_HAND = (NODE, NODELOAD, EVENT, LEASE)
 _INSTEAD = {
-    "Service": "Publish ports with containers[].ports[].hostPort.",
-    "Ingress": "Publish ports with containers[].ports[].hostPort, and put a proxy before them.",
-    "ConfigMap": "Write the values into the container's env.",
     "StatefulSet": "Use a Deployment with a named volume (csi, driver volumes.korch.dev).",
-    "Job": "Use a Pod with restartPolicy Never or OnFailure.",
-    "CronJob": "Use cron on a machine that runs `korch apply -f` with a Pod.",
     "PersistentVolumeClaim": "Use a csi volume with driver volumes.korch.dev: a named volume of the node's engine.",
     "PersistentVolume": "Use a csi volume with driver volumes.korch.dev: a named volume of the node's engine.",
-    "ServiceAccount": "Remove it: pods have no API token.",
 }
 
 
@@ -139,6 +134,9 @@ def _read_object(tree: Tree, kind: Kind, reading: _Reading) -> None:
     name = obj.metadata.name or (f"{obj.metadata.generate_name}x" if obj.metadata.generate_name else "")
     for problem in problems_of(with_defaults(with_meta(obj, name=name))):
         reading.mistake(line_of(tree, problem.path), problem.path, problem.message)
+    notice = kind_notice(kind, plain(tree))
+    if notice:
+        reading.warning(tree.line, "", notice)
     reading.objects.append((obj, f"{reading.source}:{tree.line}"))
 
 

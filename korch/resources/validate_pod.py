@@ -27,8 +27,11 @@ _HOST_PATH_TYPES = ("", "Directory", "DirectoryOrCreate", "File", "Socket")
 _EFFECTS = ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
-def check_pod_spec(spec: PodSpec, path: str, problems: Problems, *, template: bool) -> None:
-    """Note everything that is wrong with a pod's spec; templates of workloads allow a little less."""
+def check_pod_spec(spec: PodSpec, path: str, problems: Problems, *, template: bool, ends: bool = False) -> None:
+    """Note everything that is wrong with a pod's spec; templates of workloads allow a little less.
+
+    `ends`: the pods are to end, as those of a job.
+    """
     problems.found += refusals(spec, path)
     if len(spec.containers) != 1:
         advice = "one is needed" if not spec.containers else "this version runs one a pod: make a Deployment of each"
@@ -42,7 +45,7 @@ def check_pod_spec(spec: PodSpec, path: str, problems: Problems, *, template: bo
     for index, volume in enumerate(spec.volumes):
         _check_volume(volume, f"{path}.volumes[{index}]", problems)
     _check_scratch(spec, path, problems)
-    _check_life(spec, path, problems, template=template)
+    _check_life(spec, path, problems, template=template, ends=ends)
     _check_placement(spec, path, problems)
 
 
@@ -61,10 +64,12 @@ def check_publish(annotations: dict[str, str], spec: PodSpec, path: str, problem
     check_unique((f"{number}/{protocol}" for number, protocol in wanted), where, "port", problems)
 
 
-def _check_life(spec: PodSpec, path: str, problems: Problems, *, template: bool) -> None:
+def _check_life(spec: PodSpec, path: str, problems: Problems, *, template: bool, ends: bool) -> None:
     if spec.restart_policy not in ("Always", "OnFailure", "Never"):
         problems.add(f"{path}.restartPolicy", f'"{spec.restart_policy}" is not Always, OnFailure or Never')
-    elif template and spec.restart_policy != "Always":
+    elif ends and spec.restart_policy == "Always":
+        problems.add(f"{path}.restartPolicy", "OnFailure or Never is needed: pods of a job end")
+    elif template and not ends and spec.restart_policy != "Always":
         message = f'"{spec.restart_policy}" is for single pods; a workload keeps its pods running: Always'
         problems.add(f"{path}.restartPolicy", message)
     if template and spec.node_name:

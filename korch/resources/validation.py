@@ -3,12 +3,21 @@
 import base64
 import binascii
 import json
+from collections.abc import Callable
+from typing import Any
 
 from msgspec.structs import replace
 
 from korch.errors import InvalidError
+from korch.resources import validate_more as more
+from korch.resources.autoscaling import HorizontalPodAutoscaler
+from korch.resources.batch import CronJob, Job
+from korch.resources.config import ConfigMap
+from korch.resources.crd import CustomResourceDefinition
 from korch.resources.disruption import PodDisruptionBudget, PodDisruptionBudgetSpec
+from korch.resources.history import ControllerRevision
 from korch.resources.kinds import kind_of
+from korch.resources.limits import PriorityClass, StorageClass
 from korch.resources.meta import LabelSelector, Object
 from korch.resources.misc import Namespace, Secret
 from korch.resources.names import (
@@ -21,8 +30,11 @@ from korch.resources.names import (
 from korch.resources.node import Node
 from korch.resources.pod import Pod
 from korch.resources.problems import Problem, Problems, raise_problems
+from korch.resources.rbac import ClusterRole, ClusterRoleBinding, Role, RoleBinding
 from korch.resources.selectors import label_key_problem, label_value_problem, matches
+from korch.resources.service import EndpointSlice, Ingress, NetworkPolicy, Service
 from korch.resources.templates import resolve_int_or_percent
+from korch.resources.validate_batch import check_cron_job, check_job
 from korch.resources.validate_pod import check_pod_spec, check_publish, check_selector
 from korch.resources.workload import DaemonSet, Deployment, DeploymentStrategy, PodTemplateSpec, ReplicaSet
 
@@ -31,6 +43,8 @@ _LABEL_NAMES = (
     Deployment,
     DaemonSet,
     Namespace,
+    Job,
+    CronJob,
 )  # their names become host names, names of containers and of folders
 _SECRET_MAX_BYTES = 1024 * 1024  # Kubernetes' MaxSecretSize
 DOCKER_CONFIG_TYPE, DOCKER_CONFIG_KEY = "kubernetes.io/dockerconfigjson", ".dockerconfigjson"
@@ -63,9 +77,37 @@ def problems_of(obj: Object) -> list[Problem]:
             _check_secret(obj, problems)
         case Node():
             _check_node(obj, problems)
+        case Job():
+            check_job(obj, problems)
+        case CronJob():
+            check_cron_job(obj, problems)
+        case _:
+            _check_others(obj, problems)
+    return problems.found
+
+
+def _check_others(obj: Object, problems: Problems) -> None:
+    match obj:
+        case ConfigMap():
+            more.check_config_map(obj, problems)
+        case Service():
+            more.check_service(obj.spec, problems)
+        case EndpointSlice():
+            more.check_slice(obj, problems)
+        case HorizontalPodAutoscaler():
+            more.check_autoscaler(obj.spec, problems)
+        case CustomResourceDefinition():
+            more.check_crd(obj, problems)
+        case Ingress():
+            more.check_ingress(obj.spec, problems)
+        case NetworkPolicy():
+            check_selector(obj.spec.pod_selector, "spec.podSelector", problems)
+        case Role() | ClusterRole():
+            more.check_rules(obj.rules, problems)
+        case RoleBinding() | ClusterRoleBinding():
+            more.check_binding(obj.role_ref, obj.subjects, problems)
         case _:
             pass
-    return problems.found
 
 
 def validate_update(new: Object, old: Object) -> None:
@@ -82,24 +124,68 @@ def validate_update(new: Object, old: Object) -> None:
         if replace(new.spec, tolerations=()) != replace(old.spec, tolerations=()):
             problems.add("spec", "of a pod cannot change, but for more tolerations")
             hint = "Change its Deployment, or delete the pod and make a new one."
-    elif isinstance(new, Secret) and isinstance(old, Secret) and _altered(new, old):
-        problems.add("data", "cannot change: the Secret is immutable")
-        hint = "Make a Secret with another name."
+    elif isinstance(new, Secret | ConfigMap) and isinstance(old, Secret | ConfigMap) and _altered(new, old):
+        problems.add("data", f"cannot change: the {kind_of(old).name} is immutable")
+        hint = f"Make a {kind_of(old).name} with another name."
+    else:
+        hint = _check_fixed(new, old, problems)
     raise_problems(_subject(old), problems.found, hint=hint)
 
 
-def _altered(new: Secret, old: Secret) -> bool:
-    return bool(old.immutable) and (new.data, new.type, new.immutable) != (old.data, old.type, old.immutable)
+_FIXED: dict[type[Object], tuple[tuple[str, Callable[[Any], object]], ...]] = {
+    Job: (
+        ("spec.selector", lambda job: job.spec.selector),
+        ("spec.template", lambda job: job.spec.template),
+        ("spec.completionMode", lambda job: job.spec.completion_mode),
+        ("spec.completions", lambda job: job.spec.completions),
+    ),
+    RoleBinding: (("roleRef", lambda binding: binding.role_ref),),
+    ClusterRoleBinding: (("roleRef", lambda binding: binding.role_ref),),
+    EndpointSlice: (("addressType", lambda found: found.address_type),),
+    ControllerRevision: (("data", lambda revision: revision.data),),
+    CustomResourceDefinition: (
+        ("spec.group", lambda crd: crd.spec.group),
+        ("spec.scope", lambda crd: crd.spec.scope),
+        ("spec.names.kind", lambda crd: crd.spec.names.kind),
+        ("spec.names.plural", lambda crd: crd.spec.names.plural),
+    ),
+    PriorityClass: (("value", lambda found: found.value),),
+    StorageClass: (
+        ("provisioner", lambda found: found.provisioner),
+        ("parameters", lambda found: found.parameters),
+        ("reclaimPolicy", lambda found: found.reclaim_policy),
+        ("volumeBindingMode", lambda found: found.volume_binding_mode),
+    ),
+}
+
+
+def _check_fixed(new: Object, old: Object, problems: Problems) -> str:
+    """Note fields that stay what they were, for as long as the object lives; the hint for it."""
+    for path, read in _FIXED.get(type(new), ()):
+        if read(new) != read(old):
+            problems.add(path, "cannot change")
+    return f"Delete the {kind_of(old).name} and make a new one." if problems.found else ""
+
+
+def _altered(new: Secret | ConfigMap, old: Secret | ConfigMap) -> bool:
+    return bool(old.immutable) and replace(new, metadata=old.metadata) != old
 
 
 def _subject(obj: Object) -> str:
     return f'{kind_of(obj).name} "{obj.metadata.name}"'
 
 
+def _name_judge(obj: Object) -> Callable[[str], str]:
+    if isinstance(obj, Service):
+        return more.service_name_problem
+    if isinstance(obj, Role | ClusterRole | RoleBinding | ClusterRoleBinding):
+        return more.path_segment_problem
+    return dns_label_problem if isinstance(obj, _LABEL_NAMES) else dns_subdomain_problem
+
+
 def _check_meta(obj: Object, problems: Problems) -> None:
     meta = obj.metadata
-    judge = dns_label_problem if isinstance(obj, _LABEL_NAMES) else dns_subdomain_problem
-    problems.check("metadata.name", judge(meta.name))
+    problems.check("metadata.name", _name_judge(obj)(meta.name))
     if kind_of(obj).namespaced:
         problems.check("metadata.namespace", dns_label_problem(meta.namespace))
     elif meta.namespace:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from korch.resources import meta, misc, node, pod, workload
+from korch.resources import autoscaling, batch, config, crd, history, meta, misc, node, pod, service, workload
 from korch.resources.fielddocs import field_docs
 from korch.resources.fields import RULES, Rule, known_fields, refusals, struct_fields
 from korch.resources.meta import Struct
@@ -10,7 +10,7 @@ from korch.resources.pod import Container, Lifecycle, LifecycleHandler, PodSpec,
 
 TYPES = {
     name: type_
-    for module in (meta, misc, node, pod, workload)
+    for module in (meta, misc, node, pod, workload, autoscaling, batch, config, crd, history, service)
     for name, type_ in vars(module).items()
     if isinstance(type_, type) and issubclass(type_, Struct)
 }

@@ -184,10 +184,10 @@ def test_several_documents_lists_and_json():
             id="list",
         ),
         pytest.param(
-            "apiVersion: v1\nkind: Service\n",
-            'f.yml:2: kind "Service" (apiVersion "v1") is not supported. Publish ports with '
-            "containers[].ports[].hostPort.",
-            id="Service",
+            "apiVersion: apps/v1\nkind: StatefulSet\n",
+            'f.yml:2: kind "StatefulSet" (apiVersion "apps/v1") is not supported. Use a Deployment with a named volume '
+            "(csi, driver volumes.korch.dev).",
+            id="StatefulSet",
         ),
         pytest.param(
             "apiVersion: v1\nkind: Deployment\n",
@@ -213,7 +213,8 @@ def test_mistakes(text, message):
 
 
 def test_all_mistakes_are_told_at_once():
-    text = in_spec("hostNetwork: true").replace("replicas: 3", "replicas: x") + "---\nkind: Job\napiVersion: batch/v1\n"
+    other = "---\nkind: Stateful\napiVersion: apps/v1\n"
+    text = in_spec("hostNetwork: true").replace("replicas: 3", "replicas: x") + other
     with pytest.raises(InvalidError) as caught:
         load_manifests(text, "f.yml")
     assert [line.split(": ")[0].strip() for line in str(caught.value).splitlines()] == [

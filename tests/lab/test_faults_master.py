@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import kill_rounds
+from tests.chaos.kills import kill_rounds
 from tests.lab.faulty import Faulty, Hold, Seen, finish, strike, wait_for
 from tests.lab.korch_cli import KORCH, Run
 

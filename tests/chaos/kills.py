@@ -1,25 +1,18 @@
-"""Deploys that are killed at random moments and run again, mixed with faults of nodes: `python -m tests.chaos`.
+"""Deploys that are killed at random moments and run again, mixed with faults of nodes.
 
 After each kill the same command is run again, every node is mended, and the promises are checked from outside: never
 two containers for one pod, as many replicas as wished, nothing without an owner, nobody else's container touched.
 """
 
-import argparse
-import os
 import random
 import signal
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Timer
 
-from korch.lab.lab import Lab
-from tests.lab.faulty import SPECS, Faulty, finish, make_faulty, strike
+from tests.lab.faulty import Faulty, finish, strike
 
-LAST = Path(__file__).with_name("chaos-last.txt")
 APPS = ("web", "api")
 LONGEST_S = 6.0  # after the start of a deploy: later strikes find it done
 
@@ -117,33 +110,3 @@ def one_strike(site: Faulty, command: tuple[str, ...], moment_s: float, fault: F
     assert status in {0, -signal.SIGKILL} or fault is not None, status
     site.end_started()
     return status == -signal.SIGKILL
-
-
-def main() -> None:
-    """Bring up a lab, strike, write the result to `chaos-last.txt`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=int(os.environ.get("KORCH_SEED") or random.randrange(10**6)))
-    options = parser.parse_args()
-    head = f"python -m tests.chaos --kills {options.kills} --seed {options.seed}"
-    print(head, flush=True)
-    with tempfile.TemporaryDirectory(prefix="korch-chaos-") as folder:
-        lab = Lab(f"t{os.getpid()}-chaos", Path(folder) / "home")
-        try:
-            lab.up(SPECS)
-            site = make_faulty(lab, Path(folder) / "site")
-            theirs = site.theirs()
-            dice = random.Random(options.seed)
-            tally = kill_rounds(site, options.kills, dice, node_faults=True, tell=lambda text: print(text, flush=True))
-            assert site.theirs() == theirs, "somebody else's container was touched"
-        finally:
-            lab.down()
-    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    LAST.write_text(
-        f"$ {head}\n{tally}\n{when}, Python {sys.version.split()[0]}, two nodes each of Docker and Podman\n"
-    )
-    print(tally)
-
-
-if __name__ == "__main__":
-    main()

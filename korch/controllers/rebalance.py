@@ -6,7 +6,7 @@ from korch.client.base import NodeUsage
 from korch.controllers.disruption import World, stops_first
 from korch.controllers.drain import problem_with_moving
 from korch.resources.annotations import MOVED_FROM
-from korch.resources.blame import recent_failures
+from korch.resources.blame import distrust
 from korch.resources.leaving import is_leaving
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
@@ -32,7 +32,7 @@ def plan_rebalance(
 ) -> tuple[Shift, ...]:
     """The moves that gain most, none while earlier ones are under way or their effect is not measured yet."""
     busy = sum(is_leaving(pod) for pod in world.pods)
-    snap = snapshot(nodes, loads, world.pods, now=now, failures=recent_failures(world.sets, now))
+    snap = snapshot(nodes, loads, world.pods, now=now, failures=distrust(nodes, world.sets, now))
     return plan_shifts(
         snap,
         frozenset(pod.metadata.uid for pod in world.pods if may_move(pod, world, now)),

@@ -8,7 +8,7 @@ from korch.errors import ConflictError, FencedError, NotFoundError
 from korch.objects.objects import Clock
 from korch.objects.view import View
 from korch.resources.annotations import DECISION, MOVED_FROM, REPLACES, STOP_FIRST
-from korch.resources.blame import recent_failures
+from korch.resources.blame import distrust
 from korch.resources.codec import with_meta
 from korch.resources.leaving import is_leaving
 from korch.resources.meta import Condition, Object
@@ -102,7 +102,7 @@ class SchedulingController:
         )
         loads = {load.metadata.name: load for load in self._view.all(NodeLoad)}
         now = self._clock.now()
-        failures = recent_failures(self._view.all(ReplicaSet), now)
+        failures = distrust(nodes, self._view.all(ReplicaSet), now)
         return snapshot(nodes, loads, pods, now=now, failures=failures)
 
     async def _bind(self, pod: Pod, decision: Decision) -> None:

@@ -28,6 +28,7 @@ from korch.nodes.life import (
     is_mass_loss,
 )
 from korch.resources.annotations import GONE, MASS_LOSS, NODE_LOST
+from korch.resources.blame import note_loss
 from korch.resources.node import Node, Taint
 from korch.resources.pod import Pod
 from korch.resources.podstate import condition
@@ -309,9 +310,9 @@ class Lifecycle:
     def _tainted(self, node: Node) -> Node | None:
         if unreachable_taint(node) is not None:
             return None  # since an earlier master said so
-        stamp = rfc3339(self._post.clock.now())
-        taint = Taint(key=UNREACHABLE, effect="NoExecute", time_added=stamp)
-        return replace(node, spec=replace(node.spec, taints=(*node.spec.taints, taint)))
+        now = self._post.clock.now()
+        taint = Taint(key=UNREACHABLE, effect="NoExecute", time_added=rfc3339(now))
+        return replace(note_loss(node, now), spec=replace(node.spec, taints=(*node.spec.taints, taint)))
 
     async def _mark(self, name: str, change: Callable[[Node], Node | None]) -> None:
         if self._node(name) is not None:

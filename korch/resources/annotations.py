@@ -12,6 +12,7 @@ REPLACES = "korch.dev/replaces"  # on a pod: uid of the one that leaves once thi
 MOVED_FROM = "korch.dev/moved-from"  # beside it: the node that it does not go to
 DECISION = "korch.dev/decision"  # on a pod: why it was placed where it is, or nowhere, for `korch why`
 NODE_LOST = "korch.dev/lost"  # on a node: somebody said that it is gone for good, its data too
+LOSSES = "korch.dev/losses"  # on a node: when it was lost lately, JSON of Unix seconds
 MASS_LOSS = "korch.dev/mass-loss"  # on a node: it fell silent together with most others; nothing there is moved
 FENCED = "korch.dev/fenced"  # on a lost node: the fencing hook made sure that it is off
 GONE = frozenset({NODE_LOST, FENCED})  # either of them: the data there counts no more

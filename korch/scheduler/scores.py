@@ -110,12 +110,17 @@ class Scorer:
         self.draws_in = any(s.near for s in self.cell_soft)  # a pod makes its domain better for the next one
 
     def _collect_failures(self) -> None:
+        """Failures of this workload, and losses of the node, which count for every workload."""
         failures, workload = self.board.snapshot.failures, self.shape.workload
         self.failures: dict[int, int] = {}
-        if failures and workload:
-            for i, node in enumerate(self.board.snapshot.nodes):
-                if count := failures.get((node.name, workload), 0):
-                    self.failures[i] = count
+        self.losses: dict[int, int] = {}
+        if not failures:
+            return
+        for i, node in enumerate(self.board.snapshot.nodes):
+            if lost := failures.get((node.name, ""), 0):
+                self.losses[i] = lost
+            if count := lost + (failures.get((node.name, workload), 0) if workload else 0):
+                self.failures[i] = count
 
     def _cell_keys(self) -> list[tuple[str | None, ...]]:
         """The columns whose domains share a part of the score, or of the verdict."""
@@ -237,10 +242,10 @@ class Scorer:
         return Part("spread", self.weight["spread"] * 100 - self._crowding(i), _pods(count, "of this workload here"))
 
     def _failures_part(self, i: int) -> Part:
-        count = self.failures.get(i, 0)
-        return Part(
-            "failures", self.weight["failures"] * 100 - self._blame(i), f"{count} lately" if count else "none lately"
-        )
+        lost = self.losses.get(i, 0)
+        failed = self.failures.get(i, 0) - lost
+        words = [f"{failed} lately"] * (failed > 0) + [f"lost {_times(lost)} in the last hour"] * (lost > 0)
+        return Part("failures", self.weight["failures"] * 100 - self._blame(i), ", ".join(words) or "none lately")
 
     def _requested_part(self, i: int) -> Part:
         cpu, memory = self._shares(i)
@@ -277,6 +282,10 @@ class Scorer:
             kind = "near" if wish.near else "spread" if isinstance(wish.tally, Skew) else "away from"
             words.append(f"{kind} {selector_text(wish.tally.term.selector)} {wish.fulfilled(i):.0%}")
         return Part("wishes", points, ", ".join(words))
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _pods(count: int, where: str) -> str:

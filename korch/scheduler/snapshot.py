@@ -111,8 +111,9 @@ def snapshot(
 ) -> Snapshot:
     """The cluster at `now` (Unix seconds). `pods` may hold all pods: ended and unplaced ones are left out.
 
-    `failures` counts recent failures by (node, workload), workloads as `workload_of` names them. A node without a
-    sample younger than `max_sample_age_s` takes no pods. A pod's load counts as visible `lag_s` after its start.
+    `failures` counts recent failures by (node, workload), workloads as `workload_of` names them, "" for all.
+    A node without a sample younger than `max_sample_age_s` takes no pods. A pod's load counts as visible `lag_s` after
+    its start.
     """
     shapes = Shapes()
     views = tuple(sorted((_node(node, loads.get(node.metadata.name), now) for node in nodes), key=lambda v: v.name))

@@ -17,7 +17,7 @@ from korch.nodes.life import Life
 from korch.nodes.register import failed_status
 from korch.objects.objects import Objects
 from korch.objects.view import View
-from korch.resources.annotations import MASS_LOSS, NODE_LOST
+from korch.resources.annotations import LOSSES, MASS_LOSS, NODE_LOST
 from korch.resources.meta import Condition, ObjectMeta
 from korch.resources.node import Node
 from korch.resources.pod import (
@@ -208,6 +208,8 @@ def test_a_node_that_is_off_is_lost_within_eight_seconds_and_its_pods_are_given_
         assert (await world.reason("n1")).startswith(
             "Unreachable: n1 gives no sign of life, and n2, n3 cannot reach it"
         )
+
+        assert LOSSES in (await world.node("n1")).metadata.annotations, "it will be trusted less for a while"
 
         world.off.clear()
         await asyncio.sleep(4)

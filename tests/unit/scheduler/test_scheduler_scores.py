@@ -141,6 +141,15 @@ def test_recent_failures() -> None:
     assert part(decision, "failures", "b")[1] == "none lately"
 
 
+def test_a_node_that_was_lost_lately_is_trusted_less_with_any_pod() -> None:
+    failures = {("a", ""): 2, ("a", "default/ReplicaSet/rs"): 1, ("b", ""): 1}
+    decision = decide([A, B], pod(owner="rs"), failures=failures)
+    assert decision.node == "b"
+    assert part(decision, "failures", "a")[1] == "1 lately, lost 2 times in the last hour"
+    assert part(decision, "failures", "b")[1] == "lost once in the last hour"
+    assert decide([A, B], pod(), failures=failures).node == "b", "a pod of nobody too"
+
+
 @pytest.mark.parametrize(
     ("nodes", "affinity", "winner"),
     [

@@ -25,8 +25,8 @@ def tell(text: str) -> None:
 def main() -> None:
     """Bring up a lab, strike, write the result down."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--kills", type=int, default=150, help="deploys that are killed, without a master")
-    parser.add_argument("--faults", type=int, default=150, help="faults of a storm around two masters")
+    parser.add_argument("--kills", type=int, default=200, help="deploys that are killed, without a master")
+    parser.add_argument("--faults", type=int, default=300, help="faults of a storm around two masters")
     parser.add_argument("--round", type=int, help="only this round of the storm, to see it again")
     parser.add_argument("--seed", type=int, default=int(os.environ.get("KORCH_SEED") or random.randrange(10**6)))
     options = parser.parse_args()

@@ -139,6 +139,8 @@ class Storm:
         self.site = site
         self.wished = dict.fromkeys(APPS, ("1", 2))
         self.masters = [self._master()]
+        for node in site.nodes:
+            self.masters[0].says(f"{node}: ready")
         for app in APPS:
             self._say(self._change("deploy" if app == "web" else "apply", app, "1", 2), must=True)
         settles(site, self._counts())

@@ -106,6 +106,10 @@ class Book:
                 self.members[pair].append(name)
             for volume in self.nodes[name].status.volumes_in_use:
                 self.volumes[volume].add(name)
+        self.sizes: Counter[str] = Counter()
+        for node in nodes:
+            for held in node.status.images:
+                self.sizes |= Counter(dict.fromkeys(held.names, held.size_bytes))
         self.matching: dict[tuple[str, str], dict[tuple[str, bool], Counter[str]]] = {}
         for pod in pods:
             if pod.spec.node_name in self.nodes and pod.status.phase not in ("Succeeded", "Failed"):
@@ -233,6 +237,9 @@ class Book:
             and self.unseen_memory[name] + memory > load.memory_available_bytes
         ):
             found.append("real memory")
+        pulled = self.to_pull(pod, name)
+        if pulled and load and load.disk_free_bytes - pulled < min(2**30, load.disk_total_bytes / 20):
+            found.append("disk for the image")
         for protocol, port, ip in host_ports(pod):
             for used_protocol, used_port, used_ip in self.ports[name]:
                 if (protocol, port) == (used_protocol, used_port) and (ip == used_ip or "" in (ip, used_ip)):
@@ -242,6 +249,11 @@ class Book:
             if homes and name not in homes:
                 found.append(f"volume {volume}")
         return found
+
+    def to_pull(self, pod: Pod, name: str) -> int:
+        """Bytes of the pod's images that the node lacks, as large as any node says they are."""
+        here = {image for held in self.nodes[name].status.images for image in held.names}
+        return sum(self.sizes.get(image, 0) for image in {one.image for one in pod.spec.containers} - here)
 
     def company(self, pod: Pod, name: str, allowed: frozenset[str] | None) -> list[str]:
         """Affinity, anti-affinity (both ways) and topology spread."""

@@ -46,6 +46,10 @@ class Board:
         for i, node in enumerate(nodes):
             for image in node.images:
                 self._images.setdefault(image, set()).add(i)
+        self._image_bytes: dict[str, int] = {}
+        for node in nodes:
+            for image, size in node.image_bytes.items():
+                self._image_bytes[image] = max(size, self._image_bytes.get(image, 0))
         self._index_pods()
 
     def _index_pods(self) -> None:
@@ -115,6 +119,10 @@ class Board:
     def image_holders(self, image: str) -> set[int]:
         """Nodes that have the image."""
         return self._images.get(image, set())
+
+    def bytes_to_pull(self, shape: Shape, i: int) -> int:
+        """What the images that node `i` lacks take on its disk, as far as other nodes tell their size."""
+        return sum(self._image_bytes.get(image, 0) for image in shape.images if i not in self.image_holders(image))
 
     def is_unique(self, topology_key: str) -> bool:
         """Whether each value of that label is found on one node only, as with the hostname."""

@@ -10,6 +10,7 @@ from korch.resources.quantity import format_cpu, human_bytes
 from korch.resources.selectors import selector_text
 from korch.scheduler.board import Board
 from korch.scheduler.decision import Refusal
+from korch.scheduler.filters import disk_floor
 from korch.scheduler.shape import Shape, Spread, Term
 from korch.scheduler.snapshot import HOSTNAME, ZONE, port_taken
 
@@ -104,6 +105,7 @@ class Demand:
             eligible = [i for i in eligible if column[i] is not None]
         self.skews = [Skew(board, shape, spread, eligible) for spread in shape.spreads]
         self.hard_skews = [skew for skew in self.skews if skew.hard]
+        self.cramped = frozenset(i for i in self.standing.ok if self._image_refusal(i)) if shape.images else frozenset()
         self.outdated = False
 
     def _banned_by_others(self) -> list[tuple[Term, tuple[str | None, ...], set[str]]]:
@@ -120,7 +122,7 @@ class Demand:
 
     def candidates(self) -> list[int]:
         """Nodes that can take one more pod; hard spread is left to `spreads_well`, as it changes with every pod."""
-        ok = self.standing.ok
+        ok = [i for i in self.standing.ok if i not in self.cramped] if self.cramped else self.standing.ok
         for _, holders in self.pins:
             ok = [i for i in ok if i in holders]
         for _, column, bad in self.banned:
@@ -173,6 +175,7 @@ class Demand:
         return (
             self.standing.refused.get(i)
             or self._room_refusal(i)
+            or self._image_refusal(i)
             or self._volume_refusal(i)
             or self._apart_refusal(i)
             or self._near_refusal(i)
@@ -199,6 +202,15 @@ class Demand:
                 "Port", f"has port {port} taken", f"have port {port} taken", f"port {port} is taken by a pod"
             )
         return None
+
+    def _image_refusal(self, i: int) -> Refusal | None:
+        """No pull that does not fit: it would fill the disk under everything else there."""
+        node, needed = self.board.snapshot.nodes[i], self.board.bytes_to_pull(self.shape, i)
+        room = node.disk_free_bytes - disk_floor(node)
+        if not needed or not node.disk_total_bytes or needed <= room:
+            return None
+        asked, free = human_bytes(needed), human_bytes(max(0, int(room)))
+        return _lack("ImageDisk", "disk for the image", f"{asked} unpacked", f"{free} may be used")
 
     def _volume_refusal(self, i: int) -> Refusal | None:
         for volume, holders in self.pins:

@@ -150,8 +150,13 @@ def _arch(rules: Rules, node: NodeView, _: Limits) -> Refusal | None:
     )
 
 
+def disk_floor(node: NodeView) -> float:
+    """Bytes of the engine's disk that stay free; 0 when its size is unknown."""
+    return min(DISK_FLOOR_BYTES, DISK_FLOOR_SHARE * node.disk_total_bytes)
+
+
 def _disk(_: Rules, node: NodeView, __: Limits) -> Refusal | None:
-    floor = min(DISK_FLOOR_BYTES, DISK_FLOOR_SHARE * node.disk_total_bytes)
+    floor = disk_floor(node)
     if node.disk_free_bytes >= floor:
         return None  # also when the size is unknown: then the floor is 0
     text = f"{human_bytes(node.disk_free_bytes)} of {human_bytes(node.disk_total_bytes)} disk left"

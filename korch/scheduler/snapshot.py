@@ -45,6 +45,7 @@ class NodeView:
     pressure: float = 0.0  # the worst of the PSI figures
     sample_age_s: float | None = None
     images: frozenset[str] = frozenset()
+    image_bytes: Mapping[str, int] = field(default_factory=dict, repr=False)  # of those whose size is known, unpacked
     volumes: frozenset[str] = frozenset()
     arch: str = ""
 
@@ -159,6 +160,9 @@ def node_view(node: Node, load: NodeLoad | None, now: float) -> NodeView:
         cordoned=node.spec.unschedulable,
         taints=node.spec.taints,
         images=frozenset(image_name(n) for image in status.images for n in image.names),
+        image_bytes={
+            image_name(n): image.size_bytes for image in status.images if image.size_bytes for n in image.names
+        },
         volumes=frozenset() if GONE & node.metadata.annotations.keys() else frozenset(status.volumes_in_use),
         arch=labels.get(ARCH, ""),
     )

@@ -36,6 +36,7 @@ PLAIN = pod("new")
         ({"arch": "arm64"}, pod("new", annotations={"korch.dev/arch": "amd64"}), [], {}, "architecture"),
         ({}, PLAIN, [], {"age_s": 301}, "stale"),
         ({}, PLAIN, [], {"disk_free": MI}, "disk"),
+        ({}, pod("new", image="large:1"), [], {}, "disk for the image"),
         ({"pods": 1}, PLAIN, [pod("old", on="a")], {}, "pods"),
         ({}, pod("new", cpu="1"), [pod("old", on="a", cpu="3001m")], {}, "cpu"),
         ({}, pod("new", memory="1Gi"), [pod("old", on="a", memory="3073Mi")], {}, "memory"),
@@ -56,7 +57,8 @@ PLAIN = pod("new")
     ],
 )
 def test_objects(one: dict[str, Any], wanted: Pod, running: list[Pod], sample: dict[str, Any], word: str) -> None:
-    nodes, loads = [node("a", zone="a", **one), node("b", zone="b")], {"a": load(**sample), "b": load()}
+    nodes = [node("a", zone="a", **one), node("b", zone="b", images=["large:1"], image_bytes=50 * GI)]
+    loads = {"a": load(**sample), "b": load()}
     assert problems(nodes, loads, running, [(wanted, "a")], NOW) == [f"new on a: {word}"]
 
 

@@ -350,3 +350,17 @@ def test_pods_on_unknown_nodes_hold_nothing() -> None:
 
 def test_now_is_passed_in() -> None:
     assert shot([node("a")]).now == NOW
+
+
+def test_no_image_is_pulled_that_does_not_fit() -> None:
+    has = node("a", images=["web:1"], image_bytes=3 * GI)
+    loads = {"a": load(disk=100 * GI, disk_free=2 * GI), "b": load(disk=100 * GI, disk_free=4 * GI - 1)}
+    decision = decide([has, node("b")], pod(image="web:1", name="one"), loads=loads)
+    assert decision.node == "a", "it is there already"
+    cordoned = node("a", images=["web:1"], image_bytes=3 * GI, cordoned=True)
+    decision = decide([cordoned, node("b")], pod(image="web:1"), loads=loads)
+    assert decision.node is None
+    assert "1 lacks disk for the image (3Gi unpacked)" in decision.message
+    roomy = {**loads, "b": load(disk=100 * GI, disk_free=4 * GI)}
+    assert decide([cordoned, node("b")], pod(image="web:1"), loads=roomy).node == "b", "a GiB stays free"
+    assert decide([cordoned, node("b")], pod(image="web:2"), loads=loads).node == "b", "nobody knows how large it is"

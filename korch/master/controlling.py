@@ -8,6 +8,7 @@ from korch.client.base import Workload
 from korch.controllers.daemonset import DaemonSetController, concerns_daemons
 from korch.controllers.deployment import DeploymentController
 from korch.controllers.disruption import DisruptionController
+from korch.controllers.endpoints import EndpointsController, selects
 from korch.controllers.garbage import GarbageCollector
 from korch.controllers.replicaset import ReplicaSetController
 from korch.controllers.scheduling import SchedulingController
@@ -20,10 +21,12 @@ from korch.resources.meta import Object
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
 from korch.resources.podstate import controller_of, workload_name
+from korch.resources.service import EndpointSlice, Service
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.workqueue import WorkQueue
 
-KINDS = (Deployment, ReplicaSet, DaemonSet, Pod, Node, NodeLoad, PodDisruptionBudget)
+KINDS = (Deployment, ReplicaSet, DaemonSet, Pod, Node, NodeLoad, PodDisruptionBudget, Service, EndpointSlice)
+OWNED = (ReplicaSet, Pod, EndpointSlice)  # what goes with its owner
 WORKERS = 4
 
 
@@ -64,11 +67,20 @@ class Controllers:
         self._garbage: WorkQueue[tuple[type[Object], str, str]] = WorkQueue("garbage", GarbageCollector(view).reconcile)
         disruption = DisruptionController(view, clock, mine=scope.has)
         self._evictions: WorkQueue[str] = WorkQueue("disruption", disruption.reconcile)
+        self._services: WorkQueue[tuple[str, str]] = WorkQueue("endpoints", EndpointsController(view).reconcile)
         self._placing: WorkQueue[str] = WorkQueue("scheduler", scheduler.reconcile)
 
     @property
     def _queues(self) -> tuple[WorkQueue[Any], ...]:
-        return (self._deployments, self._sets, self._daemons, self._garbage, self._placing, self._evictions)
+        return (
+            self._deployments,
+            self._sets,
+            self._daemons,
+            self._garbage,
+            self._placing,
+            self._evictions,
+            self._services,
+        )
 
     @property
     def idle(self) -> bool:
@@ -98,6 +110,7 @@ class Controllers:
         if isinstance(obj, PodDisruptionBudget):
             self._evictions.add("all")
             return
+        self._route_service(change)
         if not self._scope.has(obj):
             return
         self._deployments.add((meta.namespace, workload_name(obj)))
@@ -110,6 +123,21 @@ class Controllers:
             if not obj.metadata.annotations.keys().isdisjoint({EVICT, REPLACES}) or self._has_budgets():
                 self._evictions.add("all")
         self._collect(change)
+
+    def _route_service(self, change: Change[Object]) -> None:
+        """Endpoints follow from the store alone, so every run keeps those of all services."""
+        obj = change.object
+        if isinstance(obj, Service):
+            self._services.add((obj.metadata.namespace, obj.metadata.name))
+        elif isinstance(obj, EndpointSlice):
+            owner = controller_of(obj)
+            if owner is not None and owner.kind == "Service":
+                self._services.add((obj.metadata.namespace, owner.name))
+        elif isinstance(obj, Pod):
+            pods = [found for found in (obj, change.previous) if isinstance(found, Pod)]
+            for service in self._view.all(Service, obj.metadata.namespace):
+                if any(selects(service, pod) for pod in pods):
+                    self._services.add((service.metadata.namespace, service.metadata.name))
 
     def _has_budgets(self) -> bool:
         return next(self._view.all(PodDisruptionBudget), None) is not None
@@ -137,6 +165,6 @@ class Controllers:
         if change.type == "ADDED" and controller_of(change.object) is not None:
             self._garbage.add((type(change.object), meta.namespace, meta.name))
         if change.type == "DELETED":
-            for type_ in (ReplicaSet, Pod):
+            for type_ in OWNED:
                 for obj in self._view.owned(type_, meta.uid, meta.namespace):
                     self._garbage.add((type_, meta.namespace, obj.metadata.name))

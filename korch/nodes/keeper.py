@@ -28,6 +28,7 @@ from korch.errors import (
 )
 from korch.nodes.checks import Checks
 from korch.nodes.errors import EngineCallError
+from korch.nodes.farewell import out_of_endpoints
 from korch.nodes.hooks import before_the_end, grace_of
 from korch.nodes.machine import Machine
 from korch.nodes.memory import Memory
@@ -442,6 +443,8 @@ class Keeper:
     async def _remove(self, pod: Pod) -> None:
         self._recall(pod).stop_checks()
         await self._notes.unready(pod, "Terminating", "it is being removed")
+        if not await out_of_endpoints(self._view, pod):
+            log.info("%s: %s ends while endpoints lead to it still", self.node, pod.metadata.name)
         ending = await before_the_end(self._machine, pod, self._seen.get(pod.metadata.uid), grace_of(pod))
         identity = identity_for(pod, self._machine.cluster.id)
         ended = await self._machine.remove(identity, grace_s=ending.grace_s, epoch=self._epoch(), hook=ending.hook)

@@ -57,9 +57,9 @@ class View:
 
     def all(self, type_: type[T], namespace: str = "") -> Iterator[T]:
         """Objects of one kind, sorted by namespace and name."""
-        for (space, _), obj in sorted(self._known[type_].items(), key=lambda item: item[0]):
-            if not namespace or space == namespace:
-                yield cast("T", obj)
+        known = self._known[type_]
+        for key in sorted(known) if not namespace else sorted(key for key in known if key[0] == namespace):
+            yield cast("T", known[key])
 
     def owned(self, type_: type[T], uid: str, namespace: str) -> tuple[T, ...]:
         """Objects of one kind whose controller has this uid, sorted by name."""

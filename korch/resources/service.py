@@ -9,6 +9,9 @@ from korch.resources.meta import Condition, LabelSelector, Object, ObjectReferen
 NO_ADDRESS = "None"  # `clusterIP` of a service without a virtual address
 SERVICE_NAME = "kubernetes.io/service-name"  # label of an EndpointSlice: the service that it is of
 
+MANAGED_BY = "endpointslice.kubernetes.io/managed-by"  # label of an EndpointSlice: who writes it
+MANAGER = "endpointslice-controller.korch.dev"
+
 
 class ServicePort(Struct, frozen=True, kw_only=True):
     """`port` of the service stands for `target_port` (a number, or a port's name) of its pods."""

@@ -27,6 +27,7 @@ from korch.resources.pod import (
     SecretKeySelector,
 )
 from korch.resources.podstate import condition, is_ready, main_status
+from korch.resources.service import EndpointSlice
 from korch.resources.workload import ReplicaSet
 from tests.unit.nodes.fake_machine import OK, FakeMachine
 from tests.unit.nodes.virtual_loop import LoopClock, run_virtually
@@ -43,7 +44,7 @@ class World:
         self.machine = FakeMachine()
         self.heard: list[str] = []
         self.objects = Objects(self.store, clock=LoopClock())  # type: ignore[arg-type]
-        self.view = View(self.objects, (Pod, ReplicaSet))
+        self.view = View(self.objects, (Pod, ReplicaSet, EndpointSlice))
         self.keeper = Keeper(
             "n1",
             self.machine,  # type: ignore[arg-type]

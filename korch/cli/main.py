@@ -55,6 +55,9 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
     ),
     "Cluster": (
         Entry("master", "master:master", "Keep what was declared true, for as long as this runs."),
+        Entry("kubeconfig", "kubeconfig:kubeconfig", "Let kubectl, helm and others in, with a role."),
+        Entry("proxy", "proxy:proxy", "The API as plain HTTP on this machine, for a browser or curl."),
+        Entry("token", "token:token", "What was handed out for the API, and taking it back."),
         Entry("cluster", "cluster:cluster", "The clusters that this machine knows."),
         Entry("prune", "prune:prune", "Remove images and leftovers that nothing uses any more."),
         Entry("adopt", "adopt:adopt", "Rebuild the state from what runs on the hosts."),

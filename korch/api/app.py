@@ -1,0 +1,320 @@
+"""The API as an ASGI app: finds out what a request wants, and has it answered.
+
+It knows nothing of TLS, credentials or roles: those stand in front of it (`korch.api.security`).
+"""
+
+import asyncio
+import platform
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from korch.api import deleting, discovery, openapi, registry, reviews, writing
+from korch.api.answers import (
+    Refusal,
+    bytes_answer,
+    encode_json,
+    forbidden,
+    json_answer,
+    no_resource,
+    refusal_answer,
+    translate,
+)
+from korch.api.cache import Cache
+from korch.api.deleting import Deleter
+from korch.api.formats import Form, Renderer, form_of
+from korch.api.metricsapi import Metrics
+from korch.api.parts import Parts
+from korch.api.reading import Reading, get, list_
+from korch.api.registry import Virtual
+from korch.api.requestinfo import RequestInfo, request_info
+from korch.api.selecting import selection
+from korch.api.services import Nobody, Services, User
+from korch.api.watching import watch
+from korch.api.wire import strict
+from korch.api.writing import Body, Target, Writer, Written
+from korch.objects.objects import Objects
+from korch.objects.values import Clock, SystemClock
+from korch.resources import kinds
+from korch.resources.kinds import Kind
+from korch.store.base import Store
+
+SERVES = "1.33"  # the Kubernetes version whose API this is most like
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
+
+
+def create_app(
+    objects: Objects, store: Store, *, clock: Clock | None = None, services: Services | None = None
+) -> Starlette:
+    """The ASGI app. `app.state.api.close()` ends its watches and what it follows."""
+    api = Api(objects, store, clock=clock or SystemClock(), services=services or Services())
+    app = Starlette(routes=[Route("/{path:path}", api.answer, methods=_METHODS)])
+    app.router.redirect_slashes = False
+    app.state.api = api
+    return app
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One request that is about stored objects."""
+
+    request: Request
+    info: RequestInfo
+    kind: Kind
+    query: Mapping[str, str]
+
+    @property
+    def target(self) -> Target:
+        """Where it writes."""
+        info = self.info
+        return Target(self.kind, _space(self.kind, info), info.name, info.subresource)
+
+    async def body(self) -> Body:
+        """What came with it."""
+        return Body(await self.request.body(), self.request.headers.get("content-type", ""))
+
+    def options(self) -> writing.Options:
+        """How it writes."""
+        return writing.options_of(self.query, self.request.headers.get("user-agent", ""))
+
+    def form(self) -> Form:
+        """In which form it is answered."""
+        return form_of(self.request.headers.get("accept", ""), self.query)
+
+
+def _space(kind: Kind, info: RequestInfo) -> str:
+    return info.namespace if kind.namespaced else ""
+
+
+class Api:
+    """Answers requests from objects and a cache of them."""
+
+    def __init__(self, objects: Objects, store: Store, *, clock: Clock, services: Services) -> None:
+        self._clock, self._services, self._store = clock, services, store
+        self.cache = Cache(store, objects.value_of)
+        self._reading = Reading(store, self.cache, objects.value_of, clock.now)
+        self._writer = Writer(objects, clock)
+        self._deleter = Deleter(objects, self._reading)
+        self._parts = Parts(objects)
+        self._metrics = Metrics(objects, clock, services)
+        self._ending = asyncio.Event()
+
+    async def close(self) -> None:
+        """End watches, and stop following the store."""
+        self._ending.set()
+        await self.cache.close()
+
+    async def answer(self, request: Request) -> Response:
+        """The answer to any request."""
+        query = dict(request.query_params)
+        info = request_info(request.method, request.url.path, query)
+        kind = None
+        try:
+            if not info.is_resource:
+                return await self._plain(request, info)
+            virtual = registry.virtual(info.group, info.version, info.resource)
+            if virtual is not None:
+                return await self._virtual(virtual, request, info, query)
+            kind = registry.stored(info.group, info.version, info.resource)
+            if kind is None:
+                raise _unknown(info)
+            return await self._stored(_Call(request, info, kind, query))
+        except Exception as error:
+            return refusal_answer(translate(error, info, kind))
+
+    # --- what is no object ---
+
+    async def _plain(self, request: Request, info: RequestInfo) -> Response:
+        if info.verb not in ("get", "head"):
+            raise no_resource()
+        match [part for part in info.path.split("/") if part]:
+            case []:
+                return json_answer(
+                    {"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]}
+                )
+            case ["version"]:
+                return json_answer(version())
+            case [word, *_] if f"/{word}" in _HEALTH:
+                await self._store.revision()
+                return PlainTextResponse("ok")
+            case ["api" | "apis" as word]:
+                return _groups(request, core=word == "api")
+            case ["api", number]:
+                return _found(discovery.resource_list("", number))
+            case ["apis", group]:
+                return _found(discovery.one_group(group))
+            case ["apis", group, number]:
+                return _found(discovery.resource_list(group, number))
+            case ["openapi", "v3"]:
+                return json_answer(await asyncio.to_thread(openapi.index))
+            case ["openapi", "v3", "api", number]:
+                return _document("", number)
+            case ["openapi", "v3", "apis", group, number]:
+                return _document(group, number)
+        raise no_resource()
+
+    async def _virtual(self, found: Virtual, request: Request, info: RequestInfo, query: Mapping[str, str]) -> Response:
+        verb = "create" if info.verb == "create" else info.verb
+        if verb not in found.verbs or info.subresource:
+            raise Refusal(405, "the server does not allow this method on the requested resource", {})
+        if verb != "create":
+            of = kinds.NODE if found.plural == "nodes" else kinds.POD
+            chosen = selection(of, info.namespace if found.namespaced else "", query)
+            return json_answer(await self._metrics.answer(found.plural, info.name, chosen))
+        data = strict.parse_body(await request.body(), request.headers.get("content-type", ""))
+        if data.get("kind", found.name) != found.name:
+            raise Refusal(400, f"the body is a {data['kind']}, not a {found.name}")
+        return json_answer(await reviews.review(found, data, _user(request), self._services), 201)
+
+    # --- objects ---
+
+    async def _stored(self, call: _Call) -> Response:
+        kind, info = call.kind, call.info
+        _check_place(kind, info)
+        if info.subresource and info.subresource != "status":
+            return await self._part(call)
+        if info.subresource == "status" and not kind.has_status:
+            raise no_resource()
+        if not info.subresource and info.verb not in registry.verbs_of(kind):
+            if why := registry.why_not(kind):
+                raise forbidden(kind, info.name, why)
+            raise _not_allowed()
+        act = self._acts.get(info.verb)
+        if act is None or (info.subresource and info.verb not in ("get", "update", "patch")):
+            raise _not_allowed()
+        return await act(self, call)
+
+    async def _get(self, call: _Call) -> Response:
+        return await get(self._reading, call.kind, _space(call.kind, call.info), call.info.name, call.form())
+
+    async def _list(self, call: _Call) -> Response:
+        return await list_(self._reading, call.kind, _space(call.kind, call.info), call.query, call.form())
+
+    async def _watch(self, call: _Call) -> Response:
+        space = _space(call.kind, call.info)
+        return await watch(self._reading, call.kind, space, call.query, call.form(), self._ending)
+
+    async def _create(self, call: _Call) -> Response:
+        if call.info.name:
+            raise _not_allowed()
+        return self._written(call, await self._writer.create(call.target, await call.body(), call.options()))
+
+    async def _update(self, call: _Call) -> Response:
+        _needs_name(call)
+        return self._written(call, await self._writer.replace(call.target, await call.body(), call.options()))
+
+    async def _patch(self, call: _Call) -> Response:
+        _needs_name(call)
+        return self._written(call, await self._writer.patch(call.target, await call.body(), call.options()))
+
+    async def _delete(self, call: _Call) -> Response:
+        options = deleting.options_of(call.query, await call.body())
+        return await self._deleter.delete(call.kind, _space(call.kind, call.info), call.info.name, options)
+
+    async def _delete_collection(self, call: _Call) -> Response:
+        options = deleting.options_of(call.query, await call.body())
+        return await self._deleter.collection(call.kind, _space(call.kind, call.info), call.query, options)
+
+    _acts: Mapping[str, Callable[["Api", _Call], Awaitable[Response]]] = {
+        "get": _get,
+        "list": _list,
+        "watch": _watch,
+        "create": _create,
+        "update": _update,
+        "patch": _patch,
+        "delete": _delete,
+        "deletecollection": _delete_collection,
+    }
+
+    def _written(self, call: _Call, made: Written) -> Response:
+        body = Renderer(call.kind, call.form(), self._clock.now).one(made.entry) + b"\n"
+        return bytes_answer(body, 201 if made.created else 200, warnings=made.warnings)
+
+    async def _part(self, call: _Call) -> Response:
+        info, kind = call.info, call.kind
+        known = next((part for part in registry.subresources(kind) if part.name == info.subresource), None)
+        if known is None:
+            raise no_resource()
+        if info.verb not in known.verbs:
+            raise _not_allowed()
+        match info.subresource:
+            case "scale":
+                body = None if info.verb == "get" else await call.body()
+                options = call.options()
+                track = self._writer.track(options, subresource="scale")
+                space = _space(kind, info)
+                return json_answer(await self._parts.scale(kind, space, info.name, body, options, track))
+            case "eviction":
+                return await self._parts.evict(info.namespace, info.name, call.query, await call.body())
+            case "binding":
+                return await self._parts.bind(info.namespace, info.name, await call.body())
+            case "log" if self._services.log is not None:
+                return await self._services.log(call.request, info)
+        raise Refusal(501, f"{info.subresource} is not served here", reason="NotImplemented")
+
+
+# --- small answers ---
+
+
+def version() -> dict[str, str]:
+    """`/version`: all of it text, as clients want it."""
+    major, minor = SERVES.split(".")
+    return {
+        "major": major,
+        "minor": minor,
+        "gitVersion": f"v{SERVES}.0+korch",
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": platform.python_implementation(),
+        "platform": f"{platform.system().lower()}/{platform.machine()}",
+    }
+
+
+def _groups(request: Request, *, core: bool) -> Response:
+    if discovery.wants_aggregated(request.headers.get("accept", "")):
+        return Response(encode_json(discovery.aggregated(core=core)), media_type=discovery.AGGREGATED)
+    return json_answer(discovery.core_versions(request.url.netloc) if core else discovery.group_list())
+
+
+def _found(value: dict[str, object] | None) -> Response:
+    return PlainTextResponse("404 page not found\n", 404) if value is None else json_answer(value)
+
+
+def _document(group: str, number: str) -> Response:
+    body = openapi.document(group, number)
+    return PlainTextResponse("404 page not found\n", 404) if body is None else bytes_answer(body)
+
+
+def _user(request: Request) -> User:
+    found = request.scope.get("state", {}).get("user")
+    return found if found is not None else Nobody()
+
+
+def _unknown(info: RequestInfo) -> Refusal:
+    return no_resource()
+
+
+def _not_allowed() -> Refusal:
+    return Refusal(405, "the server does not allow this method on the requested resource", {})
+
+
+def _needs_name(call: _Call) -> None:
+    if not call.info.name:
+        raise _not_allowed()
+
+
+def _check_place(kind: Kind, info: RequestInfo) -> None:
+    """What is in namespaces is named with its namespace, and what is not without one."""
+    if not kind.namespaced and info.namespace and kind is not kinds.NAMESPACE:
+        raise no_resource()
+    if kind.namespaced and not info.namespace and info.verb not in ("list", "watch", "deletecollection"):
+        if info.verb == "create" and not info.name:
+            raise Refusal(405, "the server does not allow this method on the requested resource", {})
+        raise no_resource()

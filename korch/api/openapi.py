@@ -1,0 +1,164 @@
+"""`/openapi/v3`: one document for each group and version, with everything that can be asked there."""
+
+import hashlib
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from korch.api import registry
+from korch.api.schemas import Schemas, ref
+from korch.resources import kinds
+from korch.resources.kinds import Kind
+
+JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
+PATCHES = (
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+)
+_TEXT = {"type": "string"}
+_YES = {"type": "boolean"}
+_COUNT = {"type": "integer", "minimum": 0}
+_WRITE = {
+    "dryRun": {"type": "string", "enum": ["All"]},
+    "fieldManager": {"type": "string", "maxLength": 128},
+    "fieldValidation": {"type": "string", "enum": ["Strict", "Warn", "Ignore"]},
+}
+_LIST = {
+    **dict.fromkeys(("labelSelector", "fieldSelector", "resourceVersion", "continue"), _TEXT),
+    "resourceVersionMatch": {"type": "string", "enum": ["Exact", "NotOlderThan"]},
+    "limit": _COUNT,
+    "timeoutSeconds": _COUNT,
+    "watch": _YES,
+    "allowWatchBookmarks": _YES,
+    "sendInitialEvents": _YES,
+}
+_DELETE = {
+    "dryRun": _WRITE["dryRun"],
+    "gracePeriodSeconds": _COUNT,
+    "propagationPolicy": {"type": "string", "enum": ["Background", "Foreground", "Orphan"]},
+}
+_STATUS = "dev.korch.Status"
+
+
+def index() -> dict[str, Any]:
+    """`/openapi/v3`: where the documents are; the hash in an address changes with the document."""
+    paths = {}
+    for group, versions in registry.groups().items():
+        for version in versions:
+            place = f"apis/{group}/{version}" if group else f"api/{version}"
+            digest = hashlib.sha256(document(group, version) or b"").hexdigest()[:32].upper()
+            paths[place] = {"serverRelativeURL": f"/openapi/v3/{place}?hash={digest}"}
+    return {"paths": paths}
+
+
+def document(group: str, version: str) -> bytes | None:
+    """The document of a group and version, or None when there is no such thing."""
+    if version not in registry.groups().get(group, ()):
+        return None
+    return _document(group, version, kinds.KINDS)
+
+
+@lru_cache(maxsize=128)
+def _document(group: str, version: str, _: tuple[Kind, ...]) -> bytes:
+    schemas = Schemas()
+    paths: dict[str, Any] = {}
+    for found in registry.resources_of(group, version):
+        if isinstance(found, Kind):
+            _add_kind(paths, schemas, found)
+    schemas.found[_STATUS] = {
+        "type": "object",
+        "description": "The result of a call, or why it failed.",
+        "properties": {
+            **dict.fromkeys(("kind", "apiVersion", "status", "message", "reason"), _TEXT),
+            "code": _COUNT,
+        },
+    }
+    whole = {
+        "openapi": "3.0.0",
+        "info": {"title": "korch", "version": "v1"},
+        "paths": paths,
+        "components": {"schemas": dict(sorted(schemas.found.items()))},
+    }
+    return msgspec.json.encode(whole) + b"\n"
+
+
+def _add_kind(paths: dict[str, Any], schemas: Schemas, kind: Kind) -> None:
+    name = schemas.add(kind)
+    verbs = registry.verbs_of(kind)
+    base = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
+    space = "/namespaces/{namespace}" if kind.namespaced else ""
+    make = _Operations(kind, name)
+    collection = {"get": make.listing()}
+    if "create" in verbs:
+        collection["post"] = make.write("post", 201)
+    if "deletecollection" in verbs:
+        collection["delete"] = make.delete("deletecollection", _LIST)
+    paths[f"{base}{space}/{kind.plural}"] = {**collection, **make.shared(named=False)}
+    if kind.namespaced:
+        paths[f"{base}/{kind.plural}"] = {"get": make.listing()}
+    one = f"{base}{space}/{kind.plural}/{{name}}"
+    item: dict[str, Any] = {"get": make.operation("get", {}, {"200": name})}
+    if "update" in verbs:
+        item["put"] = make.write("put", 200)
+        item["patch"] = make.patch()
+    if "delete" in verbs:
+        item["delete"] = make.delete("delete", {})
+    paths[one] = {**item, **make.shared(named=True)}
+    if kind.has_status:
+        part = {"get": make.operation("get", {}, {"200": name}), "put": make.write("put", 200), "patch": make.patch()}
+        paths[f"{one}/status"] = {**part, **make.shared(named=True)}
+
+
+class _Operations:
+    """The operations of one kind."""
+
+    def __init__(self, kind: Kind, schema: str) -> None:
+        self.kind, self.schema = kind, schema
+        self._gvk = {"group": kind.group, "version": kind.version, "kind": kind.name}
+
+    def shared(self, *, named: bool) -> dict[str, Any]:
+        """The parameters of the path."""
+        names = [*(["namespace"] if self.kind.namespaced else []), *(["name"] if named else [])]
+        found = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]
+        return {"parameters": found} if found else {}
+
+    def operation(self, action: str, query: dict[str, Any], answers: dict[str, str]) -> dict[str, Any]:
+        """One operation without a body; `answers`: code → schema."""
+        parameters = [{"name": name, "in": "query", "schema": schema} for name, schema in query.items()]
+        failed = {"default": _answer(_STATUS)}
+        return {
+            "x-kubernetes-action": action,
+            "x-kubernetes-group-version-kind": self._gvk,
+            "parameters": parameters,
+            "responses": {**{code: _answer(schema) for code, schema in answers.items()}, **failed},
+        }
+
+    def listing(self) -> dict[str, Any]:
+        """GET of the collection."""
+        return self.operation("list", _LIST, {"200": f"{self.schema}List"})
+
+    def write(self, action: str, code: int) -> dict[str, Any]:
+        """POST or PUT."""
+        made = self.operation(action, _WRITE, {"200": self.schema, str(code): self.schema})
+        content = {media: {"schema": {"$ref": ref(self.schema)}} for media in (JSON, YAML)}
+        return {**made, "requestBody": {"required": True, "content": content}}
+
+    def patch(self) -> dict[str, Any]:
+        """PATCH. That it takes `fieldValidation` tells kubectl that the server validates."""
+        made = self.operation("patch", {**_WRITE, "force": _YES}, {"200": self.schema, "201": self.schema})
+        content = {media: {"schema": {"type": "array" if "json-patch" in media else "object"}} for media in PATCHES}
+        return {**made, "requestBody": {"required": True, "content": content}}
+
+    def delete(self, action: str, more: dict[str, Any]) -> dict[str, Any]:
+        """DELETE."""
+        answer = self.schema if self.kind.returned and action == "delete" else _STATUS
+        if action == "deletecollection":
+            answer = f"{self.schema}List"
+        return self.operation(action, {**_DELETE, **more}, {"200": answer})
+
+
+def _answer(schema: str) -> dict[str, Any]:
+    return {"description": "the answer", "content": {JSON: {"schema": {"$ref": ref(schema)}}}}

@@ -1,0 +1,154 @@
+"""Subresources with a shape of their own: scale, eviction, binding."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+from starlette.responses import Response
+
+from korch.api.answers import Refusal, bad_request, invalid, json_answer, not_found, success
+from korch.api.deleting import options_of
+from korch.api.wire import patches, strict
+from korch.api.writing import Body, Options, check_versions
+from korch.controllers.disruption import budgets_now, evict, stops_first, world_of
+from korch.errors import ConflictError
+from korch.objects.objects import Objects
+from korch.objects.prepare import Track
+from korch.objects.values import Deletion
+from korch.resources.codec import to_dict, with_meta
+from korch.resources.kinds import POD, Kind
+from korch.resources.meta import LabelSelector, Object
+from korch.resources.pod import Pod
+from korch.resources.podstate import is_counted
+from korch.resources.problems import Problem
+
+_MOST_REPLICAS = 2**31 - 1
+
+
+def scale_of(obj: Any) -> dict[str, Any]:
+    """autoscaling/v1 Scale of a workload."""
+    meta = to_dict(obj)["metadata"]
+    kept = ("name", "namespace", "uid", "creationTimestamp")
+    shown = {key: meta[key] for key in kept if key in meta}
+    status: dict[str, Any] = {"replicas": obj.status.replicas}
+    if text := selector_text(obj.spec.selector):
+        status["selector"] = text
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {**shown, "resourceVersion": obj.metadata.resource_version},
+        "spec": {"replicas": 1 if obj.spec.replicas is None else obj.spec.replicas},
+        "status": status,
+    }
+
+
+def selector_text(selector: LabelSelector) -> str:
+    """A selector as it is written in queries."""
+    words = [f"{key}={value}" for key, value in sorted(selector.match_labels.items())]
+    for term in selector.match_expressions:
+        values = ",".join(term.values)
+        match term.operator:
+            case "In":
+                words.append(f"{term.key} in ({values})")
+            case "NotIn":
+                words.append(f"{term.key} notin ({values})")
+            case "Exists":
+                words.append(term.key)
+            case _:
+                words.append(f"!{term.key}")
+    return ",".join(words)
+
+
+class Parts:
+    """Reads and writes them for one API."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def scale(
+        self, kind: Kind, namespace: str, name: str, body: Body | None, options: Options, track: Track
+    ) -> dict[str, Any]:
+        """The Scale of a workload; with a body after it was replaced or patched with that."""
+        if body is None:
+            found = await self._objects.find(kind.type, name, namespace)
+            if found is None:
+                raise not_found(kind, name)
+            return scale_of(found)
+
+        def change(stored: Any) -> Object:
+            wanted = self._wanted(kind, scale_of(stored), body)
+            meta = wanted.get("metadata") or {}
+            seen = with_meta(stored, resource_version=str(meta.get("resourceVersion") or ""), uid=meta.get("uid") or "")
+            check_versions(kind, seen, stored)
+            result: Object = replace(stored, spec=replace(stored.spec, replicas=_replicas(kind, name, wanted)))
+            return result
+
+        made = await self._objects.modify(kind.type, name, namespace, change, track=track, dry_run=options.dry_run)
+        return scale_of(made)
+
+    def _wanted(self, kind: Kind, live: dict[str, Any], body: Body) -> dict[str, Any]:
+        media = patches.media_type(body.content_type)
+        if not media.endswith("-patch+json"):
+            found = strict.parse_body(body.data, body.content_type)
+            if found.get("kind", "Scale") != "Scale":
+                raise bad_request(f"the body is a {found['kind']}, not a Scale")
+            return found
+        patch = strict.parse_patch(body.data, body.content_type)
+        return patches.apply_patch(body.content_type, patch, live, ("autoscaling", "Scale"))
+
+    async def evict(self, namespace: str, name: str, query: Mapping[str, str], body: Body) -> Response:
+        """A pod leaves its node, within the budgets of those who need it: 429 while they do not allow it."""
+        wish = strict.parse_body(body.data, body.content_type) if body.data.strip() else {}
+        options = options_of(query, _inner(wish.get("deleteOptions")))
+        pod = await self._objects.find(Pod, name, namespace)
+        if pod is None:
+            raise not_found(POD, name)
+        if options.uid and options.uid != pod.metadata.uid:
+            raise ConflictError("another pod has that name now")
+        if not (is_counted(pod) and pod.spec.node_name):
+            wanted = Deletion(dry_run=options.dry_run)
+            await self._objects.delete(Pod, name, namespace, uid=pod.metadata.uid, grace_s=options.grace_s, wish=wanted)
+            return json_answer(success(code=201), 201)
+        world = await world_of(self._objects, namespace)
+        first = stops_first(pod, world)
+        if first:
+            for budget in budgets_now(world):
+                if text := budget.objection(pod):
+                    raise _held(text)
+        if not options.dry_run:
+            await evict(self._objects, pod, "evicted over the API", stop_first=first)
+        return json_answer(success(code=201), 201)
+
+    async def bind(self, namespace: str, name: str, body: Body) -> Response:
+        """A pod gets its node from a scheduler of somebody else's."""
+        wish = strict.parse_body(body.data, body.content_type)
+        target = wish.get("target")
+        node = target.get("name") if isinstance(target, dict) else None
+        if not isinstance(node, str) or not node:
+            raise invalid(POD, name, (Problem("target.name", "Required value"),))
+        pod = await self._objects.find(Pod, name, namespace)
+        if pod is None:
+            raise not_found(POD, name)
+        await self._objects.bind(pod, node, "{}")
+        return json_answer(success(code=201), 201)
+
+
+def _inner(options: Any) -> Body:
+    return Body(msgspec.json.encode(options) if isinstance(options, dict) else b"", "application/json")
+
+
+def _held(why: str) -> Refusal:
+    text = "Cannot evict pod as it would violate the pod's disruption budget."
+    details = {"causes": [{"reason": "DisruptionBudget", "message": why}], "retryAfterSeconds": 5}
+    return Refusal(429, text, details, headers={"Retry-After": "5"})
+
+
+def _replicas(kind: Kind, name: str, scale: dict[str, Any]) -> int:
+    spec = scale.get("spec") or {}
+    count = spec.get("replicas", 0) if isinstance(spec, dict) else None
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise bad_request("Scale: spec.replicas must be a whole number")
+    if not 0 <= count <= _MOST_REPLICAS:
+        raise invalid(kind, name, (Problem("spec.replicas", f"Invalid value: {count}: must not be negative"),))
+    return count

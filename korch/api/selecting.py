@@ -1,0 +1,129 @@
+"""Label and field selectors of requests: which objects a list or a watch is about."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from korch.api.answers import bad_request
+from korch.errors import InvalidError
+from korch.resources.kinds import Kind
+from korch.resources.selectors import Selector, matches, parse_selector
+
+_TERM = re.compile(r"(?P<field>[^=!]+?)(?P<sign>!=|==|=)(?P<value>.*)", re.DOTALL)
+_INVOLVED = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+
+# What can be selected by, beside metadata.name and metadata.namespace: by resource, as Kubernetes has it.
+FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "pods": {
+        **{f"spec.{name}": ("spec", name) for name in ("nodeName", "restartPolicy", "schedulerName", "hostNetwork")},
+        "spec.serviceAccountName": ("spec", "serviceAccountName"),
+        **{f"status.{name}": ("status", name) for name in ("phase", "podIP", "nominatedNodeName")},
+    },
+    "nodes": {"spec.unschedulable": ("spec", "unschedulable")},
+    "secrets": {"type": ("type",)},
+    "namespaces": {"status.phase": ("status", "phase")},
+    "replicasets.apps": {"status.replicas": ("status", "replicas")},
+    "jobs.batch": {"status.successful": ("status", "succeeded")},
+    "events": {
+        **{f"involvedObject.{name}": ("involvedObject", name) for name in _INVOLVED},
+        "reason": ("reason",),
+        "type": ("type",),
+        "source": ("source", "component"),
+        "reportingComponent": ("source", "component"),
+    },
+}
+_ABSENT = {"spec.unschedulable": "false", "spec.hostNetwork": "false", "status.replicas": "0", "status.successful": "0"}
+_ALL = Selector()
+_META = ("metadata.name", "metadata.namespace")
+
+
+@dataclass(frozen=True, slots=True)
+class FieldTerm:
+    """One condition on one field."""
+
+    field: str
+    value: str
+    equal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Conditions that must all hold; `namespace` "" is all of them."""
+
+    namespace: str = ""
+    labels: Selector = _ALL
+    fields: tuple[FieldTerm, ...] = ()
+
+    def has(self, namespace: str, labels: Mapping[str, str], fields: Mapping[str, str]) -> bool:
+        """Whether an object with these is meant."""
+        if self.namespace and namespace != self.namespace:
+            return False
+        if any((fields.get(term.field, "") == term.value) is not term.equal for term in self.fields):
+            return False
+        return not self.labels.requirements or matches(self.labels, labels)
+
+    @property
+    def name(self) -> str:
+        """The one name that is asked for, or ""."""
+        return next((term.value for term in self.fields if term.field == "metadata.name" and term.equal), "")
+
+
+def selection(kind: Kind, namespace: str, query: Mapping[str, str]) -> Selection:
+    """What a list request selects; 400 for a selector that is none, or a field that cannot be selected by."""
+    try:
+        labels = parse_selector(query.get("labelSelector", ""))
+    except InvalidError as error:
+        raise bad_request(f"unable to parse requirement: {error}") from error
+    return Selection(namespace, labels, _field_terms(kind, query.get("fieldSelector", "")))
+
+
+def _field_terms(kind: Kind, text: str) -> tuple[FieldTerm, ...]:
+    known = (*_META, *_selectable(kind))
+    terms = []
+    for part in _split(text):
+        found = _TERM.fullmatch(part.strip())
+        if found is None:
+            raise bad_request(f"invalid field selector: '{part}'; can't understand it")
+        field = found["field"].strip()
+        if field not in known:
+            raise bad_request(
+                f'Unable to find "{kind.api_version}, Resource={kind.plural}" that match field selector "{text}": '
+                f"field label not supported: {field}"
+            )
+        terms.append(FieldTerm(field, _unescaped(found["value"].strip()), found["sign"] != "!="))
+    return tuple(terms)
+
+
+def _split(text: str) -> list[str]:
+    """The terms between commas that no backslash stands before; empty ones mean nothing."""
+    return [part for part in re.split(r"(?<!\\),", text) if part.strip()]
+
+
+def _unescaped(value: str) -> str:
+    return re.sub(r"\\([\\,=])", r"\1", value)
+
+
+def _selectable(kind: Kind) -> dict[str, tuple[str, ...]]:
+    return FIELDS.get(f"{kind.plural}.{kind.group}" if kind.group else kind.plural, {})
+
+
+def fields_of(kind: Kind, data: Mapping[str, Any]) -> dict[str, str]:
+    """The values of an object that it can be selected by; a missing one is ""."""
+    meta = data.get("metadata", {})
+    found = {"metadata.name": meta.get("name", ""), "metadata.namespace": meta.get("namespace", "")}
+    for field, path in _selectable(kind).items():
+        found[field] = _text(_at(data, path)) or _ABSENT.get(field, "")
+    return found
+
+
+def _at(data: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        data = data.get(key) if isinstance(data, Mapping) else None
+    return data
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)

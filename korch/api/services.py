@@ -1,0 +1,82 @@
+"""What the API asks of others: who may what, whose token it is, what containers use. All of it may be absent."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from korch.api.requestinfo import RequestInfo
+from korch.client.base import NodeUsage
+
+
+class User(Protocol):
+    """Who asks."""
+
+    @property
+    def name(self) -> str:
+        """Their name."""
+        ...
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups that their credential says."""
+        ...
+
+
+class Rule(Protocol):
+    """Verbs on resources of groups, or on paths."""
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """What may be done."""
+        ...
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """API groups."""
+        ...
+
+    @property
+    def resources(self) -> tuple[str, ...]:
+        """Resources, as `pods/log`."""
+        ...
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Paths of what is no resource."""
+        ...
+
+
+class Authorizer(Protocol):
+    """Says who may do what."""
+
+    def allowed(self, user: Any, info: RequestInfo) -> tuple[bool, str]:
+        """Whether they may, and why."""
+        ...
+
+    def rules(self, user: Any, namespace: str) -> Sequence[Rule]:
+        """All that they may in a namespace."""
+        ...
+
+
+Stream = Callable[[Request, RequestInfo], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """`user_of_token`: whose bearer token it is; `usage`: what containers use now, by node."""
+
+    authorizer: Authorizer | None = None
+    user_of_token: Callable[[str], Awaitable[User | None]] | None = None
+    usage: Callable[[], Awaitable[Sequence[NodeUsage]]] | None = None
+    log: Stream | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Nobody:
+    """Who asks when nobody stands at the door: only tests and loopback have no door."""
+
+    name: str = "system:admin"
+    groups: tuple[str, ...] = ("system:masters", "system:authenticated")

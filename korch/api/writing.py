@@ -1,0 +1,278 @@
+"""POST, PUT and PATCH: bodies become objects, `Objects` writes them, and who owns which field is kept beside them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from korch.api import incoming
+from korch.api.answers import Refusal, bad_request, conflict
+from korch.api.entries import Entry, from_plain
+from korch.api.incoming import Incoming, Validation
+from korch.api.wire import ownership, patches, strict
+from korch.errors import AlreadyExistsError, NotFoundError
+from korch.objects.objects import Objects
+from korch.objects.prepare import Track
+from korch.objects.values import Clock
+from korch.resources.codec import to_dict
+from korch.resources.kinds import Kind
+from korch.resources.meta import Object
+from korch.resources.times import rfc3339
+
+_MANAGER_CHARS = 128
+_TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to write, from the query. `manager` owns what is written."""
+
+    dry_run: bool = False
+    manager: str = "unknown"
+    validation: Validation = "Warn"
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What came with the request."""
+
+    data: bytes
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where it is written: `part` is "" or "status"."""
+
+    kind: Kind
+    namespace: str
+    name: str
+    part: str = ""
+
+
+@dataclass(slots=True)
+class Written:
+    """What stands now."""
+
+    entry: Entry
+    created: bool = False
+    warnings: tuple[str, ...] = field(default=())
+
+
+def options_of(query: Mapping[str, str], user_agent: str) -> Options:
+    """How to write; 400 for options that are none."""
+    validation = query.get("fieldValidation") or "Warn"
+    if validation not in ("Strict", "Warn", "Ignore"):
+        raise _bad_option("fieldValidation", validation, '"", "Ignore", "Strict", "Warn"')
+    manager = query.get("fieldManager", "")
+    if len(manager) > _MANAGER_CHARS or not manager.isprintable():
+        raise bad_request(f"fieldManager: Invalid value: at most {_MANAGER_CHARS} printable characters")
+    return Options(
+        dry_run=is_dry(query.get("dryRun", "")),
+        manager=manager or user_agent.partition("/")[0][:_MANAGER_CHARS] or "unknown",
+        validation=cast("Validation", validation),
+        force=query.get("force", "").lower() in ("true", "1"),
+    )
+
+
+def is_dry(text: str) -> bool:
+    """Whether nothing is to be written; 400 for a word that is not `All`."""
+    if text not in ("", "All"):
+        raise _bad_option("dryRun", text, '"All"')
+    return bool(text)
+
+
+def _bad_option(name: str, value: str, supported: str) -> Refusal:
+    text = f'{name}: Unsupported value: "{value}": supported values: {supported}'
+    return Refusal(422, f' "" is invalid: {text}'.strip())
+
+
+class Writer:
+    """Writes for one API."""
+
+    def __init__(self, objects: Objects, clock: Clock) -> None:
+        self._objects, self._clock = objects, clock
+
+    async def create(self, target: Target, body: Body, options: Options) -> Written:
+        """The new object."""
+        kind = target.kind
+        data, duplicates = incoming.parsed(body.data, body.content_type, options.validation)
+        data = _relevant(target, incoming.addressed(kind, data, target.namespace, target.name))
+        if data["metadata"].get("resourceVersion"):
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        came = incoming.typed(kind, data, options.validation, duplicates=duplicates)
+        made = await self._objects.create(came.obj, track=self.track(options), dry_run=options.dry_run)
+        return Written(shown(kind, made), created=True, warnings=came.warnings)
+
+    async def replace(self, target: Target, body: Body, options: Options) -> Written:
+        """The object as the body has it; its status, or everything but its status."""
+        kind = target.kind
+        data, duplicates = incoming.parsed(body.data, body.content_type, options.validation)
+        data = _relevant(target, incoming.addressed(kind, data, target.namespace, target.name))
+        came = incoming.typed(kind, data, options.validation, duplicates=duplicates)
+
+        def change(stored: Object) -> Object:
+            check_versions(kind, came.obj, stored)
+            return came.obj
+
+        return Written(await self._modify(target, change, options), warnings=came.warnings)
+
+    async def patch(self, target: Target, body: Body, options: Options) -> Written:
+        """The object after a patch."""
+        if patches.media_type(body.content_type) == patches.APPLY_PATCH:
+            return await self._apply(target, body, options)
+        kind = target.kind
+        patch = strict.parse_patch(body.data, body.content_type)
+        duplicates = strict.duplicate_keys(body.data) if options.validation != "Ignore" else []
+        warnings: tuple[str, ...] = ()
+
+        def change(stored: Object) -> Object:
+            nonlocal warnings
+            live = plain(kind, stored)
+            after = patches.apply_patch(body.content_type, patch, live, (kind.group, kind.name))
+            came = self._changed(target, live, after, options, duplicates)
+            check_versions(kind, came.obj, stored)
+            warnings = came.warnings
+            return came.obj
+
+        return Written(await self._modify(target, change, options), warnings=warnings)
+
+    def _changed(
+        self, target: Target, live: dict[str, Any], after: dict[str, Any], options: Options, duplicates: list[str]
+    ) -> Incoming:
+        """The typed object of a change. Warnings are of what is new in it."""
+        kind = target.kind
+        data = _relevant(target, incoming.addressed(kind, after, target.namespace, target.name))
+        known = incoming.warnings_of(kind, live)
+        return incoming.typed(kind, data, options.validation, duplicates=duplicates, known=known)
+
+    async def _modify(
+        self,
+        target: Target,
+        change: Callable[[Object], Object],
+        options: Options,
+        track: Track | None = None,
+    ) -> Entry:
+        status = target.part == "status"
+        made = await self._objects.modify(
+            target.kind.type,
+            target.name,
+            target.namespace,
+            change,
+            status=status,
+            track=track or self.track(options, subresource=target.part),
+            dry_run=options.dry_run,
+        )
+        return shown(target.kind, made)
+
+    # --- server-side apply ---
+
+    async def _apply(self, target: Target, body: Body, options: Options) -> Written:
+        """The object with what its applier says, without what it said before; created when it is not there."""
+        kind = target.kind
+        applied = strict.parse_patch(body.data, body.content_type)
+        duplicates = strict.duplicate_keys(body.data) if options.validation != "Ignore" else []
+        applied = _relevant(target, incoming.addressed(kind, applied, target.namespace, target.name))
+        if applied["metadata"].get("managedFields"):
+            raise bad_request("metadata.managedFields must be nil")
+        told = incoming.typed(kind, applied, options.validation, duplicates=duplicates).warnings
+        for _ in range(_TRIES):
+            try:
+                return Written(await self._apply_to_stored(target, applied, options), warnings=told)
+            except NotFoundError:
+                if target.part:
+                    raise
+            made = await self._apply_as_new(target, applied, options)
+            if made is not None:
+                return Written(made, created=True, warnings=told)
+        raise conflict(kind, target.name)  # it comes and goes
+
+    async def _apply_to_stored(self, target: Target, applied: dict[str, Any], options: Options) -> Entry:
+        kind = target.kind
+
+        def change(stored: Object) -> Object:
+            live = plain(kind, stored)
+            after = self._owned(live, applied, options, target.part)
+            came = incoming.typed(kind, after, "Ignore")
+            check_versions(kind, incoming.typed(kind, applied, "Ignore").obj, stored)
+            return came.obj
+
+        return await self._modify(target, change, options, track=_as_given)
+
+    async def _apply_as_new(self, target: Target, applied: dict[str, Any], options: Options) -> Entry | None:
+        """The new object; None when somebody else was faster."""
+        kind = target.kind
+        if applied["metadata"].get("uid"):
+            raise conflict(kind, target.name, "uid mismatch: the object to apply to is gone")
+        after = self._owned(None, applied, options, target.part)
+        owners = tuple(after["metadata"].get("managedFields", ()))
+        came = incoming.typed(kind, {**after, "metadata": _without(after["metadata"], "resourceVersion")}, "Ignore")
+        try:
+            made = await self._objects.create(came.obj, track=lambda *_: owners, dry_run=options.dry_run)
+        except AlreadyExistsError:
+            return None
+        return shown(kind, made)
+
+    def _owned(
+        self, live: dict[str, Any] | None, applied: dict[str, Any], options: Options, part: str
+    ) -> dict[str, Any]:
+        return ownership.apply(
+            live,
+            applied,
+            manager=options.manager,
+            force=options.force,
+            now=rfc3339(self._clock.now()),
+        )
+
+    # --- ownership ---
+
+    def track(self, options: Options, *, subresource: str = "") -> Track:
+        """What brings the owners of an object's fields up to date."""
+
+        def tracked(before: Object | None, after: Object) -> tuple[dict[str, Any], ...]:
+            found = ownership.track_update(
+                None if before is None else to_dict(before),
+                to_dict(after),
+                manager=options.manager,
+                operation="Update",
+                subresource=subresource,
+                now=rfc3339(self._clock.now()),
+            )
+            return tuple(found["metadata"].get("managedFields", ()))
+
+        return tracked
+
+
+def _as_given(_: Object | None, after: Object) -> tuple[dict[str, Any], ...]:
+    """What an apply has worked out already."""
+    return after.metadata.managed_fields
+
+
+def _relevant(target: Target, data: dict[str, Any]) -> dict[str, Any]:
+    """The data without a status, which is only written on its own path."""
+    return data if target.part == "status" else _without(data, "status")
+
+
+def _without(data: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name != key}
+
+
+def plain(kind: Kind, obj: Object) -> dict[str, Any]:
+    """The object as clients see it."""
+    return shown(kind, obj).plain()
+
+
+def shown(kind: Kind, obj: Object) -> Entry:
+    """The object as it is answered."""
+    meta = obj.metadata
+    return from_plain(kind, to_dict(obj), kind.key(meta.namespace, meta.name), int(meta.resource_version or 0))
+
+
+def check_versions(kind: Kind, wanted: Object, stored: Object) -> None:
+    """409 when the client saw another state, or means another object of that name."""
+    version, uid = wanted.metadata.resource_version, wanted.metadata.uid
+    if version not in ("", "0", stored.metadata.resource_version):
+        raise conflict(kind, stored.metadata.name)
+    if uid and uid != stored.metadata.uid:
+        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {stored.metadata.uid}"
+        raise conflict(kind, stored.metadata.name, why)

@@ -42,7 +42,7 @@ _ATOMIC = Shape(atomic=True)
 
 def _by(key: str, items: Shape = PLAIN, *more: str, **defaults: Any) -> Shape:
     """A list whose items have the keys; the first one alone serves patches."""
-    return replace(items, atomic=False, merge_key=key, keys=(key, *more), defaults=defaults)
+    return replace(items, merge_key=key, keys=(key, *more), defaults=defaults)
 
 
 def _map(**fields: Shape) -> Shape:

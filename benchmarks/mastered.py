@@ -52,7 +52,9 @@ def master(lab: Lab, nodes: Sequence[str], *words: str) -> Iterator[subprocess.P
     env = {name: value for name, value in os.environ.items() if name not in UNUSUAL} | korch_env(lab)
     log = lab.folder / "master.log"
     with log.open("wb") as out:
-        process = subprocess.Popen([str(BIN / "korch"), "master", *words], env=env, stdout=out, stderr=out)
+        process = subprocess.Popen(
+            [str(BIN / "korch"), "master", "--api-port", "0", *words], env=env, stdout=out, stderr=out
+        )
         try:
             _until_ready(process, log, nodes)
             yield process

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from korch.cli.base import cluster_options, current_settings, examples, global_options
@@ -10,6 +12,7 @@ from korch.cli.base import cluster_options, current_settings, examples, global_o
 @click.command(
     epilog=examples(
         "korch master                                  # in the foreground; Ctrl-C stops it, and no container",
+        "korch master --api-address 0.0.0.0            # kubectl of other machines, with `korch kubeconfig`",
         "korch master --log-format json                # one JSON object a line, for a log collector",
         "korch master --fence 'vagrant halt --force'   # is called with a lost node's name before its data moves",
         "ansible-playbook playbooks/master.yml         # as a service of systemd",
@@ -35,12 +38,30 @@ from korch.cli.base import cluster_options, current_settings, examples, global_o
     metavar="PORT",
     help="Serve figures for Prometheus at http://127.0.0.1:PORT/metrics; 0, the default: no.",
 )
+@click.option(
+    "--api-address",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Serve the API on this address or name of this machine; 0.0.0.0: on all.",
+)
+@click.option(
+    "--api-port",
+    type=click.IntRange(0, 65535),
+    default=6443,
+    show_default=True,
+    metavar="PORT",
+    help="The API's port; 0: any free one.",
+)
+@click.option("--api-name", "api_names", metavar="NAME", multiple=True, help="Clients also call the API by this name.")
+@click.option("--no-api", is_flag=True, help="Serve no API.")
 @cluster_options()
-def master(log_format: str, fence: str, metrics_port: int) -> None:
+def master(log_format: str, fence: str, metrics_port: int, no_api: bool, **api: Any) -> None:
     """Keep what was declared true: restart what dies, replace what stood on a lost node, roll, drain, probe.
 
     Other commands then only write what they want and follow. Several masters may run on one state: one leads, the
-    others wait. When it stops, nothing stops on the nodes, and nothing of korch stays there.
+    others wait. When it stops, nothing stops on the nodes, and nothing of korch stays there. It serves the API that
+    kubectl speaks, to whom `korch kubeconfig` gave a credential.
     """
     import asyncio
     import logging
@@ -61,6 +82,11 @@ def master(log_format: str, fence: str, metrics_port: int) -> None:
         async with open_cluster(settings) as cluster:
             for warning in cluster.hosts().warnings:
                 click.echo(f"Warning: {warning}", err=True)
-            await serve(cluster, stop, fence_command=fence, metrics_port=metrics_port)
+            beside = None
+            if not no_api:
+                from korch.cli.api import api_served
+
+                beside = api_served(cluster, api["api_address"], api["api_port"], api["api_names"])
+            await serve(cluster, stop, fence_command=fence, metrics_port=metrics_port, beside=beside)
 
     asyncio.run(go())

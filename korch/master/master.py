@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import socket
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 
 from korch.errors import FencedError, KorchError
 from korch.master.cluster import Cluster
@@ -25,10 +26,17 @@ STANDBY_POLL_S = 0.5
 AFTER_TROUBLE_S = 2.0
 
 
-async def serve(cluster: Cluster, stop: asyncio.Event, *, fence_command: str = "", metrics_port: int = 0) -> None:
+async def serve(
+    cluster: Cluster,
+    stop: asyncio.Event,
+    *,
+    fence_command: str = "",
+    metrics_port: int = 0,
+    beside: AbstractAsyncContextManager[object] | None = None,
+) -> None:
     """Lead, or wait for the lead, until `stop` is set. The lead is given back at the end.
 
-    `metrics_port` on 127.0.0.1 tells Prometheus how things are; 0: none.
+    `metrics_port` on 127.0.0.1 tells Prometheus how things are; 0: none. `beside` is entered while this serves.
     """
     hook = FencingHook(fence_command) if fence_command else None
     cluster.hosts()  # a master without an inventory is refused before it leads
@@ -39,9 +47,11 @@ async def serve(cluster: Cluster, stop: asyncio.Event, *, fence_command: str = "
     )
     sources, figures = Sources(cluster), Figures()
     server = await serve_metrics(figures, "127.0.0.1", metrics_port) if metrics_port else None
-    notify("READY=1")
+    stack = AsyncExitStack()
     told = ""
     try:
+        await stack.enter_async_context(beside or nullcontext())
+        notify("READY=1")
         while not stop.is_set():
             if not await lead.acquire(wait_s=STANDBY_POLL_S, poll_s=STANDBY_POLL_S):
                 told = await _tell_who_leads(lead, told)
@@ -70,6 +80,7 @@ async def serve(cluster: Cluster, stop: asyncio.Event, *, fence_command: str = "
         notify("STOPPING=1")
         if server is not None:
             server.close()
+        await stack.aclose()
     log.info("stopped; the containers go on running")
 
 

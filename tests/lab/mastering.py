@@ -57,7 +57,7 @@ def start_master(site: Faulty, *words: str, korch: Korch | None = None) -> Maste
     log = korch.cwd / f"master-{len(site.started)}.log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            (str(KORCH), "master", *words),
+            (str(KORCH), "master", "--api-port", "0", *words),  # labs run side by side
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -135,7 +135,7 @@ def test_a_drain_that_is_killed_half_way_is_finished_by_the_next(site: Site) -> 
 @contextmanager
 def led(site: Site) -> Iterator[None]:
     """While a master leads the cluster."""
-    words = (str(KORCH), "master")
+    words = (str(KORCH), "master", "--api-port", "0")
     with subprocess.Popen(words, env=site.korch.environment(), cwd=site.korch.cwd, stderr=subprocess.DEVNULL) as run:
         try:
             while "led by the master" not in site.korch("status").out:

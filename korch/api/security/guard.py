@@ -5,6 +5,7 @@ An ASGI app around the one that answers. Nothing passes without a credential but
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _STREAMS = frozenset({"exec", "attach", "portforward", "log", "proxy"})
 _RETRY = ((b"retry-after", b"1"),)
 _CLOSE = (b"connection", b"close")
 _DRAINED_BYTES = 65_536
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._~:@=,+-]*", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -79,7 +81,7 @@ class Guard:
         """Answer one request."""
         if scope["type"] not in {"http", "websocket"}:
             return
-        query = dict(reversed(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)))
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         method = scope["method"] if scope["type"] == "http" else "GET"
         call = _Call(scope, receive, send, request_info(method, scope["path"], query))
         try:
@@ -278,11 +280,9 @@ class Guard:
 
 def path_problem(scope: Scope) -> str:
     """Why a path is refused, or "": what two readers could split in different ways is read by none."""
-    raw = bytes(scope.get("raw_path") or b"").lower()
-    parts = scope["path"].split("/")
-    odd = b"%2f" in raw or "%" in scope["path"] or "." in parts or ".." in parts
-    if odd or not scope["path"].isprintable():
-        return "the path is not one that this server reads: encoded slashes, dots and control characters"
+    raw, path = bytes(scope.get("raw_path") or b"").lower(), scope["path"]
+    if b"%2f" in raw or not _PLAIN_PATH.fullmatch(path) or not {".", ".."}.isdisjoint(path.split("/")):
+        return "the path holds what no name of an object can hold"
     return ""
 
 

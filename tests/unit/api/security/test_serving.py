@@ -126,6 +126,10 @@ def test_a_role_in_one_namespace(tmp_path: Path) -> None:
         "/api/v1/namespaces/shop/%2e%2e/bank/pods",
         "/api/v1/namespaces/%2573hop/pods",
         "/api/v1/namespaces/sh%00op/pods",
+        "/api/v1/namespaces/shop/secrets%3Fx",
+        "/api/v1/namespaces/shop/secrets%23x",
+        "/api/v1/namespaces/shop/secrets;x",
+        "/api/v1/namespaces/shop/secr%C3%A9ts",
     ],
 )
 def test_paths_that_can_be_read_in_two_ways_are_read_in_none(tmp_path: Path, path: str) -> None:

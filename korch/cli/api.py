@@ -1,0 +1,66 @@
+"""The API of a master: its app, the door in front of it and the port, put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from korch.api.app import create_app
+from korch.api.security.audit import AuditLog
+from korch.api.security.authenticate import Authenticator
+from korch.api.security.authorize import Authorizer
+from korch.api.security.credentials import Credentials, KnownCredentials
+from korch.api.security.guard import Guard
+from korch.api.server import Place, serving
+from korch.api.services import Services
+
+if TYPE_CHECKING:
+    from korch.client.base import NodeUsage
+    from korch.master.cluster import Cluster
+    from korch.master.fleet import Fleet
+
+
+@asynccontextmanager
+async def api_served(cluster: Cluster, address: str, port: int, names: tuple[str, ...]) -> AsyncIterator[None]:
+    """A block in which the cluster's API is served, whether this process leads or not.
+
+    Its writes are wishes, as those of commands: they carry no fence of the lead.
+    """
+    folder, clock = cluster.settings.cluster_dir, cluster.clock
+    authenticator = Authenticator(KnownCredentials(Credentials(cluster.store)), clock)
+    authorizer, usage = Authorizer(), _Usage(cluster)
+    services = Services(authorizer, authenticator.user_of_token, usage.measure)
+    app = create_app(cluster.objects, cluster.store, clock=clock, services=services)
+    audit = AuditLog(folder / "audit.log")
+    try:
+        guard = Guard(app, authenticator, authorizer, clock=clock, audit=audit)
+        place = Place(folder, cluster.record.name, address, port, names)
+        async with serving(guard, place, store=cluster.store, clock=clock):
+            yield
+    finally:
+        await app.state.api.close()
+        await usage.close()
+        audit.close()
+
+
+class _Usage:
+    """What containers use, asked over connections of the API's own; they are made when somebody asks first."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._fleet: Fleet | None = None
+
+    async def measure(self) -> Sequence[NodeUsage]:
+        """By node."""
+        from korch.master.fleet import Fleet
+        from korch.master.usage import measure
+
+        if self._fleet is None:
+            self._fleet = Fleet(self._cluster)
+        return await measure(self._cluster, self._fleet)
+
+    async def close(self) -> None:
+        """Hang up."""
+        if self._fleet is not None:
+            await self._fleet.close()

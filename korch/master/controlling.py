@@ -5,17 +5,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from korch.client.base import Workload
+from korch.controllers.cronjob import CronJobController
 from korch.controllers.daemonset import DaemonSetController, concerns_daemons
 from korch.controllers.deployment import DeploymentController
 from korch.controllers.disruption import DisruptionController
 from korch.controllers.endpoints import EndpointsController, selects
 from korch.controllers.garbage import GarbageCollector
+from korch.controllers.job import JobController
 from korch.controllers.replicaset import ReplicaSetController
 from korch.controllers.scheduling import SchedulingController
 from korch.engines.names import Identity
 from korch.objects.objects import Change, Clock
 from korch.objects.view import View
 from korch.resources.annotations import EVICT, REPLACES
+from korch.resources.batch import CronJob, Job
 from korch.resources.disruption import PodDisruptionBudget
 from korch.resources.meta import Object
 from korch.resources.node import Node, NodeLoad
@@ -25,8 +28,11 @@ from korch.resources.service import EndpointSlice, Service
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.workqueue import WorkQueue
 
-KINDS = (Deployment, ReplicaSet, DaemonSet, Pod, Node, NodeLoad, PodDisruptionBudget, Service, EndpointSlice)
-OWNED = (ReplicaSet, Pod, EndpointSlice)  # what goes with its owner
+KINDS = (
+    *(Deployment, ReplicaSet, DaemonSet, Job, CronJob, Pod, Node, NodeLoad),
+    *(PodDisruptionBudget, Service, EndpointSlice),
+)
+OWNED = (ReplicaSet, Job, Pod, EndpointSlice)  # what goes with its owner
 WORKERS = 4
 
 
@@ -68,18 +74,15 @@ class Controllers:
         disruption = DisruptionController(view, clock, mine=scope.has)
         self._evictions: WorkQueue[str] = WorkQueue("disruption", disruption.reconcile)
         self._services: WorkQueue[tuple[str, str]] = WorkQueue("endpoints", EndpointsController(view).reconcile)
+        self._jobs: WorkQueue[tuple[str, str]] = WorkQueue("job", JobController(view, clock).reconcile)
+        self._crons: WorkQueue[tuple[str, str]] = WorkQueue("cronjob", CronJobController(view, clock).reconcile)
         self._placing: WorkQueue[str] = WorkQueue("scheduler", scheduler.reconcile)
 
     @property
     def _queues(self) -> tuple[WorkQueue[Any], ...]:
         return (
-            self._deployments,
-            self._sets,
-            self._daemons,
-            self._garbage,
-            self._placing,
-            self._evictions,
-            self._services,
+            *(self._deployments, self._sets, self._daemons, self._jobs, self._crons, self._services),
+            *(self._garbage, self._placing, self._evictions),
         )
 
     @property
@@ -118,6 +121,8 @@ class Controllers:
             self._sets.add((meta.namespace, meta.name))
         if isinstance(obj, DaemonSet):
             self._daemons.add((meta.namespace, meta.name))
+        if isinstance(obj, Job | CronJob):
+            self._route_job(obj)
         if isinstance(obj, Pod):
             self._route_pod(obj, gone=change.type == "DELETED")
             if not obj.metadata.annotations.keys().isdisjoint({EVICT, REPLACES}) or self._has_budgets():
@@ -148,12 +153,20 @@ class Controllers:
                 if self._scope.has(found):
                     self._daemons.add((found.metadata.namespace, found.metadata.name))
 
+    def _route_job(self, obj: Job | CronJob) -> None:
+        owner = controller_of(obj)
+        if isinstance(obj, Job):
+            self._jobs.add((obj.metadata.namespace, obj.metadata.name))
+        else:
+            self._crons.add((obj.metadata.namespace, obj.metadata.name))
+        if owner is not None and owner.kind == "CronJob":
+            self._crons.add((obj.metadata.namespace, owner.name))
+
     def _route_pod(self, pod: Pod, *, gone: bool) -> None:
         owner = controller_of(pod)
-        if owner is not None and owner.kind == "ReplicaSet":
-            self._sets.add((pod.metadata.namespace, owner.name))
-        if owner is not None and owner.kind == "DaemonSet":
-            self._daemons.add((pod.metadata.namespace, owner.name))
+        queues = {"ReplicaSet": self._sets, "DaemonSet": self._daemons, "Job": self._jobs}
+        if owner is not None and owner.kind in queues:
+            queues[owner.kind].add((pod.metadata.namespace, owner.name))
         if not pod.spec.node_name or gone:  # one that goes leaves room for others
             self._placing.add("all")
         else:

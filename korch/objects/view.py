@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 
 from korch.errors import ConflictError, ExpiredError, FencedError, NotFoundError
 from korch.objects.objects import Change, Objects
+from korch.objects.prepare import released
 from korch.resources.meta import Object
 from korch.resources.pod import Pod
 
@@ -79,9 +80,7 @@ class View:
 
     async def update(self, obj: T) -> T:
         """Update, and see it."""
-        made = await self.objects.update(obj)
-        self._observe(made)
-        return made
+        return self._written(await self.objects.update(obj))
 
     async def update_status(self, obj: T) -> T:
         """Update the status, and see it."""
@@ -93,8 +92,14 @@ class View:
         self, type_: type[T], name: str, namespace: str, change: Callable[[T], T | None], *, status: bool = False
     ) -> T:
         """Read-change-write, and see it."""
-        made = await self.objects.modify(type_, name, namespace, change, status=status)
-        self._observe(made)
+        return self._written(await self.objects.modify(type_, name, namespace, change, status=status))
+
+    def _written(self, made: T) -> T:
+        """The object after a write: it is gone when its last finalizer went with it."""
+        if released(made):
+            self._forget(made)
+        else:
+            self._observe(made)
         return made
 
     async def bind(self, pod: Pod, node: str, decision_json: str) -> Pod:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from korch.api.requestinfo import RequestInfo
 from korch.errors import (
+    ApplyConflictError,
     AlreadyExistsError,
     ConflictError,
     ExpiredError,
@@ -209,7 +210,13 @@ def _of_object(error: KorchError, info: RequestInfo, kind: Kind, text: str) -> R
             return not_found(kind, info.name)
         case AlreadyExistsError():
             return Refusal(409, f'{qualified(kind)} "{info.name}" already exists', details, "AlreadyExists")
-        case ConflictError() if error.reason == "Conflict" and type(error).__name__ != "ApplyConflictError":
+        case ApplyConflictError():
+            causes = [
+                {"reason": "FieldManagerConflict", "message": text, "field": path}
+                for text, (_, _, path) in zip(error.causes, error.conflicts, strict=True)
+            ]
+            return Refusal(409, str(error), {"causes": causes}, "Conflict")
+        case ConflictError() if error.reason == "Conflict":
             return conflict(kind, info.name)
         case ExpiredError():
             return Refusal(410, str(error))
@@ -217,5 +224,4 @@ def _of_object(error: KorchError, info: RequestInfo, kind: Kind, text: str) -> R
             return forbidden(kind, info.name, text)
         case TransientError():
             return Refusal(503, text, details, headers={"Retry-After": "1"})
-    more = getattr(error, "details", None)
-    return Refusal(error.http_status, text, {**details, **(more or {})}, error.reason)
+    return Refusal(error.http_status, text, details, error.reason)

@@ -17,6 +17,7 @@ Fill = Callable[[Any], None]
 
 # Type → its fields that are always there, with what stands for nothing.
 REQUIRED: dict[str, dict[str, Any]] = {
+    "PodStatus": {"phase": "Pending"},
     "ContainerStatus": {"image": "", "imageID": "", "ready": False, "restartCount": 0},
     "ContainerStateTerminated": {"exitCode": 0},
     "ReplicaSetStatus": {"replicas": 0},
@@ -54,7 +55,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "PodSpec": {"containers": []},
     "JobSpec": {"template": {}},
 }
-_ALWAYS = frozenset({"NodeStatus"})  # made where its holder lacks it; others only where they stand already
+_ALWAYS = frozenset({"NodeStatus", "PodStatus"})  # made where its holder lacks it; others only where they stand already
 
 
 def fill(type_: type[msgspec.Struct], data: dict[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from korch.api import incoming
-from korch.api.answers import Refusal, bad_request, conflict
+from korch.api.answers import Refusal, bad_request, conflict, translate
 from korch.api.entries import Entry, from_plain
 from korch.api.incoming import Incoming, Validation
+from korch.api.requestinfo import RequestInfo
 from korch.api.wire import ownership, patches, strict
-from korch.errors import AlreadyExistsError, NotFoundError
+from korch.errors import AlreadyExistsError, KorchError, NotFoundError
 from korch.objects.objects import Objects
 from korch.objects.prepare import Track
 from korch.objects.values import Clock
@@ -101,8 +102,14 @@ class Writer:
         if data["metadata"].get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
         came = incoming.typed(kind, data, options.validation, duplicates=duplicates)
-        made = await self._objects.create(came.obj, track=self.track(options), dry_run=options.dry_run)
+        made = await self._insert(target, came.obj, self.track(options), options)
         return Written(shown(kind, made), created=True, warnings=came.warnings)
+
+    async def _insert(self, target: Target, obj: Object, track: Track, options: Options) -> Object:
+        try:
+            return await self._objects.create(obj, track=track, dry_run=options.dry_run)
+        except KorchError as error:
+            raise _of_new(error, target, obj) from error
 
     async def replace(self, target: Target, body: Body, options: Options) -> Written:
         """The object as the body has it; its status, or everything but its status."""
@@ -211,6 +218,8 @@ class Writer:
             made = await self._objects.create(came.obj, track=lambda *_: owners, dry_run=options.dry_run)
         except AlreadyExistsError:
             return None
+        except NotFoundError as error:
+            raise _of_new(error, target, came.obj) from error
         return shown(kind, made)
 
     def _owned(
@@ -246,6 +255,14 @@ class Writer:
 def _as_given(_: Object | None, after: Object) -> tuple[dict[str, Any], ...]:
     """What an apply has worked out already."""
     return after.metadata.managed_fields
+
+
+def _of_new(error: KorchError, target: Target, obj: Object) -> Refusal:
+    """The refusal of a new object: its name stands in the body, not in the URL."""
+    kind, meta = target.kind, obj.metadata
+    name = meta.name or meta.generate_name
+    info = RequestInfo("create", "", kind.group, kind.version, kind.plural, "", target.namespace, name)
+    return translate(error, info, kind)
 
 
 def _relevant(target: Target, data: dict[str, Any]) -> dict[str, Any]:

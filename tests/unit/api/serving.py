@@ -148,9 +148,7 @@ class Watcher:
 
 
 @asynccontextmanager
-async def watching(
-    world: World, path: str, accept: str = "application/json", **query: Any
-) -> AsyncIterator[Watcher]:
+async def watching(world: World, path: str, accept: str = "application/json", **query: Any) -> AsyncIterator[Watcher]:
     watcher = Watcher(world, path, query, accept)
     await watcher.begun()
     try:

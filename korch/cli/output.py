@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from korch.resources.times import format_age, parse_time
+
 if TYPE_CHECKING:
     from korch.resources.meta import Object
 
@@ -59,35 +61,10 @@ def table(rows: Iterable[Sequence[object]], headers: Sequence[str], *, widths: l
     )
 
 
-def format_age(seconds: float) -> str:
-    """A duration in at most two units, as kubectl shows ages: `45s`, `5m12s`, `3d2h`, `2y10d`."""
-    total = int(seconds)
-    if total < -1:
-        return "<invalid>"
-    total = max(total, 0)
-    minutes, hours, days = total // 60, total // 3600, total // 86400
-    # (below this many seconds, the bigger unit, what is left in the smaller one)
-    for limit, big, small in (
-        (120, f"{total}s", ""),
-        (600, f"{minutes}m", f"{total % 60}s"),
-        (3 * 3600, f"{minutes}m", ""),
-        (8 * 3600, f"{hours}h", f"{minutes % 60}m"),
-        (48 * 3600, f"{hours}h", ""),
-        (8 * 86400, f"{days}d", f"{hours % 24}h"),
-        (2 * 365 * 86400, f"{days}d", ""),
-        (8 * 365 * 86400, f"{days // 365}y", f"{days % 365}d"),
-    ):
-        if total < limit:
-            return big if small.startswith("0") else big + small
-    return f"{days // 365}y"
-
-
 def age(timestamp: str | None, now: float) -> str:
     """How long ago an RFC 3339 time was; `<unknown>` without one."""
     if not timestamp:
         return "<unknown>"
-    from korch.resources.times import parse_time
-
     return format_age(now - parse_time(timestamp))
 
 

@@ -74,8 +74,9 @@ def pod_reasons(pod: Pod, now: float, *, details: bool = False) -> str:
 
 
 def _sentence(pod: Pod, decision: Decision | None, now: float) -> str:
-    from korch.cli.output import clean, format_age
+    from korch.cli.output import clean
     from korch.resources.podstate import unschedulable
+    from korch.resources.times import format_age
 
     name, node = click.style(pod.metadata.name, bold=True), pod.spec.node_name
     if not node:

@@ -5,8 +5,9 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from korch.cli.output import clean, dump, format_age, hanging_table, headline, render_objects, table, to_yaml
+from korch.cli.output import clean, dump, hanging_table, headline, render_objects, table, to_yaml
 from korch.cli.sheet import Block, Part, render
+from korch.resources.times import format_age
 
 from .world import a_deployment, a_pod
 

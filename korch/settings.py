@@ -29,6 +29,11 @@ class Settings:
         return self.cluster_dir / "state.db"
 
     @property
+    def secrets_key(self) -> Path:
+        """The keys that Secrets are sealed with; without them the state's Secrets cannot be read."""
+        return self.cluster_dir / "secrets.key"
+
+    @property
     def known_hosts(self) -> Path:
         """Host keys that korch was told to trust, beside the user's own known_hosts."""
         return self.cluster_dir / "known_hosts"

@@ -17,7 +17,8 @@ from korch.errors import AlreadyExistsError
 def backup(file: Path, force: bool) -> None:
     """Save the cluster's state to FILE, as of one moment; korch may go on meanwhile.
 
-    The file (0600) holds the values of Secrets: keep it as safe as those.
+    Secrets in it are sealed: they open with the cluster's secrets.key alone. Keep a copy of that file elsewhere, and
+    one of the folder pki, which what `korch kubeconfig` made needs.
     """
     from korch.master.backup import back_up
     from korch.settings import no_such_cluster
@@ -28,7 +29,9 @@ def backup(file: Path, force: bool) -> None:
     if file.exists() and not force:
         raise AlreadyExistsError(f"{file} exists already", hint="Name another file, or replace it: --force")
     run_async(lambda: back_up(settings, file))
-    click.echo(f"{file}: state of cluster {settings.cluster}, {file.stat().st_size} bytes, with its Secrets")
+    click.echo(f"{file}: state of cluster {settings.cluster}, {file.stat().st_size} bytes")
+    if settings.secrets_key.exists():
+        click.echo(f"Its Secrets open with {settings.secrets_key}: keep a copy of that elsewhere.")
 
 
 @click.command(epilog=examples("korch restore korch-2026-01-31.db", "korch restore --cluster lab lab.db --yes"))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         "korch cluster list",
         "korch cluster show --cluster lab",
         "korch cluster set-inventory -i hosts.yml",
+        "korch cluster rotate-key",
         "korch cluster rm --cluster old",
     )
 )
@@ -132,6 +133,29 @@ def set_inventory() -> None:
             return (await set_inventories(opened.store, sources)).inventories
 
     click.echo(f"cluster/{settings.cluster} uses {' '.join(run_async(change))}")
+
+
+@cluster.command(
+    "rotate-key",
+    short_help="Seal all Secrets with a new key.",
+    epilog=examples("korch cluster rotate-key", "korch cluster rotate-key --forget-old --yes"),
+)
+@click.option("--forget-old", is_flag=True, help="Drop the former keys: backups made until now lose their Secrets.")
+@click.option("-y", "--yes", is_flag=True, help="Ask nothing.")
+@cluster_options()
+def rotate_key(forget_old: bool, yes: bool) -> None:
+    """Make a new key for the Secrets in the state, and seal all of them with it. A master may run meanwhile.
+
+    The former keys stay in the key file, for backups, unless they are to be forgotten.
+    """
+    settings = current_settings()
+    _need(settings)
+    if forget_old:
+        confirm(f"Drop the former keys from {settings.secrets_key}?", yes=yes)
+    from korch.master.cluster import rotate_key as rotate
+
+    count = run_async(lambda: rotate(settings, forget_old=forget_old))
+    click.echo(f"{settings.secrets_key}: a new key; {count} Secrets are sealed with it")
 
 
 @cluster.command(

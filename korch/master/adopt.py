@@ -43,6 +43,7 @@ from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.store.backup import REVISION_GAP
 from korch.store.base import Put
 from korch.store.lease import Lead
+from korch.store.sealed import unsealed
 from korch.store.sqlite import SqliteStore
 
 T = TypeVar("T", bound=Object)
@@ -384,9 +385,10 @@ def _workload(obj: Object) -> tuple[str, str]:
 
 async def raise_revision(cluster: Cluster, wishes: Sequence[Object] = ()) -> None:
     """Move the store beyond every revision that it, or the lost one, can have handed out."""
-    if isinstance(cluster.store, SqliteStore):
+    store = unsealed(cluster.store)
+    if isinstance(store, SqliteStore):
         newest = max((int(wish.metadata.resource_version or 0) for wish in wishes), default=0)
-        await cluster.store.leap(max(newest, await cluster.store.revision()) + REVISION_GAP)
+        await store.leap(max(newest, await store.revision()) + REVISION_GAP)
 
 
 async def take_over(lead: Lead, fleet: Fleet, former: ClusterIdentity | None = None) -> tuple[str, ...]:

@@ -15,9 +15,12 @@ import msgspec
 
 from korch.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, SetupError, StoreError
 from korch.objects.objects import Clock, Objects, SystemClock
+from korch.resources.kinds import SECRET
 from korch.resources.times import rfc3339
 from korch.settings import Settings, no_such_cluster
 from korch.store.base import Store
+from korch.store.keyring import Keyring
+from korch.store.sealed import SealedStore
 from korch.store.sqlite import open_sqlite
 
 if TYPE_CHECKING:
@@ -76,7 +79,7 @@ async def open_cluster(settings: Settings, *, limit: str = "", need_inventory: b
     if not settings.state_file.exists():
         inventory = _load(given, limit, settings)  # a mistake in it must not leave an empty cluster behind
     make_private(settings.cluster_dir)
-    store = await open_sqlite(settings.state_file)
+    store = SealedStore(await open_sqlite(settings.state_file), Keyring(settings.secrets_key), (SECRET.prefix(),))
     try:
         clock = SystemClock()
         objects = Objects(store, clock=clock)
@@ -140,6 +143,18 @@ async def set_inventories(store: Store, sources: tuple[str, ...]) -> ClusterReco
     record = msgspec.structs.replace(msgspec.json.decode(found.value, type=ClusterRecord), inventories=sources)
     await store.put(RECORD_KEY, msgspec.json.encode(record), expect=found.revision)
     return record
+
+
+async def rotate_key(settings: Settings, *, forget_old: bool) -> int:
+    """Seal all Secrets with a new key; how many."""
+    async with open_cluster(replace(settings, inventories=()), need_inventory=False) as cluster:
+        assert isinstance(cluster.store, SealedStore)
+        return await cluster.store.rotate(forget_old=forget_old)
+
+
+async def seal_secrets(cluster: Cluster) -> int:
+    """Seal what an older korch wrote as it was; how many Secrets."""
+    return await cluster.store.reseal() if isinstance(cluster.store, SealedStore) else 0
 
 
 async def remove_cluster(settings: Settings, *, force: bool) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import socket
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 
 from korch.errors import FencedError, KorchError
-from korch.master.cluster import Cluster
+from korch.master.cluster import Cluster, seal_secrets
 from korch.master.fencing import FencingHook
 from korch.master.handover import STEP_ASIDE_S
 from korch.master.metrics import Figures, serve_metrics
@@ -45,6 +45,8 @@ async def serve(
         lock_file=cluster.settings.cluster_dir / "lead.lock",
         note={"doing": "master", "host": socket.gethostname(), "pid": str(os.getpid())},
     )
+    if sealed := await seal_secrets(cluster):
+        log.info("%d Secrets were sealed with the newest key", sealed)
     sources, figures = Sources(cluster), Figures()
     server = await serve_metrics(figures, "127.0.0.1", metrics_port) if metrics_port else None
     stack = AsyncExitStack()

@@ -37,7 +37,7 @@ def test_a_failure_is_told_and_tried_again_after_a_while(tmp_path: Path, caplog:
     async def body() -> None:
         hook = FencingHook(f"sh -c 'echo no power; test -e {mark}'", again_after_s=0.2)
         hook.start("n1", done.append)
-        await until(lambda: "no power" in caplog.text)
+        await until(lambda: "status 1: no power" in caplog.text)
         mark.touch()
 
         def again() -> bool:  # as the lifecycle does, at each look

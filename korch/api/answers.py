@@ -13,8 +13,8 @@ from starlette.responses import Response
 
 from korch.api.requestinfo import RequestInfo
 from korch.errors import (
-    ApplyConflictError,
     AlreadyExistsError,
+    ApplyConflictError,
     ConflictError,
     ExpiredError,
     ForbiddenError,

@@ -96,8 +96,8 @@ class Api:
 
     def __init__(self, objects: Objects, store: Store, *, clock: Clock, services: Services) -> None:
         self._clock, self._services, self._store = clock, services, store
-        self.cache = Cache(store, objects.value_of)
-        self._reading = Reading(store, self.cache, objects.value_of, clock.now)
+        self.cache = Cache(store)
+        self._reading = Reading(store, self.cache, clock.now)
         self._writer = Writer(objects, clock)
         self._deleter = Deleter(objects, self._reading)
         self._parts = Parts(objects)

@@ -8,7 +8,7 @@ reads on from the store's own history (`history`), and who is behind that has to
 import asyncio
 import logging
 from bisect import bisect_left, bisect_right
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 
 from korch.api.answers import too_new
@@ -27,15 +27,12 @@ _STEP = 200  # objects between two chances for others
 _BURST = 64  # events
 _RETRY_S = 0.5
 
-ReadValue = Callable[[Record], bytes]
-
 
 class KindCache:
     """All objects of one kind, and how they came to be so."""
 
-    def __init__(self, kind: Kind, read: ReadValue) -> None:
+    def __init__(self, kind: Kind) -> None:
         self.kind = kind
-        self._read = read
         self._entries: dict[str, Entry] = {}
         self._sorted: tuple[Entry, ...] | None = ()
         self._snapshots: dict[int, tuple[Entry, ...]] = {}
@@ -80,7 +77,7 @@ class KindCache:
         return Change(event.revision, new, old)
 
     def _entry(self, record: Record) -> Entry:
-        return entry_of(self.kind, record, self._read(record))
+        return entry_of(self.kind, record)
 
     def _trim(self) -> None:
         """Forget the older half, and more while what is left is too much."""
@@ -143,10 +140,10 @@ class KindCache:
 
 
 class Cache:
-    """Every kind that was asked for. `read` gives the plain value of a record."""
+    """Every kind that was asked for."""
 
-    def __init__(self, store: Store, read: ReadValue) -> None:
-        self._store, self._read = store, read
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._kinds: dict[Kind, KindCache] = {}
         self._pending: dict[Kind, list[Event]] = {}  # of kinds that are being loaded
         self._loading: dict[Kind, asyncio.Task[KindCache]] = {}
@@ -264,7 +261,7 @@ class Cache:
         pending = self._pending[kind] = []
         following = self._changes
         try:
-            cache = KindCache(kind, self._read)
+            cache = KindCache(kind)
             listing = await self._store.list(kind.prefix())
             await cache.fill(listing.records, listing.revision)
             for event in pending:

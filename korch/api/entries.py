@@ -44,9 +44,9 @@ class Entry:
         return selection.has(self.namespace, self.labels, self.fields)
 
 
-def entry_of(kind: Kind, record: Record, value: bytes) -> Entry:
-    """A record's object; `value` is what the record holds, in plain."""
-    return from_plain(kind, msgspec.json.decode(value), record.key, record.revision)
+def entry_of(kind: Kind, record: Record) -> Entry:
+    """A record's object."""
+    return from_plain(kind, msgspec.json.decode(record.value), record.key, record.revision)
 
 
 def from_plain(kind: Kind, data: dict[str, Any], key: str, revision: int) -> Entry:

@@ -15,7 +15,7 @@ from korch.api.entries import Entry, entry_of
 from korch.api.formats import Form, Renderer
 from korch.api.selecting import Selection, selection
 from korch.resources.kinds import Kind
-from korch.store.base import Record, Store
+from korch.store.base import Store
 
 _WHOLE = 256  # objects that are answered in one piece
 
@@ -26,7 +26,6 @@ class Reading:
 
     store: Store
     cache: Cache
-    read: Callable[[Record], bytes]
     now: Callable[[], float]
 
 
@@ -42,7 +41,7 @@ async def one(reading: Reading, kind: Kind, namespace: str, name: str) -> Entry:
     record = await reading.store.get(kind.key(namespace, name))
     if record is None:
         raise not_found(kind, name)
-    return entry_of(kind, record, reading.read(record))
+    return entry_of(kind, record)
 
 
 async def get(reading: Reading, kind: Kind, namespace: str, name: str, form: Form) -> Response:

@@ -42,7 +42,7 @@ def plan_replicas(replicaset: ReplicaSet, pods: Sequence[Pod], now: float) -> Re
 
     A pod that is to leave and its successor are one replica; one such pair at a time, and only in a set that is whole.
     """
-    wanted = 0 if replicaset.metadata.deletion_timestamp else (replicaset.spec.replicas or 0)
+    wanted = replicaset.spec.replicas or 0
     counted = tuple(pod for pod in pods if is_counted(pod))
     replicas = sorted(replicas_of(counted), key=_removal_order)
     pairs = successors(counted)
@@ -58,6 +58,8 @@ def plan_replicas(replicaset: ReplicaSet, pods: Sequence[Pod], now: float) -> Re
         observed_generation=replicaset.metadata.generation,
         conditions=replicaset.status.conditions,
     )
+    if replicaset.metadata.deletion_timestamp:
+        return ReplicaPlan((), (), status)  # whoever deletes it decides what becomes of its pods
     create = tuple(free[: max(0, wanted - len(replicas) - sum(map(holds_its_place, pods)))])
     alone = None if create or surplus or pairs else next(filter(waits_for_successor, _by_name(counted)), None)
     too_many = [one for pod in replicas[:surplus] for one in (pod, pairs.get(pod.metadata.uid)) if one is not None]

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import logging
 
+from korch.controllers.collector import Collector
 from korch.errors import FencedError, KorchError
 from korch.master.background import background
 from korch.master.chores import Chores
@@ -76,6 +77,8 @@ class Term:
         group.create_task(self._lifecycle.run(), name="lifecycle")
         chores = Chores(self._cluster, self._fleet, self._view, self._watches, self._epoch)
         group.create_task(chores.run(), name="chores")
+        collector = Collector(self._cluster.objects, self._cluster.store)
+        group.create_task(collector.run(), name="collector")
         group.create_task(self._follow_inventory(group), name="inventory")
 
     def _watch(self, name: str, group: asyncio.TaskGroup) -> None:

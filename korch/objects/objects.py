@@ -25,7 +25,7 @@ from korch.resources.misc import Namespace
 from korch.resources.pod import Pod
 from korch.resources.selectors import matches, parse_selector
 from korch.resources.templates import safe_digits
-from korch.store.base import Check, Event, Op, Record, Store
+from korch.store.base import Check, Event, Op, Store
 
 __all__ = ["Change", "Clock", "Deletion", "ObjectList", "Objects", "SystemClock", "Tombstone"]
 
@@ -100,10 +100,6 @@ class Objects:
         where = f" -n {namespace}" if kind.namespaced and namespace != DEFAULT_NAMESPACE else ""
         lists = f"`korch get {kind.plural}{where}` lists what there is."
         return f'Did you mean "{close[0]}"? {lists}' if close else lists
-
-    def value_of(self, record: Record) -> bytes:
-        """The plain JSON of an object that was read from the store by somebody else."""
-        return record.value
 
     # --- writing ---
 

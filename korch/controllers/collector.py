@@ -1,0 +1,272 @@
+"""Removes what has lost its owner, and holds back owners that are to go after or without what they own.
+
+Works on all kinds alike and on metadata only, straight from the store: what may own what is not known beforehand.
+Kubernetes' rules: an object goes when none of its owners is left; `foregroundDeletion` holds an owner until all that it
+owns is gone; `orphan` holds it until all that it owns has forgotten it; a namespace goes when it is empty.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from korch.errors import ConflictError, ExpiredError, FencedError, ForbiddenError, NotFoundError
+from korch.objects.objects import Objects
+from korch.objects.prepare import CONTENTS, FINALIZERS
+from korch.objects.values import Deletion
+from korch.resources import kinds
+from korch.resources.codec import with_meta
+from korch.resources.kinds import EVENT, LEASE, NAMESPACE, NODELOAD, Kind
+from korch.resources.meta import Object, ObjectMeta, OwnerReference
+from korch.store.base import Changes, Event, Record, Store
+from korch.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+FOREGROUND, ORPHAN = FINALIZERS["Foreground"], FINALIZERS["Orphan"]
+_LEAVES = (EVENT, NODELOAD, LEASE)  # change all the time, own nothing and are owned by nobody
+_AGAIN_S = 0.2
+_LOOKS, _LOOK_S = 50, 0.01
+_WORKERS = 4
+
+
+class _Head(msgspec.Struct):
+    """The part of a record that is looked at."""
+
+    metadata: ObjectMeta
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One object as the collector knows it."""
+
+    kind: Kind
+    meta: ObjectMeta
+
+    @property
+    def held_by(self) -> frozenset[str]:
+        """The finalizers on it that are taken off here, once it is marked for deletion."""
+        if self.meta.deletion_timestamp is None:
+            return frozenset()
+        return frozenset(self.meta.finalizers) & {FOREGROUND, ORPHAN, CONTENTS}
+
+
+class Graph:
+    """Who owns what, by uid. Pure."""
+
+    def __init__(self) -> None:
+        self.things: dict[str, Thing] = {}
+        self._by_key: dict[str, str] = {}
+        self._owned: dict[str, set[str]] = {}
+
+    def put(self, key: str, thing: Thing) -> frozenset[str]:
+        """Know an object; the uids that have to be looked at now."""
+        touched = self.drop(key) if self._by_key.get(key) not in (None, thing.meta.uid) else frozenset()
+        uid = thing.meta.uid
+        old = self.things.get(uid)
+        self.things[uid], self._by_key[key] = thing, uid
+        before = {ref.uid for ref in old.meta.owner_references} if old is not None else set()
+        after = {ref.uid for ref in thing.meta.owner_references}
+        for owner in before - after:
+            self._owned.get(owner, set()).discard(uid)
+        for owner in after - before:
+            self._owned.setdefault(owner, set()).add(uid)
+        orphaned = bool(after) and not after & self.things.keys()
+        return touched | (before - after) | ({uid} if orphaned or thing.held_by else frozenset())
+
+    def drop(self, key: str) -> frozenset[str]:
+        """Forget what is gone; the uids that have to be looked at now: what it owned, and what owned it."""
+        uid = self._by_key.pop(key, "")
+        thing = self.things.pop(uid, None)
+        if thing is None:
+            return frozenset()
+        owners = {ref.uid for ref in thing.meta.owner_references}
+        for owner in owners:
+            self._owned.get(owner, set()).discard(uid)
+        return frozenset(owners | self._owned.get(uid, set()))
+
+    def owned(self, uid: str) -> list[Thing]:
+        """What it owns, sorted."""
+        found = [self.things[other] for other in self._owned.get(uid, ()) if other in self.things]
+        return sorted(found, key=lambda thing: (thing.kind.plural, thing.meta.namespace, thing.meta.name))
+
+    def all_owned(self) -> list[str]:
+        """The uids of everything that names an owner or is held."""
+        return [uid for uid, thing in self.things.items() if thing.meta.owner_references or thing.held_by]
+
+
+class Collector:
+    """Follows the store and carries out what the graph says; every act is checked against the store first."""
+
+    def __init__(self, objects: Objects, store: Store) -> None:
+        self._objects, self._store = objects, store
+        self._graph = Graph()
+        self._changes: Changes | None = None
+        self._queue: WorkQueue[str] = WorkQueue("collector", self._reconcile)
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises `FencedError` when the lead is lost."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._queue.run(_WORKERS), name="collector-work")
+            group.create_task(self._follow(), name="collector-watch")
+
+    # Following
+
+    async def _follow(self) -> None:
+        while True:
+            after = await self._load()
+            try:
+                async with self._store.watch("", after=after) as changes:
+                    self._changes = changes
+                    async for event in changes:
+                        self._apply(event)
+            except ExpiredError:
+                log.info("the history was compacted: listing again")
+
+    async def _load(self) -> int:
+        self._graph = Graph()
+        after = await self._store.revision()
+        for kind in kinds.KINDS:
+            if kind in _LEAVES:
+                continue
+            for number, record in enumerate((await self._store.list(kind.prefix())).records):
+                self._graph.put(record.key, _thing(kind, record))
+                if number % 500 == 499:
+                    await asyncio.sleep(0)
+        for uid in self._graph.all_owned():
+            self._queue.add(uid)
+        return after
+
+    def _apply(self, event: Event) -> None:
+        kind = _kind_at(event.key)
+        if kind is None:
+            return
+        if event.record is None:
+            touched = self._graph.drop(event.key)
+        else:
+            touched = self._graph.put(event.key, _thing(kind, event.record))
+        for uid in touched:
+            self._queue.add(uid)
+
+    # Acting
+
+    async def _reconcile(self, uid: str) -> float | None:
+        """Look at one object; seconds until it has to be looked at again."""
+        thing = self._graph.things.get(uid)
+        if thing is None:
+            return None
+        held = thing.held_by
+        if held & {ORPHAN, FOREGROUND} and not await self._is_current():
+            return _AGAIN_S
+        if ORPHAN in held:
+            return await self._orphan(thing)
+        if FOREGROUND in held:
+            return await self._foreground(thing)
+        if CONTENTS in held and thing.kind is NAMESPACE:
+            return await self._empty(thing)
+        if thing.meta.owner_references and thing.meta.deletion_timestamp is None and not await self._has_owner(thing):
+            await self._delete(thing.kind, thing.meta)
+        return None
+
+    async def _has_owner(self, thing: Thing) -> bool:
+        """Whether one of its owners is there, or may be: of a kind that is not known nothing can be said."""
+        for ref in thing.meta.owner_references:
+            kind = _kind_of(ref)
+            if kind is None or ref.uid in self._graph.things:
+                return True
+            namespace = thing.meta.namespace if kind.namespaced else ""
+            record = await self._store.get(kind.key(namespace, ref.name))
+            if record is not None and _thing(kind, record).meta.uid == ref.uid:
+                return True
+        return False
+
+    async def _is_current(self) -> bool:
+        """Whether all is known that was written up to now: what was made a moment ago is owned too."""
+        revision = await self._store.revision()
+        for _ in range(_LOOKS):
+            if self._changes is not None and self._changes.revision >= revision:
+                return True
+            await asyncio.sleep(_LOOK_S)
+        return False
+
+    async def _orphan(self, owner: Thing) -> float | None:
+        for thing in self._graph.owned(owner.meta.uid):
+            await self._modify(thing, lambda obj: _without_owner(obj, owner.meta.uid))
+        await self._release(owner, ORPHAN)
+        return None
+
+    async def _foreground(self, owner: Thing) -> float | None:
+        left = self._graph.owned(owner.meta.uid)
+        for thing in left:
+            if thing.meta.deletion_timestamp is None:
+                await self._delete(thing.kind, thing.meta, deep=bool(self._graph.owned(thing.meta.uid)))
+        if left:
+            return _AGAIN_S
+        await self._release(owner, FOREGROUND)
+        return None
+
+    async def _empty(self, namespace: Thing) -> float | None:
+        left = 0
+        for kind in kinds.KINDS:
+            if not kind.namespaced:
+                continue
+            for record in (await self._store.list(kind.prefix(namespace.meta.name))).records:
+                meta = _thing(kind, record).meta
+                left += 1
+                if meta.deletion_timestamp is None:
+                    await self._delete(kind, meta)
+        if left:
+            return _AGAIN_S
+        await self._release(namespace, CONTENTS)
+        return None
+
+    async def _delete(self, kind: Kind, meta: ObjectMeta, *, deep: bool = False) -> None:
+        """Delete this very object; gone already is fine."""
+        wish = Deletion("Foreground" if deep else "Background")
+        try:
+            await self._objects.delete(kind.type, meta.name, meta.namespace, uid=meta.uid, wish=wish)
+        except FencedError:
+            raise
+        except (NotFoundError, ConflictError):
+            return
+        except ForbiddenError as error:
+            log.info("%s %s stays: %s", kind.plural, meta.name, error)
+
+    async def _release(self, thing: Thing, finalizer: str) -> None:
+        await self._modify(thing, lambda obj: _without_finalizer(obj, finalizer))
+
+    async def _modify(self, thing: Thing, change: Callable[[Object], Object]) -> None:
+        def same(obj: Object) -> Object | None:
+            return change(obj) if obj.metadata.uid == thing.meta.uid else None
+
+        try:
+            await self._objects.modify(thing.kind.type, thing.meta.name, thing.meta.namespace, same)
+        except NotFoundError:
+            return
+
+
+def _without_owner(obj: Object, uid: str) -> Object:
+    return with_meta(obj, owner_references=tuple(ref for ref in obj.metadata.owner_references if ref.uid != uid))
+
+
+def _without_finalizer(obj: Object, finalizer: str) -> Object:
+    return with_meta(obj, finalizers=tuple(found for found in obj.metadata.finalizers if found != finalizer))
+
+
+def _thing(kind: Kind, record: Record) -> Thing:
+    return Thing(kind, msgspec.json.decode(record.value, type=_Head).metadata)
+
+
+def _kind_of(ref: OwnerReference) -> Kind | None:
+    return next((kind for kind in kinds.KINDS if (kind.name, kind.api_version) == (ref.kind, ref.api_version)), None)
+
+
+def _kind_at(key: str) -> Kind | None:
+    """The kind of a key, if its changes matter here."""
+    _, group, plural, *_ = [*key.split("/", 3), "", ""]
+    for kind in kinds.KINDS:
+        if kind.plural == plural and (kind.group or "core") == group:
+            return None if kind in _LEAVES else kind
+    return None

@@ -27,8 +27,8 @@ def list_(output: str | None) -> None:
     import time
 
     from korch.api.security.users import describe_groups
-    from korch.cli.output import dump, format_age, table
-    from korch.resources.times import rfc3339
+    from korch.cli.output import dump, table
+    from korch.resources.times import format_age, rfc3339
 
     found, now = run_async(_all), time.time()
     if output is not None:

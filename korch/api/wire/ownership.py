@@ -5,6 +5,7 @@ somebody else owns it; another owner's field with another value is a conflict; e
 write owns what it changed. https://kubernetes.io/docs/reference/using-api/server-side-apply/
 """
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -84,7 +85,7 @@ def apply(
     """
     if _meta(applied).get("managedFields"):
         raise MalformedError("metadata.managedFields must be nil")
-    shape, base = shape or shape_of_object(applied), live or {}
+    shape, base, applied = shape or shape_of_object(applied), live or {}, _folded(applied)
     check_lists(applied, shape)
     owners = _owners(base) or (_first_owner(base, shape) if live is not None else {})
     wanted = frozenset(set_fields(applied, shape)) - _NOBODYS
@@ -100,6 +101,16 @@ def apply(
     same_wish = last is not None and last.fields == mine.fields and last.api_version == mine.api_version
     owners[mine.key] = replace(mine, time=last.time) if last is not None and same_wish and not found else mine
     return _with_owners(result, owners)
+
+
+def _folded(applied: dict[str, Any]) -> dict[str, Any]:
+    """A Secret's `stringData` as the `data` that is kept of it, so that its keys are owned, and go when dropped."""
+    words = applied.get("stringData")
+    if (applied.get("apiVersion"), applied.get("kind")) != ("v1", "Secret") or not isinstance(words, dict):
+        return applied
+    plain = {key: b64encode(str(text).encode()).decode() for key, text in words.items() if text is not None}
+    rest = {key: value for key, value in applied.items() if key != "stringData"}
+    return {**rest, "data": {**(rest.get("data") or {}), **plain}}
 
 
 def track_update(

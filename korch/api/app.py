@@ -112,7 +112,7 @@ class Api:
     async def answer(self, request: Request) -> Response:
         """The answer to any request."""
         query = dict(request.query_params)
-        info = request_info(request.method, request.url.path, query)
+        info = _info(request, query)
         kind = None
         try:
             if not info.is_resource:
@@ -295,6 +295,12 @@ def _document(group: str, number: str) -> Response:
 def _user(request: Request) -> User:
     found = request.scope.get("state", {}).get("user")
     return found if found is not None else Nobody()
+
+
+def _info(request: Request, query: Mapping[str, str]) -> RequestInfo:
+    """What is wanted, as the door read it; else from the bare path, never from a URL that the Host is a part of."""
+    found = request.scope.get("state", {}).get("info")
+    return found if isinstance(found, RequestInfo) else request_info(request.method, request.scope["path"], query)
 
 
 def _unknown(info: RequestInfo) -> Refusal:

@@ -134,6 +134,8 @@ class _Server:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+        context.options |= ssl.OP_NO_TICKET  # each connection shows its certificate anew
+        context.num_tickets = 0
         context.set_alpn_protocols(["http/1.1"])
         context.load_verify_locations(cadata=self._authority.pem.decode())
         context.verify_mode = ssl.CERT_OPTIONAL

@@ -11,6 +11,7 @@ from korch.master.adopt import known_of, look, take_over
 from korch.master.adoption import orphans_of
 from korch.master.cluster import RECORD_KEY, Cluster, ClusterRecord, make_private
 from korch.master.fleet import Fleet
+from korch.resources.misc import Secret
 from korch.settings import Settings
 from korch.store.backup import peek, restore
 from korch.store.lease import Lead
@@ -72,6 +73,10 @@ async def after_restore(cluster: Cluster, fleet: Fleet) -> tuple[str, ...]:
     finally:
         await lead.release()
     finds, unread = await look(fleet, cluster.record.id)
+    try:
+        await cluster.objects.list(Secret)
+    except StoreError as error:
+        notes.append(f"{error}. {error.hint}")
     orphans = orphans_of(finds, await known_of(cluster.objects, finds))
     if orphans:
         notes.append(

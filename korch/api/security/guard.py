@@ -262,8 +262,8 @@ class Guard:
         self._audit.write(
             {
                 "time": rfc3339_micro(self._clock.now()),
-                "user": user.name if user else "",
-                "as": f"{user.impersonator} acting as {user.name}" if user and user.impersonator else "",
+                "user": (user.impersonator or user.name) if user else "",
+                "as": user.name if user and user.impersonator else "",
                 "credential": user.credential if user else "",
                 "from": str((call.scope.get("client") or ("",))[0]),
                 "agent": _header(call.scope, b"user-agent"),

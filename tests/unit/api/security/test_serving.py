@@ -158,7 +158,7 @@ def test_acting_as_another(tmp_path: Path) -> None:
             async with here.client(token=await here.token(group_for("edit")), headers=acting) as http:
                 refused = await http.get(PODS)
             assert (refused.status_code, refused.json()["reason"]) == (403, "Forbidden")
-            assert any(line.get("as") == "tom acting as eve" for line in here.audited())
+            assert any((line.get("user"), line.get("as")) == ("tom", "eve") for line in here.audited())
 
     asyncio.run(main())
 

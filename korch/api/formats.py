@@ -9,6 +9,7 @@ import msgspec
 
 from korch.api.answers import Refusal
 from korch.api.entries import Entry
+from korch.api.wire import tables
 from korch.resources.kinds import Kind
 
 As = Literal["", "Table", "PartialObjectMetadata"]
@@ -79,8 +80,7 @@ class Renderer:
         """One object."""
         match self.form.as_:
             case "Table":
-                shown = self._table([entry.plain(revision)])
-                return msgspec.json.encode(shown)
+                return msgspec.json.encode(self._row_table(entry, revision))
             case "PartialObjectMetadata":
                 return msgspec.json.encode(self._partial(entry.plain(revision)))
         return entry.json(revision)
@@ -89,8 +89,7 @@ class Renderer:
         """One object as a later event of a watch: a Table names its columns only once."""
         if self.form.as_ != "Table":
             return self.one(entry, revision)
-        shown = self._table([entry.plain(revision)])
-        return msgspec.json.encode({**shown, "columnDefinitions": []})
+        return msgspec.json.encode({**self._row_table(entry, revision), "columnDefinitions": []})
 
     def bookmark(self, revision: int, annotations: dict[str, str] | None = None) -> bytes:
         """The object of a BOOKMARK: nothing but a revision."""
@@ -140,9 +139,11 @@ class Renderer:
         whole["metadata"] = meta
         return msgspec.json.encode(whole) + b"\n"
 
-    def _table(self, objects: list[dict[str, Any]]) -> dict[str, Any]:
-        from korch.api.wire import tables
+    def _row_table(self, entry: Entry, revision: int | None) -> dict[str, Any]:
+        at = entry.revision if revision is None else revision
+        return {**self._table([entry.plain(revision)]), "metadata": {"resourceVersion": str(at)}}
 
+    def _table(self, objects: list[dict[str, Any]]) -> dict[str, Any]:
         return tables.table(self.kind, objects, now=self._now(), include=self.form.include, version=self.form.version)
 
     @property

@@ -110,6 +110,12 @@ def warnings_of(kind: Kind, data: dict[str, Any]) -> tuple[str, ...]:
     return tuple(looked.warnings)
 
 
+def normal(kind: Kind, data: dict[str, Any]) -> dict[str, Any]:
+    """The data as it would be stored: without nulls, quantities as text."""
+    found: dict[str, Any] = _struct(data, kind.type, kind.type.__name__, "", _Looked())
+    return found
+
+
 def not_handled(kind: Kind, why: str) -> Refusal:
     """400: the body is not what it should be."""
     return bad_request(f'{kind.name} in version "{kind.version}" cannot be handled as a {kind.name}: {why}')

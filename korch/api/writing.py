@@ -183,6 +183,7 @@ class Writer:
         if applied["metadata"].get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
         told = incoming.typed(kind, applied, options.validation, duplicates=duplicates).warnings
+        applied = incoming.normal(kind, applied)
         for _ in range(_TRIES):
             try:
                 return Written(await self._apply_to_stored(target, applied, options), warnings=told)

@@ -1,0 +1,160 @@
+"""The door and the real app behind it: what roles may do shows in what is answered, and in what `can-i` says."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from korch.api.app import create_app
+from korch.api.security.authenticate import Authenticator
+from korch.api.security.authorize import Authorizer
+from korch.api.security.credentials import Credentials, KnownCredentials
+from korch.api.security.guard import Guard
+from korch.api.security.limits import Limits
+from korch.api.security.users import ROLES, Role, group_for
+from korch.api.services import Services
+from korch.objects.objects import Objects, SystemClock
+from korch.resources.kinds import KINDS, Kind
+from korch.resources.meta import ObjectMeta
+from korch.resources.misc import Namespace
+from korch.store.sqlite import open_sqlite
+
+NO_LIMITS = Limits(rate_per_s=1e9, burst=1e9)
+VERBS = {
+    "get": ("GET", "/x", {}),
+    "list": ("GET", "", {}),
+    "create": ("POST", "", {"dryRun": "All"}),
+    "update": ("PUT", "/x", {"dryRun": "All"}),
+    "patch": ("PATCH", "/x", {"dryRun": "All"}),
+    "delete": ("DELETE", "/x", {"dryRun": "All"}),
+    "deletecollection": ("DELETE", "", {"dryRun": "All"}),
+}
+
+
+class Site:
+    """The whole API in this process."""
+
+    def __init__(self, app: Guard, credentials: Credentials) -> None:
+        self._app, self._credentials = app, credentials
+
+    async def client(self, role: Role, namespace: str = "") -> httpx.AsyncClient:
+        """Asks as somebody with a role."""
+        groups = (group_for(role, namespace),)
+        minted = await self._credentials.mint_token("tom", groups, now=SystemClock().now(), ttl_s=3600)
+        transport = httpx.ASGITransport(self._app, client=("192.0.2.9", 1))  # type: ignore[arg-type]
+        headers = {"Authorization": f"Bearer {minted.token}", "Content-Type": "application/json"}
+        return httpx.AsyncClient(transport=transport, base_url="https://korch", headers=headers)
+
+
+@asynccontextmanager
+async def whole(folder: Path) -> AsyncIterator[Site]:
+    store, clock = await open_sqlite(folder / "state.db"), SystemClock()
+    objects = Objects(store)
+    credentials, authorizer = Credentials(store), Authorizer()
+    authenticator = Authenticator(KnownCredentials(credentials), clock)
+    app = create_app(objects, store, services=Services(authorizer, authenticator.user_of_token))
+    try:
+        await objects.ensure_default_namespace()
+        for name in ("shop", "bank"):
+            await objects.create(Namespace(metadata=ObjectMeta(name=name)))
+        yield Site(Guard(app, authenticator, authorizer, clock=clock, limits=NO_LIMITS), credentials)
+    finally:
+        await app.state.api.close()
+        await store.close()
+
+
+def path_of(kind: Kind, namespace: str) -> str:
+    base = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
+    return f"{base}/namespaces/{namespace}/{kind.plural}" if kind.namespaced and namespace else f"{base}/{kind.plural}"
+
+
+def refused(answer: httpx.Response) -> bool:
+    """By the door: the app has refusals of its own, in other words."""
+    assert answer.status_code in {*range(100, 500), 501}, answer.text
+    return answer.status_code == 403 and 'User "tom" cannot' in answer.json()["message"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("own", ["", "shop"])
+def test_every_verb_of_every_kind_is_answered_as_the_role_says(tmp_path: Path, role: Role, own: str) -> None:
+    async def main() -> None:
+        async with whole(tmp_path) as site, await site.client(role, own) as http:
+            for kind, (verb, how), namespace in itertools.product(KINDS, VERBS.items(), ("shop", "bank", "")):
+                if (namespace and not kind.namespaced) or (not namespace and kind.namespaced and verb != "list"):
+                    continue
+                method, tail, query = how
+                path = path_of(kind, namespace) + tail
+                answer = await http.request(method, path, params=query, json={} if method != "GET" else None)
+                assert refused(answer) is not may(role, own, kind, verb, namespace), (kind.plural, verb, answer.text)
+
+    asyncio.run(main())
+
+
+def may(role: Role, own: str, kind: Kind, verb: str, namespace: str) -> bool:
+    """The roles in other words than the program's."""
+    reads = verb in {"get", "list"}
+    if role == "admin" and not own:
+        return True
+    if own and namespace != own:
+        return False
+    if not kind.namespaced or kind.plural in {"resourcequotas", "limitranges"}:
+        return reads and not (kind.group.startswith("rbac.") and role != "admin")
+    if role == "admin":
+        return True
+    return not kind.group.startswith("rbac.") and (role == "edit" or (reads and kind.plural != "secrets"))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_can_i_says_what_then_happens(tmp_path: Path, role: Role) -> None:
+    async def main() -> None:
+        reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        async with whole(tmp_path) as site, await site.client(role, "shop") as http:
+            for kind, (verb, how), namespace in itertools.product(KINDS, VERBS.items(), ("shop", "bank")):
+                if not kind.namespaced:
+                    continue
+                method, tail, query = how
+                asked = {"verb": verb, "group": kind.group, "resource": kind.plural, "namespace": namespace}
+                review = await http.post(reviews, json={"spec": {"resourceAttributes": asked}})
+                answer = await http.request(method, path_of(kind, namespace) + tail, params=query)
+                assert review.json()["status"]["allowed"] is not refused(answer), (asked, answer.text)
+
+    asyncio.run(main())
+
+
+def test_a_body_does_not_lead_into_another_namespace(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with whole(tmp_path) as site, await site.client("edit", "shop") as http:
+            there = {"metadata": {"name": "x", "namespace": "bank"}, "data": {"a": "b"}}
+            path = "/api/v1/namespaces/shop/configmaps"
+            assert (await http.post(path, json=there)).status_code == 400
+            assert (await http.post(path, json={"metadata": {"name": "x"}})).status_code == 201
+            assert (await http.put(f"{path}/x", json=there)).status_code == 400
+            headers = {"Content-Type": "application/merge-patch+json"}
+            moved = await http.patch(f"{path}/x", json={"metadata": {"namespace": "bank"}}, headers=headers)
+            assert 400 <= moved.status_code < 500
+            async with await site.client("admin") as admin:
+                found = (await admin.get("/api/v1/configmaps")).json()["items"]
+            assert [one["metadata"]["namespace"] for one in found if one["metadata"]["name"] == "x"] == ["shop"]
+
+    asyncio.run(main())
+
+
+def test_what_korch_itself_writes_and_what_leads_into_containers(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with whole(tmp_path) as site, await site.client("edit", "shop") as http:
+            path = "/api/v1/namespaces/shop/pods/x"
+            assert refused(await http.put(f"{path}/status", json={}))
+            assert refused(await http.post(f"{path}/binding", json={}))
+            assert not refused(await http.get(f"{path}/status"))
+            assert not refused(await http.post(f"{path}/eviction", json={}))
+            async with await site.client("view", "shop") as viewer:
+                for sub in ("exec", "attach", "portforward"):
+                    assert refused(await viewer.get(f"{path}/{sub}", params={"command": "sh"}))
+                    assert refused(await viewer.post(f"{path}/{sub}"))
+                assert not refused(await viewer.get(f"{path}/log"))
+
+    asyncio.run(main())

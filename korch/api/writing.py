@@ -232,6 +232,7 @@ class Writer:
             manager=options.manager,
             force=options.force,
             now=rfc3339(self._clock.now()),
+            subresource=part,
         )
 
     # --- ownership ---
@@ -253,8 +254,10 @@ class Writer:
         return tracked
 
 
-def _as_given(_: Object | None, after: Object) -> tuple[dict[str, Any], ...]:
-    """What an apply has worked out already."""
+def _as_given(before: Object | None, after: Object) -> tuple[dict[str, Any], ...]:
+    """What an apply has worked out already; new times alone are no reason to write."""
+    if before is not None and ownership.same_but_times(to_dict(before), to_dict(after)):
+        return before.metadata.managed_fields
     return after.metadata.managed_fields
 
 

@@ -49,8 +49,7 @@ def _element(item: Any, shape: Shape) -> str | None:
     return f"k:{_compact(keys)}" if scalars else None
 
 
-def _compact(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+_compact = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 def check_lists(value: Any, shape: Shape, where: str = "") -> None:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 from uvicorn.config import Config
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 DEFAULT_ADDRESS, DEFAULT_PORT = "127.0.0.1", 6443
 RECORD_KEY = "/korch.dev/api"
 _HANDSHAKE_S = 10.0
+_ANSWER_S = 3.0  # of a master that has the port
 _IDLE_S = 90.0  # Go's clients keep idle connections for 90 s
 _HEADER_BYTES = 65_536
 _MESSAGE_BYTES = 4 * 1024 * 1024  # of a WebSocket
@@ -76,7 +78,7 @@ async def serving(guard: Guard, place: Place, *, store: Store, clock: Clock) -> 
     certificate = ServerCertificate(place.pki, authority, _names(place))
     certificate.renew(clock.now())
     server = _Server(guard, place, authority, certificate)
-    bound = await _bind(place, authority)
+    bound = await _bind(place, authority, store)
     if bound is not None:
         await server.start(bound, store)
     tasks = [asyncio.create_task(server.keep_certificate(clock), name="api-certificate")]
@@ -95,11 +97,15 @@ async def serving(guard: Guard, place: Place, *, store: Store, clock: Clock) -> 
 
 async def where(store: Store) -> str:
     """The URL at which the API was last served, else the default one."""
+    found = await _record(store)
+    return found.url if found is not None else f"https://{DEFAULT_ADDRESS}:{DEFAULT_PORT}"
+
+
+async def _record(store: Store) -> ApiRecord | None:
     found = await store.get(RECORD_KEY)
     with suppress(msgspec.MsgspecError):
-        if found is not None:
-            return msgspec.json.decode(found.value, type=ApiRecord).url
-    return f"https://{DEFAULT_ADDRESS}:{DEFAULT_PORT}"
+        return msgspec.json.decode(found.value, type=ApiRecord) if found is not None else None
+    return None
 
 
 class _Server:
@@ -162,7 +168,7 @@ class _Server:
         while True:
             await asyncio.sleep(_TAKEN_POLL_S)
             try:
-                bound = await _bind(self._place, self._authority)
+                bound = await _bind(self._place, self._authority, store)
                 if bound is not None:
                     await self.start(bound, store)
                     return
@@ -200,12 +206,12 @@ class _Server:
         self.url = ""
 
 
-async def _bind(place: Place, authority: Authority) -> socket.socket | None:
+async def _bind(place: Place, authority: Authority, store: Store) -> socket.socket | None:
     """A socket on the place's port; None when another master of this cluster has it. `SetupError` when others do."""
     try:
         return _listener(place.address, place.port)
     except OSError as error:
-        if await _is_ours(place, authority):
+        if await _is_ours(place, authority, store):
             return None
         reason = error.strerror or str(error)
         raise SetupError(
@@ -232,16 +238,32 @@ def _listener(address: str, port: int) -> socket.socket:
     return bound
 
 
-async def _is_ours(place: Place, authority: Authority) -> bool:
-    """Whether who listens there has a certificate of this cluster's authority."""
+async def _is_ours(place: Place, authority: Authority, store: Store) -> bool:
+    """Whether who listens there has a certificate of this cluster's authority, or is a frozen master of it."""
     context = ssl.create_default_context(cadata=authority.pem.decode())
     address = "127.0.0.1" if place.address in _ANY else place.address
     try:
-        async with asyncio.timeout(_HANDSHAKE_S):
+        async with asyncio.timeout(_ANSWER_S):
             _, writer = await asyncio.open_connection(address, place.port, ssl=context, server_hostname="localhost")
             writer.transport.abort()
-    except (OSError, TimeoutError):
+    except TimeoutError:
+        return await _is_recorded(place, store)
+    except OSError:
         return False
+    return True
+
+
+async def _is_recorded(place: Place, store: Store) -> bool:
+    """Whether the process that served the API there last is alive."""
+    found = await _record(store)
+    if found is None or found.host != socket.gethostname() or urlsplit(found.url).port != place.port:
+        return False
+    try:
+        os.kill(found.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is there, and somebody else's
+        return True
     return True
 
 

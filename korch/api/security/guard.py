@@ -16,7 +16,7 @@ from korch.api.requestinfo import RequestInfo, request_info, truth
 from korch.api.security.audit import AuditLog
 from korch.api.security.authenticate import Authenticator, impersonated
 from korch.api.security.authorize import READ, Authorizer, refusal
-from korch.api.security.limits import Buckets, Limits, TooManyError, Turnstile
+from korch.api.security.limits import BodyTooLargeError, Buckets, Limits, TooManyError, Turnstile
 from korch.api.security.statuses import App, Message, Receive, Scope, Send, refuse
 from korch.api.security.users import User
 from korch.errors import ForbiddenError, KorchError
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 _STREAMS = frozenset({"exec", "attach", "portforward", "log", "proxy"})
+_ALWAYS = ((b"cache-control", b"no-cache, private"), (b"x-content-type-options", b"nosniff"))
 _RETRY = ((b"retry-after", b"1"),)
 _CLOSE = (b"connection", b"close")
 _DRAINED_BYTES = 65_536
@@ -71,6 +72,7 @@ class Guard:
         self._clock, self._limits, self._audit = clock, limits or Limits(), audit
         self._turnstile = Turnstile(self._limits)
         self._failures = Buckets(self._limits.failures_per_s, self._limits.failures_burst)
+        self._told = Buckets(0.2, 1.0)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -108,15 +110,10 @@ class Guard:
     # Who, and may they
 
     async def _let_in(self, call: _Call) -> bool:
-        address = str((call.scope.get("client") or ("",))[0])
-        if self._failures.is_empty(address, _now()):
-            await self._too_many(call)
-            return False
         try:
             user = await self._authenticator.user_of(call.scope)
             if user is None:
-                self._failures.take(address, _now())
-                await self._refuse(call, 401, "Unauthorized", "Unauthorized")
+                await self._unknown(call)
                 return False
             call.user = user
             call.user = impersonated(user, call.scope["headers"])
@@ -131,6 +128,13 @@ class Guard:
         details = {"name": call.info.name, "group": call.info.group, "kind": call.info.resource}
         await self._refuse(call, 403, "Forbidden", refusal(call.user, call.info), details)
         return False
+
+    async def _unknown(self, call: _Call) -> None:
+        """Nobody that we know. Who is wrong all the time has to wait; others at the same address do not."""
+        if self._failures.take(_address(call.scope), _now()):
+            await self._refuse(call, 401, "Unauthorized", "Unauthorized")
+        else:
+            await self._too_many(call)
 
     # Passing on
 
@@ -210,7 +214,7 @@ class Guard:
                 call.received += len(message.get("body", b""))
                 if call.received > self._limits.body_bytes:
                     call.too_large = True
-                    return {"type": "http.disconnect"}
+                    raise BodyTooLargeError("the body is too large")
             return message
 
         return receive
@@ -222,6 +226,7 @@ class Guard:
             match message["type"]:
                 case "http.response.start" | "websocket.http.response.start":
                     call.status = message["status"]
+                    message = {**message, "headers": [*message.get("headers", ()), *_ALWAYS]}
                 case "websocket.accept":
                     call.status = 101
             last = message["type"].endswith("response.body") and not message.get("more_body", False)
@@ -258,6 +263,8 @@ class Guard:
     def _note(self, call: _Call, *, stage: str = "") -> None:
         if self._audit is None or _is_dull(call):
             return
+        if call.status == 429 and not self._told.take(_address(call.scope), _now()):
+            return  # a client that runs wild must not push everything else out of the log
         info, user = call.info, call.user
         self._audit.write(
             {
@@ -265,7 +272,7 @@ class Guard:
                 "user": (user.impersonator or user.name) if user else "",
                 "as": user.name if user and user.impersonator else "",
                 "credential": user.credential if user else "",
-                "from": str((call.scope.get("client") or ("",))[0]),
+                "from": _address(call.scope),
                 "agent": _header(call.scope, b"user-agent"),
                 "verb": info.verb,
                 "path": "" if info.is_resource else info.path,
@@ -284,6 +291,11 @@ def path_problem(scope: Scope) -> str:
     if b"%2f" in raw or not _PLAIN_PATH.fullmatch(path) or not {".", ".."}.isdisjoint(path.split("/")):
         return "the path holds what no name of an object can hold"
     return ""
+
+
+def _address(scope: Scope) -> str:
+    """Where the peer is."""
+    return str((scope.get("client") or ("",))[0])
 
 
 def _is_dull(call: _Call) -> bool:

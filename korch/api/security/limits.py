@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from korch.errors import InvalidError
+
 _MOST_CLIENTS = 4096
 
 
@@ -21,6 +23,12 @@ class Limits:
     failures_per_s: float = 5.0
     failures_burst: float = 50.0
     recheck_s: float = 5.0  # how soon a stream notices that its credential was revoked
+
+
+class BodyTooLargeError(InvalidError):
+    """The body of a request is larger than it may be."""
+
+    http_status, reason = 413, "RequestEntityTooLarge"
 
 
 class TooManyError(Exception):
@@ -47,10 +55,6 @@ class Buckets:
             return False
         bucket.tokens -= 1.0
         return True
-
-    def is_empty(self, key: str, now: float) -> bool:
-        """Whether the next one would be refused."""
-        return key in self._buckets and self._filled(key, now).tokens < 1.0
 
     def _filled(self, key: str, now: float) -> _Bucket:
         bucket = self._buckets.get(key)

@@ -2,17 +2,21 @@
 
 import asyncio
 import json
+import os
+import socket
 import ssl
+from contextlib import nullcontext
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from korch.api.security import transport
 from korch.api.security.credentials import KnownCredentials
 from korch.api.security.limits import Limits
 from korch.api.security.users import group_for
-from korch.api.server import Place, serving, where
+from korch.api.server import RECORD_KEY, ApiRecord, Place, serving, where
 from korch.errors import SetupError
 from korch.objects.values import SystemClock
 from tests.unit.api.security.site import PODS, Site, admin, site
@@ -246,6 +250,8 @@ def test_so_many_failed_logins(tmp_path: Path) -> None:
         async with site(tmp_path, limits=Limits(failures_per_s=0.001, failures_burst=3)) as here, here.client() as http:
             codes = [(await http.get(PODS)).status_code for _ in range(5)]
             assert codes == [401, 401, 401, 429, 429]
+            assert await _status(here, token=await here.token(admin())) == 200  # others at the same address get in
+            assert [one["result"] for one in here.audited()] == [401, 401, 401, 429, 200]
             assert (await http.get("/healthz")).status_code == 200
 
     asyncio.run(main())
@@ -391,6 +397,27 @@ def test_a_port_that_others_have_is_an_error_that_names_the_option(tmp_path: Pat
                 ):
                     pass
             assert "--api-port" in caught.value.hint
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_port_whose_owner_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool) -> None:
+    monkeypatch.setattr("korch.api.server._ANSWER_S", 0.1)
+
+    async def main() -> None:
+        with socket.socket() as frozen:
+            frozen.bind(("127.0.0.1", 0))
+            frozen.listen()
+            port = frozen.getsockname()[1]
+            async with site(tmp_path) as here:
+                if recorded:
+                    record = ApiRecord(url=f"https://127.0.0.1:{port}", host=socket.gethostname(), pid=os.getpid())
+                    await here.store.put(RECORD_KEY, msgspec.json.encode(record))
+                place = Place(tmp_path, "test", port=port)
+                with nullcontext() if recorded else pytest.raises(SetupError):
+                    async with serving(here.guard, place, store=here.store, clock=SystemClock()) as url:
+                        assert url() == ""
 
     asyncio.run(main())
 

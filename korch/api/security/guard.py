@@ -16,7 +16,7 @@ from korch.api.requestinfo import RequestInfo, request_info, truth
 from korch.api.security.audit import AuditLog
 from korch.api.security.authenticate import Authenticator, impersonated
 from korch.api.security.authorize import READ, Authorizer, refusal
-from korch.api.security.limits import BodyTooLargeError, Buckets, Limits, TooManyError, Turnstile
+from korch.api.security.limits import BodyCutOffError, BodyTooLargeError, Buckets, Limits, TooManyError, Turnstile
 from korch.api.security.statuses import App, Message, Receive, Scope, Send, refuse
 from korch.api.security.users import User
 from korch.errors import ForbiddenError, KorchError
@@ -46,6 +46,7 @@ class _Call:
     status: int = 0
     complete: bool = False
     received: int = 0
+    body_read: bool = True
     too_large: bool = False
 
     @property
@@ -86,6 +87,7 @@ class Guard:
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         method = scope["method"] if scope["type"] == "http" else "GET"
         call = _Call(scope, receive, send, request_info(method, scope["path"], query))
+        call.body_read = not (_announced(scope) or _header(scope, b"transfer-encoding"))
         try:
             await self._answer(call, query)
         finally:
@@ -151,6 +153,8 @@ class Guard:
                 raise
             text = "Timeout: request did not complete within the allotted time"
             await self._refuse(call, 504, "Timeout", text)
+        except BodyCutOffError:
+            call.status = call.status or 400  # there is nobody to tell
         except Exception:
             if not call.too_large:
                 log.exception("%s %s failed; this is a bug in korch", call.info.verb, call.info.path)
@@ -212,9 +216,12 @@ class Guard:
             message = await call.receive()
             if message["type"] == "http.request":
                 call.received += len(message.get("body", b""))
+                call.body_read = not message.get("more_body", False)
                 if call.received > self._limits.body_bytes:
                     call.too_large = True
                     raise BodyTooLargeError("the body is too large")
+            elif message["type"] == "http.disconnect" and not call.body_read:
+                raise BodyCutOffError("the client went before it had sent all of the body")
             return message
 
         return receive

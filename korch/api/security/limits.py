@@ -31,6 +31,12 @@ class BodyTooLargeError(InvalidError):
     http_status, reason = 413, "RequestEntityTooLarge"
 
 
+class BodyCutOffError(InvalidError):
+    """The client went in the middle of a body."""
+
+    http_status, reason = 400, "BadRequest"
+
+
 class TooManyError(Exception):
     """The client has to wait."""
 

@@ -39,13 +39,13 @@ class Site:
     """The whole API in this process."""
 
     def __init__(self, app: Guard, credentials: Credentials) -> None:
-        self._app, self._credentials = app, credentials
+        self.guard, self._credentials = app, credentials
 
     async def client(self, role: Role, namespace: str = "") -> httpx.AsyncClient:
         """Asks as somebody with a role."""
         groups = (group_for(role, namespace),)
         minted = await self._credentials.mint_token("tom", groups, now=SystemClock().now(), ttl_s=3600)
-        transport = httpx.ASGITransport(self._app, client=("192.0.2.9", 1))  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(self.guard, client=("192.0.2.9", 1))  # type: ignore[arg-type]
         headers = {"Authorization": f"Bearer {minted.token}", "Content-Type": "application/json"}
         return httpx.AsyncClient(transport=transport, base_url="https://korch", headers=headers)
 
@@ -158,3 +158,35 @@ def test_what_korch_itself_writes_and_what_leads_into_containers(tmp_path: Path)
                 assert not refused(await viewer.get(f"{path}/log"))
 
     asyncio.run(main())
+
+
+def test_a_body_without_end_and_a_client_that_goes_are_no_bugs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            yield b"x" * 1_000_000
+
+    async def main() -> None:
+        async with whole(tmp_path) as site:
+            http = await site.client("admin")
+            answer = await http.post("/api/v1/namespaces/shop/configmaps", content=parts())
+            assert (answer.status_code, answer.json()["reason"]) == (413, "RequestEntityTooLarge")
+
+            async def gone() -> dict[str, object]:
+                return {"type": "http.disconnect"}
+
+            sent: list[object] = []
+
+            async def send(message: object) -> None:
+                sent.append(message)
+
+            headers = [(name.lower(), value) for name, value in http.headers.raw] + [(b"content-length", b"9")]
+            path = "/api/v1/namespaces/shop/configmaps"
+            scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
+            more = {"headers": headers, "server": ("x", 1), "scheme": "https", "root_path": ""}
+            await site.guard({**scope, **more}, gone, send)  # type: ignore[arg-type]
+            await http.aclose()
+
+    asyncio.run(main())
+    assert "bug" not in caplog.text

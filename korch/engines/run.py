@@ -7,6 +7,7 @@ from korch.engines.names import labels_of
 from korch.engines.wish import ContainerWish, EngineName, Mount, PublishedPort
 from korch.errors import InvalidError
 
+KEPT_FILES = "@korch/"  # begins a mount's source in place of the pod's folder of files, which only the node knows
 _CPU_PERIOD_US = 100_000
 _ARGV_LIMIT = 64_000  # bytes; the whole command travels as one word of at most 128 KiB in base64
 
@@ -125,6 +126,8 @@ def _mount_words(engine: EngineName, mount: Mount) -> tuple[str, ...]:
         case "bind":
             _refuse_bad_path(mount.source, "hostPath")
             return _bind_words(mount)
+        case "files":
+            return _file_words(mount)
 
 
 def _bind_words(mount: Mount) -> tuple[str, ...]:
@@ -134,6 +137,14 @@ def _bind_words(mount: Mount) -> tuple[str, ...]:
         return ("--volume", _volume_text(mount))
     read_only = ",readonly" if mount.read_only else ""
     return ("--mount", f"type=bind,source={mount.source},target={mount.target}{read_only}")
+
+
+def _file_words(mount: Mount) -> tuple[str, ...]:
+    """The node's script puts the pod's folder there for `KEPT_FILES`. Read-only, as in Kubernetes."""
+    _refuse_bad_path(f"/{mount.source}", "subPath")
+    if "," in mount.source + mount.target or '"' in mount.source + mount.target:
+        raise InvalidError(f'mountPath "{mount.target}" and subPath must hold no "," and no quotes')
+    return ("--mount", f"type=bind,source={KEPT_FILES}{mount.source},target={mount.target},readonly")
 
 
 def _volume_text(mount: Mount) -> str:

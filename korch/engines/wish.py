@@ -1,5 +1,6 @@
 """What one container shall be, in the words of an engine: the input of the argv builders. Pure."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,14 +21,43 @@ class PublishedPort:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """What appears at `target`. `source`: a path for bind, a volume's name, "" for tmpfs and for a scratch volume."""
+    """What appears at `target`. `source`: a path for bind, a volume's name, "" for tmpfs and for a scratch volume.
 
-    kind: Literal["bind", "volume", "scratch", "tmpfs"]
+    "files": a volume of files that korch keeps on the node, `source` its name and a path inside it (`NAME/PATH`).
+    """
+
+    kind: Literal["bind", "volume", "scratch", "tmpfs", "files"]
     target: str
     source: str = ""
     read_only: bool = False
     size_bytes: int = 0  # of a tmpfs; 0 = the engine's default
     make: bool = False  # bind: make the folder when it is missing
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of a volume; `path` is inside it."""
+
+    path: str
+    mode: int
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FileVolume:
+    """Files that korch keeps on the node for one pod, put there all at once."""
+
+    name: str
+    files: tuple[File, ...] = ()
+
+    @property
+    def version(self) -> str:
+        """Stands for all that is in it."""
+        found = hashlib.sha256()
+        for one in self.files:
+            found.update(f"{one.path}\0{one.mode}\0{len(one.content)}\0".encode())
+            found.update(one.content)
+        return found.hexdigest()[:20]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +85,7 @@ class ContainerWish:
     env: tuple[EnvValue, ...] = ()
     ports: tuple[PublishedPort, ...] = ()
     mounts: tuple[Mount, ...] = ()
+    files: tuple[FileVolume, ...] = ()
     cpu_limit_millis: int = 0
     cpu_request_millis: int = 0
     memory_limit_bytes: int = 0

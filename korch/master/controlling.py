@@ -15,12 +15,15 @@ from korch.controllers.job import JobController
 from korch.controllers.replicaset import ReplicaSetController
 from korch.controllers.scheduling import SchedulingController
 from korch.engines.names import Identity
+from korch.nodes.files import uses
 from korch.objects.objects import Change, Clock
 from korch.objects.view import View
 from korch.resources.annotations import EVICT, REPLACES
 from korch.resources.batch import CronJob, Job
+from korch.resources.config import ConfigMap
 from korch.resources.disruption import PodDisruptionBudget
 from korch.resources.meta import Object
+from korch.resources.misc import Secret
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
 from korch.resources.podstate import controller_of, workload_name
@@ -30,7 +33,7 @@ from korch.workqueue import WorkQueue
 
 KINDS = (
     *(Deployment, ReplicaSet, DaemonSet, Job, CronJob, Pod, Node, NodeLoad),
-    *(PodDisruptionBudget, Service, EndpointSlice),
+    *(PodDisruptionBudget, Service, EndpointSlice, ConfigMap, Secret),
 )
 OWNED = (ReplicaSet, Job, Pod, EndpointSlice)  # what goes with its owner
 WORKERS = 4
@@ -114,6 +117,9 @@ class Controllers:
             self._evictions.add("all")
             return
         self._route_service(change)
+        if isinstance(obj, ConfigMap | Secret):
+            self._route_values(obj)
+            return
         if not self._scope.has(obj):
             return
         self._deployments.add((meta.namespace, workload_name(obj)))
@@ -152,6 +158,12 @@ class Controllers:
             for found in self._view.all(DaemonSet):
                 if self._scope.has(found):
                     self._daemons.add((found.metadata.namespace, found.metadata.name))
+
+    def _route_values(self, obj: ConfigMap | Secret) -> None:
+        """Files change under running containers, and pods that miss a value can start once it is there."""
+        for pod in self._view.all(Pod, obj.metadata.namespace):
+            if pod.spec.node_name and uses(pod, obj):
+                self._wake(pod)
 
     def _route_job(self, obj: Job | CronJob) -> None:
         owner = controller_of(obj)

@@ -29,15 +29,16 @@ from korch.errors import (
 from korch.nodes.checks import Checks
 from korch.nodes.errors import EngineCallError
 from korch.nodes.farewell import out_of_endpoints
+from korch.nodes.files import file_volumes, has_files
 from korch.nodes.hooks import before_the_end, grace_of
 from korch.nodes.machine import Machine
 from korch.nodes.memory import Memory
 from korch.nodes.notes import Notes
 from korch.nodes.parcels import WorkloadRecord
 from korch.nodes.plan import Step, Strays, plan_pod, plan_strays, restart_delay_s
-from korch.nodes.podstatus import Readiness, got_worse, observed_status
+from korch.nodes.podstatus import RESTARTING, Readiness, got_worse, observed_status
 from korch.nodes.records import workload_record
-from korch.nodes.secrets import pull_auth, secrets_of
+from korch.nodes.secrets import pull_auth, values_of, values_seen
 from korch.nodes.wish import container_wish, identity_for
 from korch.objects.objects import Clock
 from korch.objects.view import View
@@ -323,6 +324,8 @@ class Keeper:
         if step == "watch":
             if self._tasks is not None:
                 self._checks.watch(self._tasks, pod, self._recall(pod))
+            if has_files(pod.spec):
+                await self._renew_files(pod)
             return None
         memory = self._recall(pod)
         loop, removing = asyncio.get_running_loop(), step == "remove"
@@ -339,6 +342,20 @@ class Keeper:
             raise
         memory.succeeded()
         return again_s
+
+    async def _renew_files(self, pod: Pod) -> None:
+        """Bring the files of a pod that runs up to date; what is missing now leaves those that are there."""
+        memory, values = self._recall(pod), values_seen(self._view, pod)
+        if memory.placed == values.versions:
+            return
+        try:
+            volumes = file_volumes(pod, values)
+        except InvalidError as error:
+            memory.placed = values.versions
+            await self._notes.event(pod, "FailedMount", f"{error}")
+            return
+        await self._machine.place(pod.metadata.uid, volumes, epoch=self._epoch())
+        memory.placed = values.versions
 
     @contextmanager
     def _act(self, uid: str) -> Iterator[None]:
@@ -376,9 +393,9 @@ class Keeper:
 
     async def _start(self, pod: Pod) -> None:
         image = image_reference(pod)
-        secrets = await secrets_of(self._view.objects, pod)
+        values = await values_of(self._view.objects, pod)
         if image not in self._images or pull_policy_of(pod) == "Always":
-            await self._pull(pod, image, pull_auth(pod, secrets))
+            await self._pull(pod, image, pull_auth(pod, values.secrets))
         fresh = self._notes.current(pod)
         if fresh is None or fresh.metadata.deletion_timestamp is not None or fresh.status.phase == "Failed":
             return  # it was given up while its image came
@@ -387,22 +404,24 @@ class Keeper:
             cluster=self._machine.cluster,
             node_address=self.address,
             node_name=self.node,
-            secrets=secrets,
+            values=values,
         )
         record = workload_record(self._view, pod)
         seen = self._seen.get(pod.metadata.uid)
         existing = seen.id if seen is not None and _is_of(seen, wish) else ""
         try:
-            started = await self._machine.start(wish, epoch=self._epoch(), records=(record,), existing=existing)
+            records = () if record is None else (record,)
+            started = await self._machine.start(wish, epoch=self._epoch(), records=records, existing=existing)
         except EngineCallError as error:
             if error.pod_reason != "ErrImageNeverPull" or image not in self._images:
                 raise
             self._images.discard(image)  # it was removed there since the last look
             await self._start(pod)
             return
-        self.recorded[record.file] = record
+        self.recorded |= {record.file: record for record in records}
         self._seen[pod.metadata.uid] = started
-        self._recall(pod).backing_off = False
+        memory = self._recall(pod)
+        memory.backing_off, memory.placed = False, values.versions
         fresh = self._notes.current(pod)
         if fresh is not None:
             await self._take_note(fresh)
@@ -437,6 +456,8 @@ class Keeper:
             memory.backing_off = True
             return wait_s
         restarts.append(now)
+        if pod.spec.restart_policy == "OnFailure":  # it may end before anybody looks: each run is to be counted
+            await self._notes.waiting(pod, RESTARTING, "it has failed, and is started again")
         await self._start(pod)
         return None
 

@@ -27,7 +27,7 @@ from korch.engines.images import (
 from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer, image_id, inspect_template, parse_containers
 from korch.engines.run import run
-from korch.engines.wish import ContainerWish, EngineName
+from korch.engines.wish import ContainerWish, EngineName, FileVolume
 from korch.errors import (
     CommandFailedError,
     EngineDownError,
@@ -39,7 +39,7 @@ from korch.errors import (
 from korch.nodes.answer import Answer, Section
 from korch.nodes.courier import Courier
 from korch.nodes.errors import engine_error, port_holder
-from korch.nodes.parcels import StoredWish, WorkloadRecord, one_line, packed, start_values
+from korch.nodes.parcels import StoredWish, WorkloadRecord, files_values, one_line, packed, start_values
 from korch.nodes.report import ClusterIdentity, NodeReport, parse_clock, parse_report
 from korch.nodes.session import SILENCE_S, Session, open_session, pulses_a_sample
 from korch.nodes.usage import TEMPLATE, parse_usage
@@ -290,7 +290,14 @@ class Machine:
 
     async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: str = "IfNotPresent") -> ImageInfo:
         """What a reference means on this node: id and digest. `pull`: "IfNotPresent", "Always" or "Never"."""
-        return await self._image(image, auth, pull, 600.0)
+        found = await self._image(image, auth, pull, 600.0)
+        if pull != "Always" or found.digest_ref is None:
+            return found
+        # Podman lists a digest for each archive that was loaded with the same id, too: no registry has that one.
+        for reference in (found.digest_ref, *found.rivals) if found.rivals else ():
+            with suppress(CommandFailedError):
+                return replace(await self._image(reference, auth, pull, 600.0), reference=image)
+        return found
 
     async def pull(
         self, image_ref: str, *, auth: bytes | None = None, policy: str = "IfNotPresent", timeout_s: float = 600.0
@@ -422,6 +429,15 @@ class Machine:
             text = "\n".join(self._lines(answer, "containers"))
             raise engine_error(self.host, what, text, step="start", engine=engine, image=wish.image)
         return found[0]
+
+    async def place(self, uid: str, volumes: Sequence[FileVolume], *, epoch: int) -> None:
+        """Bring the files of a pod's volumes up to date there, each volume at once. Repeating is safe.
+
+        Nothing is made for a pod that has no files there: it has not begun, or is gone.
+        """
+        await self._settled()
+        words = (str(epoch), *self._courier.ownership, uid)
+        await self._courier.ask("place", *words, stdin=files_values(volumes), timeout_s=60.0, epoch=epoch)
 
     async def stop(self, identity: Identity, *, grace_s: int, epoch: int, hook: Sequence[str] = ()) -> Ended:
         """End the pod's container and keep it; it is not started again by the engine. None there is fine.

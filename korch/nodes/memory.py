@@ -10,7 +10,7 @@ from korch.nodes.probing import Health, ProbeKind, health_of, phase_of
 from korch.resources.pod import Pod
 from korch.workqueue import retry_after_s
 
-RETRY_INVALID_S = 5.0  # a Secret that is missing may come, and nobody tells the keeper
+RETRY_INVALID_S = 5.0  # a Secret that is missing may come
 RESTARTS_WINDOW_S = 300.0
 Run = tuple[str, float | None]  # of a container: its id and when it was started
 
@@ -27,6 +27,7 @@ class Memory:
     backing_off: bool = False  # its container has ended, and is started again later
     tries: int = 0  # failed acts in a row
     removing: bool = False  # they were tries to remove it
+    placed: tuple[tuple[str, str, str], ...] | None = None  # versions of what its files were made from
     problem: str = ""  # what went wrong the last time
     not_before: float = 0.0  # on the event loop's clock: when the next act is due
     offline: bool = False  # the last act failed because the node could not be reached

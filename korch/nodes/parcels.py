@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from korch.engines.environ import split_environment, value_bytes
-from korch.engines.wish import ContainerWish, EngineName
+from korch.engines.wish import ContainerWish, EngineName, FileVolume
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,25 @@ def start_values(engine: EngineName, wish: ContainerWish, records: Sequence[Work
     if environment.file:
         lines.append(f"file - {_sized(base64.b64encode(environment.file.encode()).decode('ascii'))}")
     lines += [f"folder - {_sized(packed(mount.source.encode()))}" for mount in wish.mounts if mount.make]
+    lines += files_lines(wish.files)
     lines += [f"record {record.file} {_sized(packed(one_line(record.content)))}" for record in records]
     return "".join(f"{line}\n" for line in (*lines, "end")).encode("ascii")
+
+
+def files_values(volumes: Sequence[FileVolume]) -> bytes:
+    """What files.sh reads on stdin."""
+    return "".join(f"{line}\n" for line in (*files_lines(volumes), "end")).encode("ascii")
+
+
+def files_lines(volumes: Sequence[FileVolume]) -> list[str]:
+    """Each volume with its version, then its files."""
+    lines = []
+    for volume in volumes:
+        lines.append(f"files {volume.name}:{volume.version} {_sized('-')}")
+        for one in volume.files:
+            content = base64.b64encode(one.content).decode("ascii")
+            lines.append(f"data {one.mode:o}:{packed(one.path.encode())} {_sized(content)}")
+    return lines
 
 
 def one_line(content: bytes) -> bytes:

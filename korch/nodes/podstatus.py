@@ -21,6 +21,7 @@ from korch.resources.podstate import LAST_LOG, is_ready, main_status, ready_for_
 from korch.resources.times import rfc3339, rfc3339_micro
 
 MESSAGE_LIMIT = 4096  # bytes of a kept message; Kubernetes' limit for termination messages
+RESTARTING = "Restarting"  # reason of a container that is about to be started again by the keeper
 _BY_ENGINE = "and the engine starts it again"
 
 
@@ -119,9 +120,10 @@ def _restarts(seen: ObservedContainer, old: ContainerStatus | None) -> int:
 
 
 def _started_anew(seen: ObservedContainer, old: ContainerStatus) -> bool:
-    """Whether it runs, and is another run than the one on record."""
+    """Whether it runs (or did, since it was told to), and is another run than the one on record."""
     if seen.state != "running":
-        return False
+        told = old.state.waiting is not None and old.state.waiting.reason == RESTARTING
+        return told and old.container_id == seen.id and seen.state in {"exited", "dead"}
     if old.container_id != seen.id:
         return True
     if (waiting := old.state.waiting) is not None:  # the engine's own restarts are in its count

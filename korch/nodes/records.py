@@ -12,11 +12,16 @@ from korch.resources.podstate import controller_of, workload_name
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 
-def workload_record(view: View, pod: Pod) -> WorkloadRecord:
-    """The wish that a pod is part of: its deployment's, else its set's, else its own."""
+def workload_record(view: View, pod: Pod) -> WorkloadRecord | None:
+    """The wish that a pod is part of: its deployment's, else its set's, else its own.
+
+    None for a job: work that a lost store knew to be done is not to be done again because a node remembers it.
+    """
     owner = controller_of(pod)
     if owner is None:
         return record_of(pod)
+    if owner.kind == "Job":
+        return None
     namespace = pod.metadata.namespace
     if owner.kind == "DaemonSet":
         return record_of(view.find(DaemonSet, owner.name, namespace) or pod)

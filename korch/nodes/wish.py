@@ -1,4 +1,4 @@
-"""From a pod to the container that an engine shall run. Pure: (pod, secrets, node) → wish."""
+"""From a pod to the container that an engine shall run. Pure: (pod, values, node) → wish."""
 
 import base64
 import binascii
@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from korch.engines.names import Identity, volume_name
 from korch.engines.wish import ContainerWish, EnvValue, Mount, PublishedPort
 from korch.errors import InvalidError
+from korch.nodes.files import CURRENT, Values, file_volumes, missing, missing_key
 from korch.nodes.report import ClusterIdentity
+from korch.resources.config import ConfigMap
 from korch.resources.images import image_reference
 from korch.resources.misc import Secret
-from korch.resources.pod import Container, EnvVar, Pod, SecurityContext, Volume, VolumeMount
+from korch.resources.pod import Container, EnvFromSource, EnvVar, Pod, SecurityContext, Volume, VolumeMount
 from korch.resources.podstate import workload_name
 from korch.resources.publish import PUBLISH_ANNOTATION, published_ports
 from korch.resources.quantity import cpu_millis, memory_bytes
@@ -39,17 +41,18 @@ def container_wish(
     cluster: ClusterIdentity,
     node_address: str,
     node_name: str = "",
-    secrets: Mapping[str, Secret] | None = None,
+    values: Values | None = None,
 ) -> ContainerWish:
-    """The wish for the pod's container; `secrets` are those of its namespace by name.
+    """The wish for the pod's container, made with the values of its namespace.
 
-    Published ports bind to `node_address` unless the port says another `hostIP`. Raises `InvalidError` for a Secret or
-    key that does not exist, and for ports without a node address.
+    Published ports bind to `node_address` unless the port says another `hostIP`. Raises `InvalidError` for a Secret,
+    ConfigMap or key that does not exist, and for ports without a node address.
     """
+    values = values or Values()
     container, spec = pod.spec.containers[0], pod.spec
     security = _Security(spec.security_context, container.security_context)
     requests, limits = container.resources.requests, container.resources.limits
-    env = _environment(pod, container, secrets or {}, node_address, node_name)
+    env = _environment(pod, container, values, node_address, node_name)
     always = spec.restart_policy in {"", "Always"} and len(spec.containers) == 1 and not spec.init_containers
     grace_s = spec.termination_grace_period_seconds
     return ContainerWish(
@@ -61,6 +64,7 @@ def container_wish(
         env=env,
         ports=_ports(pod, container, node_address),
         mounts=_mounts(pod, container, cluster),
+        files=file_volumes(pod, values),
         cpu_limit_millis=cpu_millis(limits["cpu"]) if "cpu" in limits else 0,
         cpu_request_millis=cpu_millis(requests["cpu"]) if "cpu" in requests else 0,
         memory_limit_bytes=memory_bytes(limits["memory"]) if "memory" in limits else 0,
@@ -83,27 +87,34 @@ def container_wish(
 
 
 def _environment(
-    pod: Pod, container: Container, secrets: Mapping[str, Secret], node_address: str, node_name: str
+    pod: Pod, container: Container, known: Values, node_address: str, node_name: str
 ) -> tuple[EnvValue, ...]:
     """`envFrom` first, `env` after it: the last of a name wins. `$(NAME)` reads earlier values, as in Kubernetes."""
     values: dict[str, EnvValue] = {}
     for source in container.env_from:
-        if source.secret_ref is None:
-            continue
-        secret = _secret(pod, secrets, source.secret_ref.name, optional=bool(source.secret_ref.optional))
-        for key in sorted(secret.data if secret else ()):
+        found = _whole(pod, source, known)
+        for key in sorted(found.data if found else ()):
             name = source.prefix + key
-            if secret is not None and _ENV_NAME.fullmatch(name):
-                values[name] = EnvValue(name, _decoded(secret, key), secret=True)
+            if found is not None and _ENV_NAME.fullmatch(name):
+                values[name] = _entry(name, found, key)
     for entry in container.env:
-        value = _value(pod, entry, values, secrets, {"spec.nodeName": node_name, "status.hostIP": node_address})
+        value = _value(pod, entry, values, known, {"spec.nodeName": node_name, "status.hostIP": node_address})
         if value is not None:
             values[entry.name] = value
     return tuple(values.values())
 
 
+def _whole(pod: Pod, source: EnvFromSource, known: Values) -> Secret | ConfigMap | None:
+    if source.secret_ref is not None:
+        return _found(pod, known, "Secret", source.secret_ref.name, optional=bool(source.secret_ref.optional))
+    if source.config_map_ref is not None:
+        ref = source.config_map_ref
+        return _found(pod, known, "ConfigMap", ref.name, optional=bool(ref.optional))
+    return None
+
+
 def _value(
-    pod: Pod, entry: EnvVar, earlier: Mapping[str, EnvValue], secrets: Mapping[str, Secret], node: Mapping[str, str]
+    pod: Pod, entry: EnvVar, earlier: Mapping[str, EnvValue], known: Values, node: Mapping[str, str]
 ) -> EnvValue | None:
     """One variable; None for an optional key that does not exist."""
     source = entry.value_from
@@ -112,18 +123,22 @@ def _value(
         return EnvValue(entry.name, text, secret=secret)
     if source.field_ref is not None:
         return EnvValue(entry.name, _field(pod, source.field_ref.field_path, node))
-    if source.secret_key_ref is None:
+    reference = source.secret_key_ref or source.config_map_key_ref
+    if reference is None:
         return EnvValue(entry.name, "")
-    reference = source.secret_key_ref
-    found = _secret(pod, secrets, reference.name, optional=bool(reference.optional))
+    what = "Secret" if source.secret_key_ref is not None else "ConfigMap"
+    found = _found(pod, known, what, reference.name, optional=bool(reference.optional))
     if found is None or (reference.key not in found.data and reference.optional):
         return None
     if reference.key not in found.data:
-        raise InvalidError(
-            f'pod {pod.metadata.name}: Secret "{reference.name}" has no key "{reference.key}"',
-            hint=f"It has {', '.join(sorted(found.data)) or 'none'}.",
-        )
-    return EnvValue(entry.name, _decoded(found, reference.key), secret=True)
+        raise missing_key(pod, found, reference.key)
+    return _entry(entry.name, found, reference.key)
+
+
+def _entry(name: str, found: Secret | ConfigMap, key: str) -> EnvValue:
+    if isinstance(found, Secret):
+        return EnvValue(name, _decoded(found, key), secret=True)
+    return EnvValue(name, found.data[key])
 
 
 def _expand(text: str, earlier: Mapping[str, EnvValue]) -> tuple[str, bool]:
@@ -154,13 +169,11 @@ def _words(pod: Pod, words: tuple[str, ...], env: tuple[EnvValue, ...]) -> tuple
     return tuple(text for text, _ in expanded)
 
 
-def _secret(pod: Pod, secrets: Mapping[str, Secret], name: str, *, optional: bool) -> Secret | None:
-    if name in secrets or optional:
-        return secrets.get(name)
-    raise InvalidError(
-        f'pod {pod.metadata.name}: there is no Secret "{name}" in namespace {pod.metadata.namespace}',
-        hint="Create it, or deploy again with --env-file or secrets:.",
-    )
+def _found(pod: Pod, known: Values, what: str, name: str, *, optional: bool) -> Secret | ConfigMap | None:
+    found = known.secrets.get(name) if what == "Secret" else known.config_maps.get(name)
+    if found is None and not optional:
+        raise missing(pod, what, name)
+    return found
 
 
 def _decoded(secret: Secret, key: str) -> str:
@@ -226,9 +239,13 @@ def _mounts(pod: Pod, container: Container, cluster: ClusterIdentity) -> tuple[M
 
 def _mount(pod: Pod, mount: VolumeMount, volume: Volume | None, cluster: ClusterIdentity) -> Mount:
     read_only = bool(mount.read_only)
+    inside = f"/{mount.sub_path}" if mount.sub_path else ""
+    if volume is not None and (volume.config_map is not None or volume.secret is not None):
+        return Mount("files", mount.mount_path, volume.name + (f"/{CURRENT}{inside}" if inside else ""), True)
     if volume is not None and volume.host_path is not None:
         make = volume.host_path.type == "DirectoryOrCreate"
-        return Mount("bind", mount.mount_path, volume.host_path.path, read_only, make=make)
+        path = f"{volume.host_path.path.rstrip('/')}{inside}" or "/"
+        return Mount("bind", mount.mount_path, path, read_only, make=make)
     if volume is not None and volume.empty_dir is not None:
         size = volume.empty_dir.size_limit
         size_bytes = memory_bytes(size) if size is not None else 0

@@ -27,6 +27,7 @@ from korch.resources.pod import (
     PodSpec,
     Probe,
     ResourceRequirements,
+    Volume,
 )
 from korch.resources.rbac import ClusterRoleBinding, RoleBinding
 from korch.resources.service import EndpointSlice, NetworkPolicy, Service
@@ -48,6 +49,7 @@ T = TypeVar("T", bound=Object)
 
 DEFAULT_NAMESPACE = "default"
 GRACE_S = 30
+FILE_MODE = 0o644
 SCHEDULER_NAME = "default-scheduler"
 
 
@@ -114,8 +116,18 @@ def pod_spec(spec: PodSpec) -> PodSpec:
         termination_grace_period_seconds=GRACE_S if grace_s is None else grace_s,
         dns_policy=spec.dns_policy or "ClusterFirst",
         scheduler_name=spec.scheduler_name or SCHEDULER_NAME,
+        volumes=tuple(_volume(volume) for volume in spec.volumes),
         tolerations=tuple(replace(t, operator=t.operator or "Equal") for t in spec.tolerations),
     )
+
+
+def _volume(volume: Volume) -> Volume:
+    """Files that all users of the container can read, unless told otherwise."""
+    if volume.config_map is not None and volume.config_map.default_mode is None:
+        return replace(volume, config_map=replace(volume.config_map, default_mode=FILE_MODE))
+    if volume.secret is not None and volume.secret.default_mode is None:
+        return replace(volume, secret=replace(volume.secret, default_mode=FILE_MODE))
+    return volume
 
 
 def pull_policy(image: str) -> str:

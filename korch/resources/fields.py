@@ -123,9 +123,7 @@ CONTAINER_SECURITY_RULES = {
 } | {"procMount": _refused("/proc is as the engine makes it", "Default")}
 
 VOLUME_RULES = {
-    "configMap": _refused("put the file on the node and use hostPath, or pass the values in env"),
-    "secret": _refused("pass the values in env with secretKeyRef"),
-    "projected": _refused("pass the values in env"),
+    "projected": _refused("use a volume for each ConfigMap and Secret"),
     "downwardAPI": _refused("pass the values in env with fieldRef"),
     "persistentVolumeClaim": _refused("use csi with driver volumes.korch.dev: a named volume of the node's engine"),
     "ephemeral": _refused("use emptyDir"),
@@ -161,14 +159,11 @@ RULES: dict[str, dict[str, Rule]] = {
     },
     "LifecycleHandler": {"tcpSocket": _refused("it does nothing in Kubernetes either; use exec or httpGet")},
     "EnvVarSource": {
-        "configMapKeyRef": _refused("write the value into env, or use secretKeyRef"),
         "resourceFieldRef": _refused("write the value into env"),
         "fileKeyRef": _refused("write the value into env"),
     },
-    "EnvFromSource": {"configMapRef": _refused("write the values into env, or use secretRef")},
     "VolumeMount": {
-        "subPath": _refused("mount the folder itself: one volume for each"),
-        "subPathExpr": _refused("mount the folder itself: one volume for each"),
+        "subPathExpr": _refused("write the path into subPath"),
         "mountPropagation": _refused("mounts are private", "None"),
         "recursiveReadOnly": _refused("use readOnly", "Disabled"),
     },

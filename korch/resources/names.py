@@ -114,3 +114,10 @@ def path_problem(path: str) -> str:
     if ".." in path.split("/"):
         return f'"{path}" leads upwards with ".."'
     return text_problem(path) or ("a path has no line breaks" if "\n" in path else "")
+
+
+def relative_path_problem(path: str) -> str:
+    """Why this is no path inside a volume, or ""."""
+    if not path or path.startswith(("/", "..")):
+        return f'"{path}" is not a path inside the volume'
+    return path_problem(f"/{path}")

@@ -24,6 +24,7 @@ class EnvVarSource(Struct, frozen=True, kw_only=True):
     """Where a value comes from: exactly one is set."""
 
     secret_key_ref: SecretKeySelector | None = None
+    config_map_key_ref: SecretKeySelector | None = None
     field_ref: ObjectFieldSelector | None = None
 
 
@@ -43,9 +44,10 @@ class LocalObjectReference(Struct, frozen=True, kw_only=True):
 
 
 class EnvFromSource(Struct, frozen=True, kw_only=True):
-    """All keys of a Secret as variables."""
+    """All keys of a Secret or ConfigMap as variables; exactly one is set."""
 
     prefix: str = ""
+    config_map_ref: LocalObjectReference | None = None
     secret_ref: LocalObjectReference | None = None
 
 
@@ -204,6 +206,32 @@ class CSIVolumeSource(Struct, frozen=True, kw_only=True):
     read_only: bool | None = None
 
 
+class KeyToPath(Struct, frozen=True, kw_only=True):
+    """A key as a file of another name. `mode` is a number (0o400 is 256)."""
+
+    key: str
+    path: str
+    mode: int | None = None
+
+
+class SecretVolumeSource(Struct, frozen=True, kw_only=True):
+    """The keys of a Secret as files: all, or those of `items`."""
+
+    secret_name: str = ""
+    items: tuple[KeyToPath, ...] = ()
+    default_mode: int | None = None
+    optional: bool | None = None
+
+
+class ConfigMapVolumeSource(Struct, frozen=True, kw_only=True):
+    """The keys of a ConfigMap as files: all, or those of `items`."""
+
+    name: str = ""
+    items: tuple[KeyToPath, ...] = ()
+    default_mode: int | None = None
+    optional: bool | None = None
+
+
 class Volume(Struct, frozen=True, kw_only=True):
     """Exactly one source is set."""
 
@@ -211,6 +239,8 @@ class Volume(Struct, frozen=True, kw_only=True):
     host_path: HostPathVolumeSource | None = None
     empty_dir: EmptyDirVolumeSource | None = None
     csi: CSIVolumeSource | None = None
+    config_map: ConfigMapVolumeSource | None = None
+    secret: SecretVolumeSource | None = None
 
 
 class Toleration(Struct, frozen=True, kw_only=True):
@@ -322,6 +352,11 @@ class PodSpec(Struct, frozen=True, kw_only=True):
     scheduler_name: str = ""
     dns_policy: str = ""
     security_context: SecurityContext | None = None
+    service_account_name: str = ""
+    service_account: str = ""
+    automount_service_account_token: bool | None = None
+    enable_service_links: bool | None = None
+    priority_class_name: str = ""
 
 
 class ContainerStateWaiting(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from korch.errors import InvalidError
 from korch.resources.meta import Struct
-from korch.resources.pod import Container, PodSpec
+from korch.resources.pod import PodSpec
 from korch.resources.workload import DeploymentStrategy, PodTemplateSpec
 
 TEMPLATE_HASH_LABEL = "pod-template-hash"
@@ -76,19 +76,24 @@ def spec_hash(spec: PodSpec, *, publish: str = "") -> str:
 
 
 def secret_names(spec: PodSpec) -> frozenset[str]:
-    """The Secrets of its namespace that a pod uses: environment and pull credentials."""
+    """The Secrets of its namespace that a pod uses: environment, files, and pull credentials."""
     names = {ref.name for ref in spec.image_pull_secrets}
+    names |= {volume.secret.secret_name for volume in spec.volumes if volume.secret is not None}
     for container in (*spec.init_containers, *spec.containers):
-        names |= _environment_secrets(container)
+        names |= {source.secret_ref.name for source in container.env_from if source.secret_ref}
+        sources = (env.value_from for env in container.env if env.value_from)
+        names |= {source.secret_key_ref.name for source in sources if source.secret_key_ref}
     return frozenset(names - {""})
 
 
-def _environment_secrets(container: Container) -> set[str]:
-    named = {source.secret_ref.name for source in container.env_from if source.secret_ref}
-    single = {
-        env.value_from.secret_key_ref.name for env in container.env if env.value_from and env.value_from.secret_key_ref
-    }
-    return named | single
+def config_map_names(spec: PodSpec) -> frozenset[str]:
+    """The ConfigMaps of its namespace that a pod uses."""
+    names = {volume.config_map.name for volume in spec.volumes if volume.config_map is not None}
+    for container in (*spec.init_containers, *spec.containers):
+        names |= {source.config_map_ref.name for source in container.env_from if source.config_map_ref}
+        sources = (env.value_from for env in container.env if env.value_from)
+        names |= {source.config_map_key_ref.name for source in sources if source.config_map_key_ref}
+    return frozenset(names - {""})
 
 
 def resolve_int_or_percent(value: int | str, total: int, *, round_up: bool) -> int:

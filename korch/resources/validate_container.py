@@ -13,6 +13,7 @@ from korch.resources.names import (
     image_problem,
     path_problem,
     port_name_problem,
+    relative_path_problem,
     secret_key_problem,
     text_problem,
 )
@@ -79,10 +80,11 @@ def _check_environment(container: Container, path: str, problems: Problems) -> N
         where = f"{path}.envFrom[{index}]"
         if source.prefix:
             problems.check(f"{where}.prefix", env_name_problem(source.prefix))
-        if source.secret_ref is None:
-            problems.add(where, "secretRef is needed")
-        else:
-            problems.check(f"{where}.secretRef.name", dns_subdomain_problem(source.secret_ref.name))
+        if (source.secret_ref is None) == (source.config_map_ref is None):
+            problems.add(where, "exactly one of secretRef and configMapRef is needed")
+        for name, reference in (("secretRef", source.secret_ref), ("configMapRef", source.config_map_ref)):
+            if reference is not None:
+                problems.check(f"{where}.{name}.name", dns_subdomain_problem(reference.name))
 
 
 def _check_variable(env: EnvVar, path: str, problems: Problems) -> None:
@@ -95,11 +97,13 @@ def _check_variable(env: EnvVar, path: str, problems: Problems) -> None:
 
 
 def _check_source(source: EnvVarSource, path: str, problems: Problems) -> None:
-    if (source.secret_key_ref is None) == (source.field_ref is None):
-        problems.add(path, "exactly one of secretKeyRef and fieldRef is needed")
-    if source.secret_key_ref is not None:
-        problems.check(f"{path}.secretKeyRef.name", dns_subdomain_problem(source.secret_key_ref.name))
-        problems.check(f"{path}.secretKeyRef.key", secret_key_problem(source.secret_key_ref.key))
+    keys = (("secretKeyRef", source.secret_key_ref), ("configMapKeyRef", source.config_map_key_ref))
+    if sum(one is not None for one in (source.field_ref, *(key for _, key in keys))) != 1:
+        problems.add(path, "exactly one of secretKeyRef, configMapKeyRef and fieldRef is needed")
+    for name, key in keys:
+        if key is not None:
+            problems.check(f"{path}.{name}.name", dns_subdomain_problem(key.name))
+            problems.check(f"{path}.{name}.key", secret_key_problem(key.key))
     if source.field_ref is not None:
         field = source.field_ref.field_path
         if field not in _FIELD_PATHS and not _FIELD_KEY.fullmatch(field):
@@ -184,6 +188,8 @@ def _check_mounts(container: Container, path: str, volumes: frozenset[str], prob
         problems.check(f"{where}.mountPath", path_problem(mount.mount_path))
         if ":" in mount.mount_path:
             problems.add(f"{where}.mountPath", f'"{mount.mount_path}" has a ":"')
+        if mount.sub_path:
+            problems.check(f"{where}.subPath", relative_path_problem(mount.sub_path))
     check_unique((m.mount_path.rstrip("/") or "/" for m in container.volume_mounts), path, "mountPath", problems)
 
 

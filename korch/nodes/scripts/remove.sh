@@ -22,6 +22,7 @@ korch_find() {
 }
 korch_done() {
     if [ "$korch_remove" = 1 ]; then
+        [ ! -d "$korch_dir/volumes/$korch_uid" ] || korch_drop_files
         [ -z "$korch_owner" ] || korch_forget
     elif [ -n "$korch_ids" ]; then
         echo '@korch containers'
@@ -29,6 +30,12 @@ korch_done() {
     fi
     echo '@korch done'
     exit 0
+}
+# The pod's files go with its last container.
+korch_drop_files() {
+    korch_ids=$(exec 9>&-; "$korch_engine" ps -a -q --filter "label=korch.dev/cluster=$korch_cluster" \
+        --filter "label=korch.dev/uid=$korch_uid" 2>&1 </dev/null) || return
+    [ -n "$korch_ids" ] || rm -rf "${korch_dir:?}/volumes/${korch_uid:?}"
 }
 # The lock is exclusive: a start writes its wish and makes its container under a shared one.
 korch_forget() {

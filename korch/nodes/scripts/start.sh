@@ -2,6 +2,7 @@
 #   env NAME LENGTH BASE64    exported, for `--env NAME`; a dot ends the text
 #   file - LENGTH BASE64      an env-file
 #   folder - LENGTH BASE64    a host path to make; a dot ends it
+#   files, data               volumes of files, see place.sh
 #   record FILE LENGTH BASE64 the wish of a workload, kept on the node; a dot ends it
 #   end
 # EXISTING: the id of the container as it was seen there, started without a look at it: ids never return, and what an id
@@ -18,6 +19,7 @@ while read -r korch_kind korch_key korch_length korch_word; do
 " ;;
     file) korch_file=$korch_word ;;
     folder) korch_folders="$korch_folders $korch_word" ;;
+    files | data) korch_note_files "$korch_kind" "$korch_key" "$korch_word" ;;
     record) korch_records="$korch_records $korch_key $korch_word" ;;
     esac
 done
@@ -83,6 +85,19 @@ korch_enter "$korch_epoch" "$korch_shared" "$korch_claim_text"
 for korch_word in $korch_folders; do
     korch_value=$(korch_decode "$korch_word")
     mkdir -p -- "${korch_value%.}" || korch_fail 1 "cannot make the folder ${korch_value%.}"
+done
+korch_place "$korch_uid" || korch_refuse 78 state "cannot write below $korch_dir/volumes: is the disk full?"
+# Where its files are, only the node knows.
+korch_count=$# korch_before=
+while [ "$korch_count" -gt 0 ]; do
+    case $korch_before$1 in
+    --mounttype=bind,source=@korch/*)
+        set -- "$@" "type=bind,source=$korch_dir/volumes/$korch_uid/${1#type=bind,source=@korch/}"
+        ;;
+    *) set -- "$@" "$1" ;;
+    esac
+    korch_before=$1 korch_count=$((korch_count - 1))
+    shift
 done
 korch_word=started
 if [ -n "$korch_existing" ] && korch_out=$(exec 9>&-; "$korch_engine" start "$korch_existing" 2>&1 </dev/null); then

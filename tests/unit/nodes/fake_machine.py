@@ -1,13 +1,14 @@
 """A machine that only remembers, with faults to order: what a keeper drives in tests."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from korch.engines.images import ImageInfo
 from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer
-from korch.engines.wish import ContainerWish
+from korch.engines.wish import ContainerWish, FileVolume
 from korch.errors import HostUnreachableError
 from korch.nodes.machine import Ended
 from korch.nodes.report import ClusterIdentity
@@ -54,6 +55,7 @@ class FakeMachine:
         self.endings: list[tuple[int, tuple[str, ...]]] = []  # (grace time, hook) of each removal and stop
         self.hook_problem = ""
         self.policies: list[str] = []  # of pulls
+        self.placed: dict[str, dict[str, bytes]] = {}  # by pod uid: files that were brought later than with the start
         self.ends_with: int | None = None  # the exit status of containers that end as soon as they are started
 
     @property
@@ -129,6 +131,10 @@ class FakeMachine:
         if identity.uid in self.held:
             self.end(identity.uid, 137)
         return Ended(self.held.get(identity.uid), self.hook_problem)
+
+    async def place(self, uid: str, volumes: Sequence[FileVolume], *, epoch: int) -> None:
+        await self._call("place", uid)
+        self.placed[uid] = {one.path: one.content for volume in volumes for one in volume.files}
 
     async def last_logs(self, name: str, lines: int = 20) -> str:
         await self._call("logs", name)

@@ -13,9 +13,11 @@ from korch.nodes.keeper import Keeper
 from korch.objects.objects import Objects
 from korch.objects.view import View
 from korch.resources.codec import with_meta
+from korch.resources.config import ConfigMap
 from korch.resources.meta import ObjectMeta
 from korch.resources.misc import Secret
 from korch.resources.pod import (
+    ConfigMapVolumeSource,
     Container,
     EnvVar,
     EnvVarSource,
@@ -25,6 +27,7 @@ from korch.resources.pod import (
     PodSpec,
     Probe,
     SecretKeySelector,
+    Volume,
 )
 from korch.resources.podstate import condition, is_ready, main_status
 from korch.resources.service import EndpointSlice
@@ -44,7 +47,7 @@ class World:
         self.machine = FakeMachine()
         self.heard: list[str] = []
         self.objects = Objects(self.store, clock=LoopClock())  # type: ignore[arg-type]
-        self.view = View(self.objects, (Pod, ReplicaSet, EndpointSlice))
+        self.view = View(self.objects, (Pod, ReplicaSet, EndpointSlice, ConfigMap, Secret))
         self.keeper = Keeper(
             "n1",
             self.machine,  # type: ignore[arg-type]
@@ -361,6 +364,54 @@ def test_what_the_engine_does_not_restart_is_started_again_with_back_off() -> No
         assert found is not None
         assert found.last_state.terminated is not None
         assert found.last_state.terminated.exit_code == 1
+
+    with_keeper(body)
+
+
+def test_each_run_is_counted_however_short_it_is() -> None:
+    async def body(world: World) -> None:
+        world.machine.ends_with = 1
+        await world.pod(spec={"restart_policy": "OnFailure"})
+        await asyncio.sleep(60)
+        found = main_status(await world.now())
+        assert found is not None
+        assert found.restart_count == world.machine.count("start") - 1 >= 3
+
+    with_keeper(body)
+
+
+def test_files_follow_their_values_without_a_restart() -> None:
+    async def body(world: World) -> None:
+        config = await world.objects.create(ConfigMap(metadata=ObjectMeta(name="m"), data={"a": "1"}))
+        volume = Volume(name="v", config_map=ConfigMapVolumeSource(name="m"))
+        pod = await world.pod(spec={"volumes": (volume,)})
+        uid = pod.metadata.uid
+        await asyncio.sleep(30)
+        assert world.machine.count("place") == 0, "they came with the start"
+        await world.objects.update(replace(config, data={"a": "2", "b": "3"}))
+        await asyncio.sleep(10)
+        assert world.machine.placed[uid] == {"a": b"2", "b": b"3"}
+        assert (world.machine.count("place"), world.machine.count("start")) == (1, 1)
+        await world.objects.delete(ConfigMap, "m")
+        await asyncio.sleep(30)
+        assert (world.machine.count("place"), world.machine.count("start")) == (1, 1), "what is there stays"
+
+    with_keeper(body)
+
+
+def test_a_pod_waits_for_values_that_are_missing() -> None:
+    async def body(world: World) -> None:
+        volume = Volume(name="v", config_map=ConfigMapVolumeSource(name="m"))
+        await world.pod(spec={"volumes": (volume,)})
+        await asyncio.sleep(20)
+        assert world.machine.count("start") == 0
+        found = main_status(await world.now())
+        assert found is not None
+        assert found.state.waiting is not None
+        assert 'no ConfigMap "m"' in found.state.waiting.message
+        await world.objects.create(ConfigMap(metadata=ObjectMeta(name="m"), data={"a": "1"}))
+        await asyncio.sleep(10)
+        assert is_ready(await world.now())
 
     with_keeper(body)
 

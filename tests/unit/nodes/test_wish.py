@@ -5,6 +5,7 @@ import pytest
 
 from korch.engines.wish import EnvValue, Mount, PublishedPort
 from korch.errors import InvalidError
+from korch.nodes.files import Values
 from korch.nodes.machine import ClusterIdentity
 from korch.nodes.wish import container_wish, image_reference
 from korch.resources.meta import ObjectMeta, OwnerReference
@@ -57,7 +58,7 @@ def pod(container: dict[str, Any] | None = None, *, annotations: dict[str, str] 
 
 
 def wish_of(found: Pod, **more: Any) -> Any:
-    settings = {"node_address": "10.0.0.1", "node_name": "n1", "secrets": SECRETS, **more}
+    settings = {"node_address": "10.0.0.1", "node_name": "n1", "values": Values(SECRETS), **more}
     return container_wish(found, cluster=CLUSTER, **settings)
 
 
@@ -143,7 +144,7 @@ def test_missing_secrets_are_named(source: EnvVarSource) -> None:
 
 
 def test_bytes_that_are_no_text_arrive_too() -> None:
-    found = wish_of(pod({"env": (EnvVar(name="A", value_from=ref("B")),)}), secrets={"s": secret(B=b"\xff\xfe")})
+    found = wish_of(pod({"env": (EnvVar(name="A", value_from=ref("B")),)}), values=Values({"s": secret(B=b"\xff\xfe")}))
     assert found.env == (EnvValue("A", "\udcff\udcfe", secret=True),)
 
 
@@ -217,6 +218,8 @@ def test_resources_and_rights() -> None:
 
 def test_the_hash_stands_for_the_spec_and_not_for_secret_values() -> None:
     one = wish_of(pod({"env": (EnvVar(name="A", value_from=ref("PASSWORD")),)}))
-    other = wish_of(pod({"env": (EnvVar(name="A", value_from=ref("PASSWORD")),)}), secrets={"s": secret(PASSWORD=b"n")})
+    other = wish_of(
+        pod({"env": (EnvVar(name="A", value_from=ref("PASSWORD")),)}), values=Values({"s": secret(PASSWORD=b"n")})
+    )
     changed = wish_of(pod({"env": (EnvVar(name="A", value="1"),)}))
     assert one.identity.spec_hash == other.identity.spec_hash != changed.identity.spec_hash

@@ -168,9 +168,9 @@ def test_several_documents_lists_and_json():
             id="no field of the container's",
         ),
         pytest.param(
-            in_spec("volumes: [{name: a, configMap: {name: x}}]"),
-            'f.yml:11: Deployment "web": spec.template.spec.volumes[0].configMap: is refused: put the '
-            "file on the node and use hostPath, or pass the values in env",
+            in_spec("volumes: [{name: a, projected: {sources: [{}]}}]"),
+            'f.yml:11: Deployment "web": spec.template.spec.volumes[0].projected: is refused: use a volume for each '
+            "ConfigMap and Secret",
             id="volume",
         ),
         pytest.param(

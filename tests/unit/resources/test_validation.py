@@ -129,7 +129,7 @@ ILLEGAL = {
         {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "a/b"}}}]},
         f'{C}.env[0].valueFrom.secretKeyRef.key: "a/b" is not a key',
     ),
-    "env from nothing": ({"envFrom": [{}]}, f"{C}.envFrom[0]: secretRef is needed"),
+    "env from nothing": ({"envFrom": [{}]}, f"{C}.envFrom[0]: exactly one of secretRef and configMapRef"),
     "port": ({"ports": [port(0)]}, f"{C}.ports[0].containerPort: 0 is not a port"),
     "node port": ({"ports": [port(hostPort=70000)]}, f"{C}.ports[0].hostPort: 70000 is not a port"),
     "protocol": ({"ports": [port(protocol="SCTP")]}, f'{C}.ports[0].protocol: "SCTP" is not TCP or UDP'),
@@ -219,7 +219,22 @@ ILLEGAL = {
         {"volumeMounts": [{"name": "a", "mountPath": "/a"}]},
         f'{C}.volumeMounts[0].name: there is no volume "a"',
     ),
-    "volume": ({"pod": {"volumes": [{"name": "a"}]}}, f"{P}.volumes[0]: exactly one of hostPath, emptyDir and csi"),
+    "files named upwards": (
+        {"pod": {"volumes": [{"name": "a", "secret": {"secretName": "s", "items": [{"key": "k", "path": "../x"}]}}]}},
+        f"{P}.volumes[0].secret.items[0].path",
+    ),
+    "file mode": (
+        {"pod": {"volumes": [{"name": "a", "configMap": {"name": "s", "defaultMode": 1000}}]}},
+        f"{P}.volumes[0].configMap.defaultMode: 1000",
+    ),
+    "a part of a volume of the engine": (
+        {
+            "pod": {"volumes": [{"name": "a", "emptyDir": {}}]},
+            "volumeMounts": [{"name": "a", "mountPath": "/a", "subPath": "b"}],
+        },
+        f"{C}.volumeMounts[0].subPath: is refused",
+    ),
+    "volume": ({"pod": {"volumes": [{"name": "a"}]}}, f"{P}.volumes[0]: exactly one of configMap, secret, hostPath"),
     "volume twice": (
         {"pod": {"volumes": [{"name": "a", "emptyDir": {}}, {"name": "a", "emptyDir": {}}]}},
         f'{P}.volumes: volume "a" is given 2 times',

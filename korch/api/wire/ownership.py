@@ -105,12 +105,13 @@ def apply(
 
 def _folded(applied: dict[str, Any]) -> dict[str, Any]:
     """A Secret's `stringData` as the `data` that is kept of it, so that its keys are owned, and go when dropped."""
-    words = applied.get("stringData")
-    if (applied.get("apiVersion"), applied.get("kind")) != ("v1", "Secret") or not isinstance(words, dict):
+    words, data = applied.get("stringData"), applied.get("data") or {}
+    secret = (applied.get("apiVersion"), applied.get("kind")) == ("v1", "Secret")
+    if not secret or not isinstance(words, dict) or not isinstance(data, dict):
         return applied
     plain = {key: b64encode(str(text).encode()).decode() for key, text in words.items() if text is not None}
     rest = {key: value for key, value in applied.items() if key != "stringData"}
-    return {**rest, "data": {**(rest.get("data") or {}), **plain}}
+    return {**rest, "data": {**data, **plain}}
 
 
 def track_update(

@@ -1,5 +1,6 @@
 """Server-side apply: who owns which field, what goes, what conflicts."""
 
+import contextlib
 import copy
 import json
 from typing import Any
@@ -499,3 +500,34 @@ def test_sets_survive_their_stored_form(paths: frozenset[tuple[str, ...]]) -> No
 @pytest.mark.parametrize("wrong", [1, [], {"x:a": {}}, {"f:a": 1}, {"f:a": {".": {}, "b": {}}}])
 def test_what_is_no_set_is_none(wrong: Any) -> None:
     assert from_fields(wrong) is None
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 2) | st.text("ab", max_size=1),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["name", "containers", "spec", "template", "metadata", "finalizers", "stringData", "data", "env"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+OBJECTS = st.builds(
+    lambda kind, parts: {"apiVersion": kind[0], "kind": kind[1], **parts},
+    st.sampled_from([("v1", "Pod"), ("v1", "Secret"), ("apps/v1", "Deployment"), ("x.y/v1", "Z"), ("v1", 7)]),
+    st.dictionaries(st.sampled_from(["metadata", "spec", "data", "stringData"]), ODD, max_size=4),
+)
+
+
+@settings(max_examples=250, deadline=None)
+@given(OBJECTS, OBJECTS, st.booleans())
+def test_any_object_can_be_applied_or_is_refused_clearly(live: Json, wish: Json, force: bool) -> None:
+    with contextlib.suppress(InvalidError, ApplyConflictError):
+        made = applied(live, wish, force=force)
+        json.dumps(made)
+        assert applied(made, wish, force=True) == made
+        json.dumps(track_update(live, made, manager="x", now=T1))

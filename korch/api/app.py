@@ -34,6 +34,7 @@ from korch.api.registry import Virtual
 from korch.api.requestinfo import RequestInfo, request_info
 from korch.api.selecting import selection
 from korch.api.services import Nobody, Services, User
+from korch.api.versions import Version
 from korch.api.watching import watch
 from korch.api.wire import strict
 from korch.api.writing import Body, Target, Writer, Written
@@ -65,14 +66,19 @@ class _Call:
 
     request: Request
     info: RequestInfo
-    kind: Kind
+    version: Version
     query: Mapping[str, str]
+
+    @property
+    def kind(self) -> Kind:
+        """What is stored."""
+        return self.version.kind
 
     @property
     def target(self) -> Target:
         """Where it writes."""
         info = self.info
-        return Target(self.kind, _space(self.kind, info), info.name, info.subresource)
+        return Target(self.version, _space(self.kind, info), info.name, info.subresource)
 
     async def body(self) -> Body:
         """What came with it."""
@@ -120,10 +126,11 @@ class Api:
             virtual = registry.virtual(info.group, info.version, info.resource)
             if virtual is not None:
                 return await self._virtual(virtual, request, info, query)
-            kind = registry.stored(info.group, info.version, info.resource)
-            if kind is None:
-                raise _unknown(info)
-            return await self._stored(_Call(request, info, kind, query))
+            version = registry.served(info.group, info.version, info.resource)
+            if version is None:
+                raise no_resource()
+            kind = version.shown
+            return await self._stored(_Call(request, info, version, query))
         except Exception as error:
             return refusal_answer(translate(error, info, kind))
 
@@ -190,14 +197,14 @@ class Api:
         return await act(self, call)
 
     async def _get(self, call: _Call) -> Response:
-        return await get(self._reading, call.kind, _space(call.kind, call.info), call.info.name, call.form())
+        return await get(self._reading, call.version, _space(call.kind, call.info), call.info.name, call.form())
 
     async def _list(self, call: _Call) -> Response:
-        return await list_(self._reading, call.kind, _space(call.kind, call.info), call.query, call.form())
+        return await list_(self._reading, call.version, _space(call.kind, call.info), call.query, call.form())
 
     async def _watch(self, call: _Call) -> Response:
         space = _space(call.kind, call.info)
-        return await watch(self._reading, call.kind, space, call.query, call.form(), self._ending)
+        return await watch(self._reading, call.version, space, call.query, call.form(), self._ending)
 
     async def _create(self, call: _Call) -> Response:
         if call.info.name:
@@ -232,7 +239,7 @@ class Api:
     }
 
     def _written(self, call: _Call, made: Written) -> Response:
-        body = Renderer(call.kind, call.form(), self._clock.now).one(made.entry) + b"\n"
+        body = Renderer(call.version, call.form(), self._clock.now).one(made.entry) + b"\n"
         return bytes_answer(body, 201 if made.created else 200, warnings=made.warnings)
 
     async def _part(self, call: _Call) -> Response:
@@ -301,10 +308,6 @@ def _info(request: Request, query: Mapping[str, str]) -> RequestInfo:
     """What is wanted, as the door read it; else from the bare path, never from a URL that the Host is a part of."""
     found = request.scope.get("state", {}).get("info")
     return found if isinstance(found, RequestInfo) else request_info(request.method, request.scope["path"], query)
-
-
-def _unknown(info: RequestInfo) -> Refusal:
-    return no_resource()
 
 
 def _not_allowed() -> Refusal:

@@ -20,6 +20,7 @@ from korch.api.answers import (
 )
 from korch.api.formats import PLAIN, Renderer
 from korch.api.reading import Reading, chosen_of
+from korch.api.versions import plain_version
 from korch.api.wire import strict
 from korch.api.writing import Body, shown
 from korch.errors import ConflictError, NotFoundError
@@ -141,5 +142,7 @@ class Deleter:
             except Refusal as refusal:
                 if refusal.code not in (404, 409):
                     raise
-        pieces = Renderer(kind, PLAIN, self._reading.now).listing(entries, {"resourceVersion": str(revision)})
+        pieces = Renderer(plain_version(kind), PLAIN, self._reading.now).listing(
+            entries, {"resourceVersion": str(revision)}
+        )
         return bytes_answer(b"".join([piece async for piece in pieces]))

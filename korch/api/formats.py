@@ -9,8 +9,8 @@ import msgspec
 
 from korch.api.answers import Refusal
 from korch.api.entries import Entry
+from korch.api.versions import Version
 from korch.api.wire import tables
-from korch.resources.kinds import Kind
 
 As = Literal["", "Table", "PartialObjectMetadata"]
 Include = Literal["Metadata", "Object", "None"]
@@ -73,8 +73,8 @@ def _include(text: str) -> Include:
 class Renderer:
     """Makes what is sent from objects of one kind, in one form."""
 
-    def __init__(self, kind: Kind, form: Form, now: Callable[[], float]) -> None:
-        self.kind, self.form, self._now = kind, form, now
+    def __init__(self, version: Version, form: Form, now: Callable[[], float]) -> None:
+        self.version, self.kind, self.form, self._now = version, version.shown, form, now
 
     def one(self, entry: Entry, revision: int | None = None) -> bytes:
         """One object."""
@@ -83,6 +83,8 @@ class Renderer:
                 return msgspec.json.encode(self._row_table(entry, revision))
             case "PartialObjectMetadata":
                 return msgspec.json.encode(self._partial(entry.plain(revision)))
+        if self.version.outward is not None:
+            return msgspec.json.encode(self.version.outward(entry.plain(revision)))
         return entry.json(revision)
 
     def row(self, entry: Entry, revision: int) -> bytes:
@@ -144,7 +146,9 @@ class Renderer:
         return {**self._table([entry.plain(revision)]), "metadata": {"resourceVersion": str(at)}}
 
     def _table(self, objects: list[dict[str, Any]]) -> dict[str, Any]:
-        return tables.table(self.kind, objects, now=self._now(), include=self.form.include, version=self.form.version)
+        return tables.table(
+            self.version.kind, objects, now=self._now(), include=self.form.include, version=self.form.version
+        )
 
     @property
     def _meta(self) -> str:

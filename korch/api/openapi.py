@@ -86,7 +86,7 @@ def _document(group: str, version: str, _: tuple[Kind, ...]) -> bytes:
 
 
 def _add_kind(paths: dict[str, Any], schemas: Schemas, kind: Kind) -> None:
-    name = schemas.add(kind)
+    name = schemas.add(kind) if kind in kinds.KINDS else schemas.add_free(kind)
     verbs = registry.verbs_of(kind)
     base = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
     space = "/namespaces/{namespace}" if kind.namespaced else ""

@@ -14,6 +14,7 @@ from korch.api.cache import Cache, KindCache, page
 from korch.api.entries import Entry, entry_of
 from korch.api.formats import Form, Renderer
 from korch.api.selecting import Selection, selection
+from korch.api.versions import Version
 from korch.resources.kinds import Kind
 from korch.store.base import Store
 
@@ -44,14 +45,15 @@ async def one(reading: Reading, kind: Kind, namespace: str, name: str) -> Entry:
     return entry_of(kind, record)
 
 
-async def get(reading: Reading, kind: Kind, namespace: str, name: str, form: Form) -> Response:
+async def get(reading: Reading, version: Version, namespace: str, name: str, form: Form) -> Response:
     """The answer to a GET of one object."""
-    entry = await one(reading, kind, namespace, name)
-    return bytes_answer(Renderer(kind, form, reading.now).one(entry) + b"\n")
+    entry = await one(reading, version.kind, namespace, name)
+    return bytes_answer(Renderer(version, form, reading.now).one(entry) + b"\n")
 
 
-async def list_(reading: Reading, kind: Kind, namespace: str, query: Mapping[str, str], form: Form) -> Response:
+async def list_(reading: Reading, version: Version, namespace: str, query: Mapping[str, str], form: Form) -> Response:
     """The answer to a list."""
+    kind = version.kind
     chosen = selection(kind, namespace, query)
     limit = whole_number(query, "limit")
     token = _decoded(query["continue"]) if query.get("continue") else None
@@ -66,7 +68,7 @@ async def list_(reading: Reading, kind: Kind, namespace: str, query: Mapping[str
             meta["remainingItemCount"] = len(found) - limit
         found = found[:limit]
         (await reading.cache.of(kind)).keep(revision, entries)
-    return await _answer(Renderer(kind, form, reading.now), found, meta)
+    return await _answer(Renderer(version, form, reading.now), found, meta)
 
 
 async def chosen_of(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from korch.api.versions import VERSIONS, Version, plain_version
 from korch.resources import kinds
 from korch.resources.kinds import Kind
 
@@ -61,12 +62,20 @@ _CHANGE = ("get", "patch", "update")
 _STREAM = ("create", "get")
 
 
-def stored(group: str, version: str, plural: str) -> Kind | None:
-    """The stored kind behind a path, or None."""
+def served(group: str, version: str, plural: str) -> Version | None:
+    """What stands behind a path, or None."""
     for kind in kinds.KINDS:
         if kind.plural == plural and kind.group == group and kind.version == version:
-            return kind
+            return plain_version(kind)
+    for other in VERSIONS:
+        if (other.shown.group, other.shown.version, other.shown.plural) == (group, version, plural):
+            return other
     return None
+
+
+def shown_kinds() -> tuple[Kind, ...]:
+    """All stored kinds, under each address that they have."""
+    return (*kinds.KINDS, *(other.shown for other in VERSIONS))
 
 
 def virtual(group: str, version: str, plural: str) -> Virtual | None:
@@ -94,7 +103,7 @@ def subresources(kind: Kind) -> tuple[Subresource, ...]:
     found = [Subresource("status", kind.group, kind.version, kind.name, _CHANGE)] if kind.has_status else []
     if kind.scalable:
         found.append(Subresource("scale", "autoscaling", "v1", "Scale", _CHANGE))
-    if kind is kinds.POD:
+    if kind == kinds.POD:
         found += [
             Subresource("attach", "", "v1", "PodAttachOptions", _STREAM),
             Subresource("binding", "", "v1", "Binding", ("create",)),
@@ -109,7 +118,7 @@ def subresources(kind: Kind) -> tuple[Subresource, ...]:
 def groups() -> dict[str, list[str]]:
     """Group → its versions, the preferred one first; the core group is ""."""
     found: dict[str, list[str]] = {"": []}
-    every: tuple[Kind | Virtual, ...] = (*kinds.KINDS, *VIRTUAL)
+    every: tuple[Kind | Virtual, ...] = (*shown_kinds(), *VIRTUAL)
     for resource in every:
         versions = found.setdefault(resource.group, [])
         if resource.version not in versions:
@@ -121,7 +130,7 @@ def groups() -> dict[str, list[str]]:
 
 def resources_of(group: str, version: str) -> list[Kind | Virtual]:
     """Everything under one group and version, by plural."""
-    every: tuple[Kind | Virtual, ...] = (*kinds.KINDS, *VIRTUAL)
+    every: tuple[Kind | Virtual, ...] = (*shown_kinds(), *VIRTUAL)
     return sorted(
         (resource for resource in every if (resource.group, resource.version) == (group, version)),
         key=lambda resource: resource.plural,

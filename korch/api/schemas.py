@@ -48,6 +48,11 @@ class Schemas:
     def add(self, kind: Kind) -> str:
         """Add a kind and its list; the kind's schema name."""
         name = self._struct(kind.type, kind.type.__name__, shape_of(kind.group, kind.name))
+        self._frame(kind, name)
+        return name
+
+    def _frame(self, kind: Kind, name: str) -> None:
+        """Say which kind the schema is of, and add its list."""
         gvk = {"group": kind.group, "version": kind.version, "kind": kind.name}
         self.found[name]["x-kubernetes-group-version-kind"] = [gvk]
         self.found[f"{name}List"] = {
@@ -62,6 +67,12 @@ class Schemas:
             },
             "x-kubernetes-group-version-kind": [{**gvk, "kind": f"{kind.name}List"}],
         }
+
+    def add_free(self, kind: Kind) -> str:
+        """Add a kind whose fields are not told; its schema name."""
+        name = f"dev.korch.{kind.group}.{kind.version}.{kind.name}"
+        self.found[name] = {"type": "object", "description": f"{kind.name} in version {kind.version}.", **_ANY}
+        self._frame(kind, name)
         return name
 
     def _struct(self, type_: type[msgspec.Struct], context: str, shape: Shape) -> str:

@@ -26,11 +26,13 @@ FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
     "replicasets.apps": {"status.replicas": ("status", "replicas")},
     "jobs.batch": {"status.successful": ("status", "succeeded")},
     "events": {
-        **{f"involvedObject.{name}": ("involvedObject", name) for name in _INVOLVED},
+        **{
+            f"{word}.{name}": ("involvedObject", name) for word in ("involvedObject", "regarding") for name in _INVOLVED
+        },
         "reason": ("reason",),
         "type": ("type",),
         "source": ("source", "component"),
-        "reportingComponent": ("source", "component"),
+        **dict.fromkeys(("reportingComponent", "reportingController"), ("source", "component")),
     },
 }
 _ABSENT = {"spec.unschedulable": "false", "spec.hostNetwork": "false", "status.replicas": "0", "status.successful": "0"}

@@ -66,12 +66,13 @@ Stream = Callable[[Request, RequestInfo], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`user_of_token`: whose bearer token it is; `usage`: what containers use now, by node."""
+    """`user_of_token`: whose bearer token it is; `usage`: what containers use now, by node; `token` answers a TokenRequest."""
 
     authorizer: Authorizer | None = None
     user_of_token: Callable[[str], Awaitable[User | None]] | None = None
     usage: Callable[[], Awaitable[Sequence[NodeUsage]]] | None = None
     log: Stream | None = None
+    token: Callable[[RequestInfo, dict[str, Any]], Awaitable[dict[str, Any]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

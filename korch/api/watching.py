@@ -25,6 +25,7 @@ from korch.api.reading import (
 )
 from korch.api.requestinfo import truth
 from korch.api.selecting import Selection, selection
+from korch.api.versions import Version
 from korch.errors import ExpiredError
 from korch.resources.kinds import Kind
 
@@ -96,11 +97,11 @@ def duration_s(text: str) -> float:
 
 
 async def watch(
-    reading: Reading, kind: Kind, namespace: str, query: Mapping[str, str], form: Form, ending: asyncio.Event
+    reading: Reading, version: Version, namespace: str, query: Mapping[str, str], form: Form, ending: asyncio.Event
 ) -> Response:
     """The answer to a watch. A revision that is forgotten is told before the stream begins: 410."""
-    wish = watch_of(kind, namespace, query)
-    feed = _Feed(reading, kind, wish, Renderer(kind, form, reading.now), ending)
+    wish = watch_of(version.kind, namespace, query)
+    feed = _Feed(reading, version.kind, wish, Renderer(version, form, reading.now), ending)
     await feed.begin()
     return StreamingResponse(feed.lines(), media_type="application/json")
 
@@ -196,7 +197,7 @@ class _Feed:
         type_ = change.type_for(self._wish.selection)
         if type_ is None:
             return b""
-        form = (self._renderer.form, self._headed)
+        form = (self._renderer.form, self._renderer.kind, self._headed)
         line = change.line(type_, form, self._rendered)
         self._headed = True
         return line

@@ -9,6 +9,7 @@ from korch.api.answers import Refusal, bad_request, conflict, translate
 from korch.api.entries import Entry, from_plain
 from korch.api.incoming import Incoming, Validation
 from korch.api.requestinfo import RequestInfo
+from korch.api.versions import Version
 from korch.api.wire import ownership, patches, strict
 from korch.errors import AlreadyExistsError, KorchError, NotFoundError
 from korch.objects.objects import Objects
@@ -45,10 +46,20 @@ class Body:
 class Target:
     """Where it is written: `part` is "" or "status"."""
 
-    kind: Kind
+    version: Version
     namespace: str
     name: str
     part: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """What is stored."""
+        return self.version.kind
+
+    def incoming(self, data: dict[str, Any]) -> dict[str, Any]:
+        """A body as the object that is stored: with what the URL says, and without what is written elsewhere."""
+        said = incoming.addressed(self.version.shown, data, self.namespace, self.name)
+        return _relevant(self, self.version.stored(said))
 
 
 @dataclass(slots=True)
@@ -98,7 +109,7 @@ class Writer:
         """The new object."""
         kind = target.kind
         data, duplicates = incoming.parsed(body.data, body.content_type, options.validation)
-        data = _relevant(target, incoming.addressed(kind, data, target.namespace, target.name))
+        data = target.incoming(data)
         if data["metadata"].get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
         came = incoming.typed(kind, data, options.validation, duplicates=duplicates)
@@ -115,7 +126,7 @@ class Writer:
         """The object as the body has it; its status, or everything but its status."""
         kind = target.kind
         data, duplicates = incoming.parsed(body.data, body.content_type, options.validation)
-        data = _relevant(target, incoming.addressed(kind, data, target.namespace, target.name))
+        data = target.incoming(data)
         came = incoming.typed(kind, data, options.validation, duplicates=duplicates)
 
         def change(stored: Object) -> Object:
@@ -136,7 +147,8 @@ class Writer:
         def change(stored: Object) -> Object:
             nonlocal warnings
             live = plain(kind, stored)
-            after = patches.apply_patch(body.content_type, patch, live, (kind.group, kind.name))
+            seen = target.version.out(live)
+            after = patches.apply_patch(body.content_type, patch, seen, (kind.group, kind.name))
             came = self._changed(target, live, after, options, duplicates)
             check_versions(kind, came.obj, stored)
             warnings = came.warnings
@@ -149,7 +161,7 @@ class Writer:
     ) -> Incoming:
         """The typed object of a change. Warnings are of what is new in it."""
         kind = target.kind
-        data = _relevant(target, incoming.addressed(kind, after, target.namespace, target.name))
+        data = target.incoming(after)
         known = incoming.warnings_of(kind, live)
         return incoming.typed(kind, data, options.validation, duplicates=duplicates, known=known)
 
@@ -179,7 +191,7 @@ class Writer:
         kind = target.kind
         applied = strict.parse_patch(body.data, body.content_type)
         duplicates = strict.duplicate_keys(body.data) if options.validation != "Ignore" else []
-        applied = _relevant(target, incoming.addressed(kind, applied, target.namespace, target.name))
+        applied = target.incoming(applied)
         if applied["metadata"].get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
         told = incoming.typed(kind, applied, options.validation, duplicates=duplicates).warnings

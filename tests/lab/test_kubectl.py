@@ -118,7 +118,7 @@ def test_small_changes(faulty: Faulty, kubectl: Kubectl) -> None:
 
 
 def test_two_appliers_share_an_object(faulty: Faulty, kubectl: Kubectl) -> None:
-    shared = "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: c}}, data: {{{}}}}}"
+    shared = "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata: {{{}}}\n"
     one, other = ("--server-side", "--field-manager=one"), ("--server-side", "--field-manager=other")
     kubectl("apply", *one, "-f", "-", stdin=shared.format("a: '1', b: '1'"))
     kubectl("apply", *other, "-f", "-", stdin=shared.format("c: '1'"))

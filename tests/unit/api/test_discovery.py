@@ -39,6 +39,7 @@ def test_both_forms_name_every_kind(tmp_path: Path) -> None:
         plain = await world.get("/apis")
         assert {group["name"] for group in plain["groups"]} == {kind.group for kind in KINDS if kind.group} | {
             "authorization.k8s.io",
+            "events.k8s.io",
             "authentication.k8s.io",
             "metrics.k8s.io",
         }

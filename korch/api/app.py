@@ -260,6 +260,10 @@ class Api:
                 return await self._parts.evict(info.namespace, info.name, call.query, await call.body())
             case "binding":
                 return await self._parts.bind(info.namespace, info.name, await call.body())
+            case "token" if self._services.token is not None:
+                body = await call.body()
+                asked = strict.parse_body(body.data, body.content_type)
+                return json_answer(await self._services.token(info, asked), 201)
             case "log" if self._services.log is not None:
                 return await self._services.log(call.request, info)
         raise Refusal(501, f"{info.subresource} is not served here", reason="NotImplemented")

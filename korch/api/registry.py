@@ -112,6 +112,8 @@ def subresources(kind: Kind) -> tuple[Subresource, ...]:
             Subresource("log", "", "v1", "Pod", ("get",)),
             Subresource("portforward", "", "v1", "PodPortForwardOptions", _STREAM),
         ]
+    if kind is kinds.SERVICEACCOUNT:
+        found.append(Subresource("token", "authentication.k8s.io", "v1", "TokenRequest", ("create",)))
     return tuple(sorted(found, key=lambda part: part.name))
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from korch.api.app import create_app
+from korch.api.security.accounts import AccountTokens
 from korch.api.security.audit import AuditLog
 from korch.api.security.authenticate import Authenticator
 from korch.api.security.authorize import Authorizer
@@ -28,9 +29,11 @@ async def api_served(cluster: Cluster, address: str, port: int, names: tuple[str
     Its writes are wishes, as those of commands: they carry no fence of the lead.
     """
     folder, clock = cluster.settings.cluster_dir, cluster.clock
-    authenticator = Authenticator(KnownCredentials(Credentials(cluster.store)), clock)
+    credentials = Credentials(cluster.store)
+    authenticator = Authenticator(KnownCredentials(credentials), clock)
     authorizer, usage = Authorizer(), _Usage(cluster)
-    services = Services(authorizer, authenticator.user_of_token, usage.measure)
+    tokens = AccountTokens(credentials, clock)
+    services = Services(authorizer, authenticator.user_of_token, usage.measure, token=tokens.answer)
     app = create_app(cluster.objects, cluster.store, clock=clock, services=services)
     audit = AuditLog(folder / "audit.log")
     try:

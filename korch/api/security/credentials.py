@@ -32,6 +32,8 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     created: float
     expires: float
     digest: str = ""
+    bound_to: str = ""  # the key of a record that has to stay, and the revision since which it has been there
+    bound_since: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,16 @@ class Credentials:
         await self._store.put(PREFIX + record.id, msgspec.json.encode(record), expect=0)
         return record
 
-    async def mint_token(self, user: str, groups: tuple[str, ...], *, now: float, ttl_s: float) -> Minted:
-        """A new token for `user` in `groups`."""
-        secret = secrets.token_hex(_SECRET_BYTES)
+    async def mint_token(
+        self, user: str, groups: tuple[str, ...], *, now: float, ttl_s: float, bound_to: str = ""
+    ) -> Minted:
+        """A new token for `user` in `groups`; it ends with the record under `bound_to`. `NotFoundError`."""
+        secret, since = secrets.token_hex(_SECRET_BYTES), 0
+        if bound_to:
+            found = await self._store.get(bound_to)
+            if found is None:
+                raise NotFoundError(f'"{bound_to.rpartition("/")[2]}" not found')
+            since = found.created
         for _ in range(_TRIES):
             record = Credential(
                 id=secrets.token_hex(_ID_BYTES),
@@ -74,6 +83,8 @@ class Credentials:
                 created=now,
                 expires=now + ttl_s,
                 digest=_digest(secret),
+                bound_to=bound_to,
+                bound_since=since,
             )
             try:
                 await self._store.put(PREFIX + record.id, msgspec.json.encode(record), expect=0)
@@ -83,7 +94,14 @@ class Credentials:
         raise ConflictError("no free id was found for a token", hint="Try it again.")
 
     async def find(self, id_: str) -> Credential | None:
-        """The record, or None."""
+        """The record, or None; also None when what it is bound to is gone."""
+        found = await self._find(id_)
+        if found is None or not found.bound_to:
+            return found
+        record = await self._store.get(found.bound_to)
+        return found if record is not None and record.created == found.bound_since else None
+
+    async def _find(self, id_: str) -> Credential | None:
         if not id_ or not id_.isalnum() or len(id_) > 64:
             return None
         found = await self._store.get(PREFIX + id_)
@@ -96,7 +114,7 @@ class Credentials:
 
     async def revoke(self, id_: str) -> Credential:
         """Remove one; what is open with it ends within seconds. `NotFoundError`."""
-        found = await self.find(id_.lower())
+        found = await self._find(id_.lower())
         if found is None:
             raise NotFoundError(f'there is no credential "{id_}"', hint="`korch token list` shows them.")
         await self._store.delete(PREFIX + found.id)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from korch.api.app import create_app
+from korch.api.security.accounts import AccountTokens
 from korch.api.security.authenticate import Authenticator
 from korch.api.security.authorize import Authorizer
 from korch.api.security.credentials import Credentials, KnownCredentials
@@ -56,7 +57,8 @@ async def whole(folder: Path) -> AsyncIterator[Site]:
     objects = Objects(store)
     credentials, authorizer = Credentials(store), Authorizer()
     authenticator = Authenticator(KnownCredentials(credentials), clock)
-    app = create_app(objects, store, services=Services(authorizer, authenticator.user_of_token))
+    services = Services(authorizer, authenticator.user_of_token, token=AccountTokens(credentials, clock).answer)
+    app = create_app(objects, store, services=services)
     try:
         await objects.ensure_default_namespace()
         for name in ("shop", "bank"):
@@ -190,3 +192,39 @@ def test_a_body_without_end_and_a_client_that_goes_are_no_bugs(
 
     asyncio.run(main())
     assert "bug" not in caplog.text
+
+
+def test_a_service_account_has_tokens_that_end_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KnownCredentials, "FRESH_S", 0.0)
+
+    async def main() -> None:
+        async with whole(tmp_path) as site, await site.client("admin", "shop") as http:
+            accounts = "/api/v1/namespaces/shop/serviceaccounts"
+            assert (await http.post(f"{accounts}/bot/token", json={})).status_code == 404
+            assert (await http.post(accounts, json={"metadata": {"name": "bot"}})).status_code == 201
+            asked = {"kind": "TokenRequest", "spec": {"expirationSeconds": 900}}
+            made = await http.post(f"{accounts}/bot/token", json=asked)
+            assert made.status_code == 201
+            for bad in (
+                {"spec": {"expirationSeconds": 5}},
+                {"spec": 5},
+                {"kind": "Pod"},
+                {"spec": {"expirationSeconds": "x"}},
+            ):
+                assert (await http.post(f"{accounts}/bot/token", json=bad)).status_code == 422, bad
+            async with await site.client("view", "shop") as viewer:
+                assert refused(await viewer.post(f"{accounts}/bot/token", json={}))
+
+            token = made.json()["status"]["token"]
+            http.headers["Authorization"] = f"Bearer {token}"
+            whoami = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+            info = (await http.post(whoami, json={})).json()["status"]["userInfo"]
+            assert info["username"] == "system:serviceaccount:shop:bot"
+            assert "system:serviceaccounts:shop" in info["groups"]
+            assert (await http.get(accounts)).status_code == 403  # nobody gave it a role
+            async with await site.client("admin") as admin:
+                await admin.delete(f"{accounts}/bot")
+                await admin.post(accounts, json={"metadata": {"name": "bot"}})  # another one of that name
+            assert (await http.post(whoami, json={})).status_code == 401
+
+    asyncio.run(main())

@@ -101,6 +101,11 @@ async def where(store: Store) -> str:
     return found.url if found is not None else f"https://{DEFAULT_ADDRESS}:{DEFAULT_PORT}"
 
 
+async def was_served(store: Store) -> bool:
+    """Whether a master of this state has ever served the API."""
+    return await _record(store) is not None
+
+
 async def _record(store: Store) -> ApiRecord | None:
     found = await store.get(RECORD_KEY)
     with suppress(msgspec.MsgspecError):

@@ -106,11 +106,13 @@ def _until(record: Credential) -> str:
 
 async def _mint(wish: Wish, server: str, context: str) -> tuple[Access, Credential]:
     from korch.api.security.minting import mint
-    from korch.api.server import where
+    from korch.api.server import was_served, where
     from korch.master.cluster import open_cluster
 
     settings = current_settings()
     async with open_cluster(settings, need_inventory=False) as cluster:
+        if not server and not await was_served(cluster.store):
+            click.echo("Note: no master has served the API here yet: start one with `korch master`.", err=True)
         url = server or await where(cluster.store)
         pki = settings.cluster_dir / "pki"
         now = cluster.clock.now()

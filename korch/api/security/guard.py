@@ -16,7 +16,7 @@ from korch.api.requestinfo import RequestInfo, request_info, truth
 from korch.api.security.audit import AuditLog
 from korch.api.security.authenticate import Authenticator, impersonated
 from korch.api.security.authorize import READ, Authorizer, refusal
-from korch.api.security.limits import BodyCutOffError, BodyTooLargeError, Buckets, Limits, TooManyError, Turnstile
+from korch.api.security.limits import BodyCutOffError, BodyTooLargeError, Buckets, Limits, Open, TooManyError, Turnstile
 from korch.api.security.statuses import App, Message, Receive, Scope, Send, refuse
 from korch.api.security.users import User
 from korch.errors import ForbiddenError, KorchError
@@ -75,6 +75,11 @@ class Guard:
         self._failures = Buckets(self._limits.failures_per_s, self._limits.failures_burst)
         self._told = Buckets(0.2, 1.0)
         self._stopping = asyncio.Event()
+
+    @property
+    def open_now(self) -> Mapping[str, Open]:
+        """What each user has open."""
+        return self._turnstile.open
 
     def stop(self) -> None:
         """End watches and other streams; they end as if the server had no more to say."""

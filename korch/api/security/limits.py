@@ -83,7 +83,9 @@ class Buckets:
 
 
 @dataclass(slots=True)
-class _Open:
+class Open:
+    """What one client has open."""
+
     requests: int = 0
     streams: int = 0
 
@@ -93,7 +95,7 @@ class Turnstile:
     """Counts what each client has open."""
 
     limits: Limits
-    _open: dict[str, _Open] = field(default_factory=lambda: defaultdict(_Open))
+    open: dict[str, Open] = field(default_factory=lambda: defaultdict(Open))
     _rates: Buckets = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,7 +104,7 @@ class Turnstile:
     @contextmanager
     def passing(self, client: str, now: float, *, stream: bool) -> Iterator[None]:
         """A block in which one request of the client is open. Raises `TooManyError` instead when it has to wait."""
-        mine = self._open[client]
+        mine = self.open[client]
         too_many = mine.streams >= self.limits.streams if stream else mine.requests >= self.limits.at_once
         if too_many or not self._rates.take(client, now):
             self._forget(client)
@@ -117,6 +119,6 @@ class Turnstile:
             self._forget(client)
 
     def _forget(self, client: str) -> None:
-        mine = self._open[client]
+        mine = self.open[client]
         if not mine.streams and not mine.requests:
-            del self._open[client]
+            del self.open[client]

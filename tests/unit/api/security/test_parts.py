@@ -159,7 +159,7 @@ def test_what_is_open_is_counted_back() -> None:
             pass
     with stile.passing("a", 0.0, stream=False):
         pass
-    assert not stile._open
+    assert not stile.open
 
 
 def test_the_audit_file_is_bounded_and_loses_nothing_while_it_can_write(tmp_path: Path) -> None:

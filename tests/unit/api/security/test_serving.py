@@ -434,8 +434,9 @@ def test_a_second_master_takes_the_port_over(tmp_path: Path, monkeypatch: pytest
             async with serving(here.guard, place, store=here.store, clock=SystemClock()) as second:
                 assert second() == ""
                 await first.__aexit__(None, None, None)
-                while not second():  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+                async with asyncio.timeout(30):
+                    while not second():  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
                 assert second() == await where(here.store)
                 async with httpx.AsyncClient(verify=here.context(), trust_env=False) as http:
                     answer = await http.get(second() + PODS, headers={"Authorization": f"Bearer {token}"})
@@ -459,8 +460,9 @@ def test_a_renewed_certificate_is_shown_to_new_connections(tmp_path: Path, monke
         async with site(tmp_path) as here:
             before = await shown(here)
             (tmp_path / "pki" / "server.pem").unlink()  # as old as one of a machine that slept
-            while await shown(here) == before:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+            async with asyncio.timeout(30):
+                while await shown(here) == before:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
 
     asyncio.run(main())
 

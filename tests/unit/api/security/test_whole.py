@@ -2,9 +2,11 @@
 
 import asyncio
 import itertools
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -16,12 +18,15 @@ from korch.api.security.authorize import Authorizer
 from korch.api.security.credentials import Credentials, KnownCredentials
 from korch.api.security.guard import Guard
 from korch.api.security.limits import Limits
+from korch.api.security.pki import load_authority
 from korch.api.security.users import ROLES, Role, group_for
+from korch.api.server import Place, serving
 from korch.api.services import Services
 from korch.objects.objects import Objects, SystemClock
 from korch.resources.kinds import KINDS, Kind
 from korch.resources.meta import ObjectMeta
 from korch.resources.misc import Namespace
+from korch.store.base import Store
 from korch.store.sqlite import open_sqlite
 
 NO_LIMITS = Limits(rate_per_s=1e9, burst=1e9)
@@ -39,8 +44,8 @@ VERBS = {
 class Site:
     """The whole API in this process."""
 
-    def __init__(self, app: Guard, credentials: Credentials) -> None:
-        self.guard, self._credentials = app, credentials
+    def __init__(self, app: Guard, credentials: Credentials, store: Store) -> None:
+        self.guard, self._credentials, self.store = app, credentials, store
 
     async def client(self, role: Role, namespace: str = "") -> httpx.AsyncClient:
         """Asks as somebody with a role."""
@@ -63,7 +68,7 @@ async def whole(folder: Path) -> AsyncIterator[Site]:
         await objects.ensure_default_namespace()
         for name in ("shop", "bank"):
             await objects.create(Namespace(metadata=ObjectMeta(name=name)))
-        yield Site(Guard(app, authenticator, authorizer, clock=clock, limits=NO_LIMITS), credentials)
+        yield Site(Guard(app, authenticator, authorizer, clock=clock, limits=NO_LIMITS), credentials, store)
     finally:
         await app.state.api.close()
         await store.close()
@@ -226,5 +231,26 @@ def test_a_service_account_has_tokens_that_end_with_it(tmp_path: Path, monkeypat
                 await admin.delete(f"{accounts}/bot")
                 await admin.post(accounts, json={"metadata": {"name": "bot"}})  # another one of that name
             assert (await http.post(whoami, json={})).status_code == 401
+
+    asyncio.run(main())
+
+
+def test_a_watcher_that_goes_is_not_counted_any_more(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with whole(tmp_path) as site:
+            token = (await site.client("view", "shop")).headers["authorization"]
+            place, clock = Place(tmp_path, "test", port=0), SystemClock()
+            async with serving(site.guard, place, store=site.store, clock=clock) as url:
+                authority = load_authority(place.pki, "test", now=clock.now())
+                context = ssl.create_default_context(cadata=authority.pem.decode())
+                reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url()).port, ssl=context)
+                head = f"GET /api/v1/namespaces/shop/pods?watch=1 HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n\r\n"
+                writer.write(head.encode())
+                assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+                assert [one.streams for one in site.guard.open_now.values()] == [1]
+                writer.transport.abort()
+                async with asyncio.timeout(30):
+                    while site.guard.open_now:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
 
     asyncio.run(main())

@@ -47,6 +47,7 @@ class ImageInfo:
     digest_ref: str | None
     arch: str  # Go's names: amd64, arm64
     size_bytes: int = 0
+    rivals: tuple[str, ...] = ()  # further digests of the same repository: only the registry can tell which one it has
 
     @property
     def pinned(self) -> str:
@@ -118,6 +119,7 @@ def parse_image(line: str, reference: str) -> ImageInfo:
         digest_ref=mine[0] if mine and not is_image_id(reference) else None,
         arch=go_arch(str(data.get("Arch") or "")),
         size_bytes=int(data.get("Size") or 0),
+        rivals=tuple(mine[1:]),
     )
 
 

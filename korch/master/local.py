@@ -343,7 +343,12 @@ async def _exact(machine: "Machine", image: str, auth: bytes | None, *, pull: bo
     if "@sha256:" in image or image.startswith("sha256:"):
         return (await machine.resolve_image(image, auth=auth)).pinned
     try:
-        return (await machine.resolve_image(image, auth=auth, pull="Always")).pinned
+        found = await machine.resolve_image(image, auth=auth, pull="Always")
+        # Podman lists a digest for each archive that was loaded with the same id, too: no registry has those.
+        for reference in (found.pinned, *found.rivals) if found.rivals else ():
+            with suppress(CommandFailedError):
+                return (await machine.resolve_image(reference, auth=auth, pull="Always")).pinned
+        return found.pinned
     except CommandFailedError:
         with suppress(CommandFailedError):
             return (await machine.resolve_image(image, auth=auth, pull="Never")).pinned

@@ -290,14 +290,7 @@ class Machine:
 
     async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: str = "IfNotPresent") -> ImageInfo:
         """What a reference means on this node: id and digest. `pull`: "IfNotPresent", "Always" or "Never"."""
-        found = await self._image(image, auth, pull, 600.0)
-        if pull != "Always" or found.digest_ref is None:
-            return found
-        # Podman lists a digest for each archive that was loaded with the same id, too: no registry has that one.
-        for reference in (found.digest_ref, *found.rivals) if found.rivals else ():
-            with suppress(CommandFailedError):
-                return replace(await self._image(reference, auth, pull, 600.0), reference=image)
-        return found
+        return await self._image(image, auth, pull, 600.0)
 
     async def pull(
         self, image_ref: str, *, auth: bytes | None = None, policy: str = "IfNotPresent", timeout_s: float = 600.0

@@ -164,6 +164,13 @@ def test_the_digest_is_that_of_the_references_repository() -> None:
     assert info.pinned == f"reg.lab/web@{D2}"
 
 
+def test_more_digests_of_one_repository_are_rivals() -> None:
+    info = parse_image(image_line(f"reg.lab/web@{D1}", f"mine/web@{D1}", f"reg.lab/web@{D2}"), "reg.lab/web:1")
+    assert (info.pinned, info.rivals) == (f"reg.lab/web@{D1}", (f"reg.lab/web@{D2}",))
+    sure = parse_image(image_line(f"reg.lab/web@{D1}", f"reg.lab/web@{D2}"), f"reg.lab/web@{D2}")
+    assert (sure.pinned, sure.rivals) == (f"reg.lab/web@{D2}", ())
+
+
 def test_short_references_find_dockers_short_digests() -> None:
     assert parse_image(image_line(f"web@{D1}"), "docker.io/library/web:1").digest_ref == f"web@{D1}"
 

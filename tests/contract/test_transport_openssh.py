@@ -81,9 +81,9 @@ asyncio.run(main())
 """
 
 
-def test_a_korch_that_is_killed_leaves_no_ssh_and_its_folder_goes_with_the_next(server: Sshd, tmp_path: Path) -> None:
+def test_a_korch_that_is_killed_leaves_no_ssh_and_its_folder_goes_with_the_next(server: Sshd, short_path: Path) -> None:
     host = server.host()
-    words = (str(tmp_path), str(host.port), host.user or "", host.identity_file or "", *host.ssh_args)
+    words = (str(short_path), str(host.port), host.user or "", host.identity_file or "", *host.ssh_args)
     process = subprocess.Popen((sys.executable, "-c", PROGRAM, *words), stdout=subprocess.PIPE, text=True)
     with process:
         assert process.stdout is not None
@@ -92,28 +92,28 @@ def test_a_korch_that_is_killed_leaves_no_ssh_and_its_folder_goes_with_the_next(
         assert len(masters(server)) == 2  # one for commands, one for streams
         process.kill()
     assert gone(server)
-    (left,) = (tmp_path / "run").glob("korch-*[!k]")
-    with bench(tmp_path, host) as made:
+    (left,) = (short_path / "run").glob("korch-*[!k]")
+    with bench(short_path, host) as made:
         assert made.runner.run(made.transport.run(HELLO)).stdout == b"hello\n"
         assert not left.exists()
-    assert list((tmp_path / "run").iterdir()) == []
+    assert list((short_path / "run").iterdir()) == []
 
 
-def test_closing_ends_ssh_and_removes_the_folder(server: Sshd, tmp_path: Path) -> None:
-    with bench(tmp_path, server.host()) as made:
+def test_closing_ends_ssh_and_removes_the_folder(server: Sshd, short_path: Path) -> None:
+    with bench(short_path, server.host()) as made:
         made.runner.run(made.transport.connect())
-        (folder,) = (path for path in (tmp_path / "run").iterdir() if path.is_dir())
+        (folder,) = (path for path in (short_path / "run").iterdir() if path.is_dir())
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert len(masters(server)) == 1
     assert not folder.exists()
     assert gone(server)
 
 
-def test_two_processes_do_not_share_and_do_not_end_each_others_connections(server: Sshd, tmp_path: Path) -> None:
+def test_two_processes_do_not_share_and_do_not_end_each_others_connections(server: Sshd, short_path: Path) -> None:
     """Two connectors are what two processes have."""
 
     async def both() -> bytes:
-        one, other = (Connector(Settings(tmp_path, "test")) for _ in range(2))
+        one, other = (Connector(Settings(short_path, "test")) for _ in range(2))
         first, second = (connector.transport_for(server.host()) for connector in (one, other))
         await asyncio.gather(first.connect(), second.connect())
         assert len(masters(server)) == 2
@@ -145,15 +145,15 @@ def test_a_home_with_a_long_path_or_strange_characters_is_no_obstacle(server: Ss
     assert gone(server)
 
 
-def test_what_the_users_configuration_wants_for_sessions_is_left_out(server: Sshd, tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    others = ("ControlMaster=auto", f"ControlPath={tmp_path}/theirs", "ControlPersist=60", "RequestTTY=force")
+def test_what_the_users_configuration_wants_for_sessions_is_left_out(server: Sshd, short_path: Path) -> None:
+    told = short_path / "told"
+    others = ("ControlMaster=auto", f"ControlPath={short_path}/theirs", "ControlPersist=60", "RequestTTY=force")
     deeds = ("RemoteCommand=touch told", "PermitLocalCommand=yes", f"LocalCommand=touch {told}", "LogLevel=QUIET")
-    forward = (f"LocalForward={tmp_path}/forward localhost:22", "StrictHostKeyChecking=no")
+    forward = (f"LocalForward={short_path}/forward localhost:22", "StrictHostKeyChecking=no")
     words = tuple(word for option in (*others, *deeds, *forward) for word in ("-o", option))
-    with bench(tmp_path, server.host("n1", "-q", *words)) as made:
+    with bench(short_path, server.host("n1", "-q", *words)) as made:
         assert made.runner.run(made.transport.run(HELLO)).stdout == b"hello\n"
-        assert [path.name for path in tmp_path.iterdir()] == ["run"]
+        assert [path.name for path in short_path.iterdir()] == ["run"]
 
 
 def test_a_hosts_certificate_is_enough(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def _of_object(error: KorchError, info: RequestInfo, kind: Kind, text: str) -> R
         case ProblemsError():
             return invalid(kind, info.name, error.problems)
         case InvalidError() if type(error) is InvalidError:
-            return invalid(kind, info.name, (Problem("", text),))
+            return Refusal(422, text)  # no field is to blame: with details kubectl would leave the text out
         case NotFoundError() if info.verb == "create" and not info.subresource:
             space = {"name": info.namespace, "kind": "namespaces"}
             return Refusal(404, f'namespaces "{info.namespace}" not found', space)

@@ -192,3 +192,19 @@ def test_a_status_is_applied_on_its_own_path(tmp_path: Path) -> None:
         assert found["spec"]["template"]["spec"]["containers"][0]["image"] == "web:1"
 
     run(tmp_path, test)
+
+
+def test_a_patch_that_cannot_be_done_is_told_in_words_that_kubectl_shows(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        path = "/api/v1/namespaces/default/configmaps"
+        made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1"}}
+        await world.make(path, made)
+        patch = [{"op": "test", "path": "/data/a", "value": "2"}, {"op": "remove", "path": "/data/a"}]
+        kind = {"content-type": "application/json-patch+json"}
+        found = await world.http.patch(f"{path}/c", json=patch, headers=kind)
+        assert (found.status_code, found.json()["reason"]) == (422, "Invalid")
+        assert "operation 0 of the patch: /data/a is not what the test expects" in found.json()["message"]
+        assert "details" not in found.json()
+        assert (await world.get(f"{path}/c"))["data"] == {"a": "1"}
+
+    run(tmp_path, test)

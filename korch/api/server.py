@@ -190,8 +190,10 @@ class _Server:
                 if renewed:
                     log.info("the server's certificate was renewed")
                 self._context.load_cert_chain(self._certificate.path)  # perhaps another master has renewed it
-            except (KorchError, OSError, ssl.SSLError) as error:
+            except (KorchError, OSError) as error:
                 log.error("the server's certificate could not be renewed: %s; trying again", error)
+            except Exception:
+                log.exception("renewing the server's certificate failed; this is a bug in korch; trying again")
 
     async def stop(self) -> None:
         """Let what is nearly done end, then hang up."""
@@ -221,7 +223,7 @@ async def _bind(place: Place, authority: Authority, store: Store) -> socket.sock
         reason = error.strerror or str(error)
         raise SetupError(
             f"the API cannot be served on {place.address} port {place.port}: {reason.lower()}",
-            hint="Choose another port with --api-port (0: any free one), or --no-api.",
+            hint="Choose another place with --api-port (0: any free one) and --api-address, or --no-api.",
         ) from error
 
 

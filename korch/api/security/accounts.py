@@ -3,7 +3,7 @@
 from typing import Any
 
 from korch.api.requestinfo import RequestInfo
-from korch.api.security.credentials import Credentials
+from korch.api.security.credentials import FORGET_AFTER_S, Credentials
 from korch.errors import InvalidError
 from korch.objects.values import Clock
 from korch.resources.kinds import SERVICEACCOUNT
@@ -22,6 +22,7 @@ class AccountTokens:
         """The request with its status. `NotFoundError` without the account."""
         seconds, now = _seconds(data), self._clock.now()
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{info.namespace}")
+        await self._credentials.forget_expired(now, after_s=FORGET_AFTER_S)
         minted = await self._credentials.mint_token(
             f"system:serviceaccount:{info.namespace}:{info.name}",
             groups,

@@ -20,6 +20,7 @@ PREFIX = "/korch.dev/credentials/"
 TOKEN_WORD = "korch"  # noqa: S105  (begins every token, so that scanners for leaked secrets find them)
 _ID_BYTES, _SECRET_BYTES = 6, 32
 _TRIES = 4
+FORGET_AFTER_S = 30 * 86_400.0  # records of what expired stay so long, for who wonders why a login fails
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from korch.api.security.credentials import Credential, Credentials
+from korch.api.security.credentials import FORGET_AFTER_S, Credential, Credentials
 from korch.api.security.kubeconfig import Access
 from korch.api.security.pki import load_authority
 from korch.api.security.users import Role, check_namespace, check_user_name, group_for
@@ -12,7 +12,6 @@ from korch.errors import InvalidError
 from korch.store.base import Store
 
 SHORTEST_S, LONGEST_S = 60.0, 10 * 366 * 86_400.0
-FORGET_AFTER_S = 30 * 86_400.0  # records of what expired stay so long, for who wonders why a login fails
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from korch.client.base import Workload
+from korch.controllers.autoscaler import AutoscalerController, Gauge
 from korch.controllers.cronjob import CronJobController
 from korch.controllers.daemonset import DaemonSetController, concerns_daemons
 from korch.controllers.deployment import DeploymentController
@@ -13,12 +14,14 @@ from korch.controllers.endpoints import EndpointsController, selects
 from korch.controllers.garbage import GarbageCollector
 from korch.controllers.job import JobController
 from korch.controllers.replicaset import ReplicaSetController
+from korch.controllers.scaling import Used
 from korch.controllers.scheduling import SchedulingController
 from korch.engines.names import Identity
 from korch.nodes.files import uses
 from korch.objects.objects import Change, Clock
 from korch.objects.view import View
 from korch.resources.annotations import EVICT, REPLACES
+from korch.resources.autoscaling import HorizontalPodAutoscaler
 from korch.resources.batch import CronJob, Job
 from korch.resources.config import ConfigMap
 from korch.resources.disruption import PodDisruptionBudget
@@ -33,7 +36,7 @@ from korch.workqueue import WorkQueue
 
 KINDS = (
     *(Deployment, ReplicaSet, DaemonSet, Job, CronJob, Pod, Node, NodeLoad),
-    *(PodDisruptionBudget, Service, EndpointSlice, ConfigMap, Secret),
+    *(PodDisruptionBudget, HorizontalPodAutoscaler, Service, EndpointSlice, ConfigMap, Secret),
 )
 OWNED = (ReplicaSet, Job, Pod, EndpointSlice)  # what goes with its owner
 WORKERS = 4
@@ -54,8 +57,16 @@ class Scope:
         return self._names is None or (identity.namespace, identity.owner or identity.pod) in self._names
 
 
+async def _nothing(_: frozenset[str]) -> dict[str, Used]:
+    """Nothing is measured."""
+    return {}
+
+
 class Controllers:
-    """Reconcilers on a view. `allowed`: the nodes that new pods may have; `wake` hears of each pod that has a node."""
+    """Reconcilers on a view. `allowed`: the nodes that new pods may have; `wake` hears of each pod that has a node.
+
+    `gauge` measures pods; without it nothing is scaled by load.
+    """
 
     def __init__(
         self,
@@ -65,6 +76,7 @@ class Controllers:
         *,
         allowed: Callable[[], frozenset[str]],
         wake: Callable[[Pod], None],
+        gauge: Gauge | None = None,
     ) -> None:
         self._view, self._scope, self._wake = view, scope, wake
         scheduler = SchedulingController(view, clock, allowed=allowed, mine=scope.has)
@@ -79,13 +91,17 @@ class Controllers:
         self._services: WorkQueue[tuple[str, str]] = WorkQueue("endpoints", EndpointsController(view).reconcile)
         self._jobs: WorkQueue[tuple[str, str]] = WorkQueue("job", JobController(view, clock).reconcile)
         self._crons: WorkQueue[tuple[str, str]] = WorkQueue("cronjob", CronJobController(view, clock).reconcile)
+        self._scalers: WorkQueue[tuple[str, str]] = WorkQueue(
+            "autoscaler", AutoscalerController(view, clock, gauge or _nothing).reconcile
+        )
+        self._scaling = gauge is not None
         self._placing: WorkQueue[str] = WorkQueue("scheduler", scheduler.reconcile)
 
     @property
     def _queues(self) -> tuple[WorkQueue[Any], ...]:
         return (
             *(self._deployments, self._sets, self._daemons, self._jobs, self._crons, self._services),
-            *(self._garbage, self._placing, self._evictions),
+            *(self._garbage, self._placing, self._evictions, self._scalers),
         )
 
     @property
@@ -119,6 +135,10 @@ class Controllers:
         self._route_service(change)
         if isinstance(obj, ConfigMap | Secret):
             self._route_values(obj)
+            return
+        if isinstance(obj, HorizontalPodAutoscaler):
+            if self._scaling and change.type == "ADDED":  # it looks again by itself
+                self._scalers.add((meta.namespace, meta.name))
             return
         if not self._scope.has(obj):
             return

@@ -13,6 +13,7 @@ from korch.master.cluster import Cluster
 from korch.master.controlling import KINDS, Controllers, Scope
 from korch.master.fencing import FencingHook
 from korch.master.fleet import Fleet
+from korch.master.gauge import NodeGauge
 from korch.master.handover import is_wanted
 from korch.master.lifecycle import Lifecycle
 from korch.master.nodewatch import NodeWatch, Post
@@ -72,7 +73,10 @@ class Term:
         for name in self._fleet.node_names:
             self._watch(name, group)
         self._lifecycle = Lifecycle(post, self._watches, hook=self._hook)
-        controllers = Controllers(self._view, self._cluster.clock, scope, allowed=self._allowed, wake=self._wake)
+        gauge = NodeGauge(self._fleet)
+        controllers = Controllers(
+            self._view, self._cluster.clock, scope, allowed=self._allowed, wake=self._wake, gauge=gauge.pods
+        )
         controllers.start(group)
         group.create_task(self._lifecycle.run(), name="lifecycle")
         chores = Chores(self._cluster, self._fleet, self._view, self._watches, self._epoch)

@@ -185,9 +185,10 @@ def _word(target: object) -> str:
 
 
 def _terminal_size() -> tuple[int, int]:
-    import shutil
+    """(columns, lines) as they are: COLUMNS in the environment does not follow the window."""
+    import os
 
-    size = shutil.get_terminal_size()
+    size = os.get_terminal_size(sys.stdin.fileno())
     return size.columns, size.lines
 
 

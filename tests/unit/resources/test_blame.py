@@ -36,7 +36,10 @@ def test_losses_of_a_node_count_for_an_hour_and_for_every_workload() -> None:
     node = Node(metadata=ObjectMeta(name="n1"))
     for when in (100.0, 2000.0):
         node = note_loss(node, when)
-    assert distrust([node], [blame(SET, "n1", 2000.0)], 2001.0) == {("n1", ""): 2, ("n1", "default/ReplicaSet/web-1"): 1}
+    assert distrust([node], [blame(SET, "n1", 2000.0)], 2001.0) == {
+        ("n1", ""): 2,
+        ("n1", "default/ReplicaSet/web-1"): 1,
+    }
     assert distrust([node], [], 101.0 + LOST_LATELY_S) == {("n1", ""): 1}
     assert distrust([node], [], 2001.0 + LOST_LATELY_S) == {}
     for when in range(100):

@@ -37,6 +37,7 @@ _IDLE_S = 90.0  # Go's clients keep idle connections for 90 s
 _HEADER_BYTES = 65_536
 _MESSAGE_BYTES = 4 * 1024 * 1024  # of a WebSocket
 _STOP_S = 3.0
+_MOST_CONNECTIONS = 4096
 _TAKEN_POLL_S = 1.0
 _RENEWAL_POLL_S = 60.0
 _ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104
@@ -298,6 +299,10 @@ def _url(address: str, port: int) -> str:
 
 
 def _most_connections() -> int:
-    """Half of the files that this process may have open: the rest is for SSH and the store."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 4096 if soft == resource.RLIM_INFINITY else max(64, min(4096, soft // 2))
+    """Half of the files that this process may have open: the rest is for SSH and the store. A watch is a connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * _MOST_CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return _MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else min(_MOST_CONNECTIONS, soft // 2)

@@ -103,16 +103,20 @@ class Guard:
         if problem := path_problem(call.scope):
             await self._refuse(call, 400, "BadRequest", problem)
         elif call.info.path in OPEN_PATHS and call.info.verb in {"get", "head"}:
-            await self._pass(call)
+            await self._through(call, f"{_address(call.scope)} without a name", follows=False)
         elif await self._let_in(call):
             assert call.user is not None
             call.scope.setdefault("state", {}).update(user=call.user, info=call.info)
-            follows = truth(query.get("follow"))
-            try:
-                with self._turnstile.passing(call.user.name, _now(), stream=call.lasts):
-                    await (self._stream(call, follows) if call.lasts else self._pass(call))
-            except TooManyError:
-                await self._too_many(call)
+            await self._through(call, call.user.name, follows=truth(query.get("follow")))
+
+    async def _through(self, call: _Call, client: str, *, follows: bool) -> None:
+        """To the app, as long as the client has not too much open already."""
+        stream = call.lasts and call.user is not None
+        try:
+            with self._turnstile.passing(client, _now(), stream=stream):
+                await (self._stream(call, follows) if stream else self._pass(call))
+        except TooManyError:
+            await self._too_many(call)
 
     # Who, and may they
 

@@ -67,7 +67,7 @@ class Refusal(Exception):
 
 def failure(code: int, message: str, *, details: dict[str, Any] | None = None, reason: str = "") -> dict[str, Any]:
     """A `Status` that tells of a failure; `reason` is Kubernetes' word for the code unless it is given."""
-    shown = {"details": details} if details else {}
+    shown = {} if details is None else {"details": details}
     return {
         "kind": "Status",
         "apiVersion": "v1",

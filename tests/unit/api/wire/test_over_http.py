@@ -208,3 +208,12 @@ def test_a_patch_that_cannot_be_done_is_told_in_words_that_kubectl_shows(tmp_pat
         assert (await world.get(f"{path}/c"))["data"] == {"a": "1"}
 
     run(tmp_path, test)
+
+
+def test_a_part_that_is_not_there_is_answered_with_details_as_kubectl_reads_them(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        path = "/api/v1/namespaces/default/pods/p/ephemeralcontainers"
+        found = await world.http.patch(path, json={}, headers={"content-type": "application/merge-patch+json"})
+        assert (found.status_code, found.json()["details"]) == (404, {})
+
+    run(tmp_path, test)

@@ -5,7 +5,7 @@ It knows nothing of TLS, credentials or roles: those stand in front of it (`korc
 
 import asyncio
 import platform
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
@@ -25,6 +25,7 @@ from korch.api.answers import (
     translate,
 )
 from korch.api.cache import Cache
+from korch.api.customs import Customs
 from korch.api.deleting import Deleter
 from korch.api.formats import Form, Renderer, form_of
 from korch.api.metricsapi import Metrics
@@ -107,6 +108,7 @@ class Api:
         self._writer = Writer(objects, clock)
         self._deleter = Deleter(objects, self._reading)
         self._parts = Parts(objects)
+        self._customs = Customs(objects, self.cache, clock)
         self._metrics = Metrics(objects, clock, services)
         self._ending = asyncio.Event()
 
@@ -126,20 +128,36 @@ class Api:
             virtual = registry.virtual(info.group, info.version, info.resource)
             if virtual is not None:
                 return await self._virtual(virtual, request, info, query)
-            version = registry.served(info.group, info.version, info.resource)
-            if version is None:
-                raise no_resource()
+            version = await self._served(info)
             kind = version.shown
             return await self._stored(_Call(request, info, version, query))
         except Exception as error:
             return refusal_answer(translate(error, info, kind))
+
+    async def _served(self, info: RequestInfo) -> Version:
+        """What stands behind the path: a kind of korch's own, or a custom one."""
+        place = (info.group, info.version, info.resource)
+        found = registry.served(*place)
+        if found is None:
+            await self._customs.look()
+            found = self._customs.served(*place)
+        if found is None:
+            await self._customs.look(fresh=True)
+            found = self._customs.served(*place)
+        if found is None:
+            raise no_resource()
+        return found
 
     # --- what is no object ---
 
     async def _plain(self, request: Request, info: RequestInfo) -> Response:
         if info.verb not in ("get", "head"):
             raise no_resource()
-        match [part for part in info.path.split("/") if part]:
+        parts = [part for part in info.path.split("/") if part]
+        if parts and parts[0] in ("apis", "openapi"):
+            await self._customs.look(fresh=True)
+        customs = self._customs.shown()
+        match parts:
             case []:
                 return json_answer(
                     {"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]}
@@ -150,19 +168,19 @@ class Api:
                 await self._store.revision()
                 return PlainTextResponse("ok")
             case ["api" | "apis" as word]:
-                return _groups(request, core=word == "api")
+                return _groups(request, customs, core=word == "api")
             case ["api", number]:
                 return _found(discovery.resource_list("", number))
             case ["apis", group]:
-                return _found(discovery.one_group(group))
+                return _found(discovery.one_group(group, customs))
             case ["apis", group, number]:
-                return _found(discovery.resource_list(group, number))
+                return _found(discovery.resource_list(group, number, customs))
             case ["openapi", "v3"]:
-                return json_answer(await asyncio.to_thread(openapi.index))
+                return json_answer(await asyncio.to_thread(openapi.index, customs))
             case ["openapi", "v3", "api", number]:
                 return _document("", number)
             case ["openapi", "v3", "apis", group, number]:
-                return _document(group, number)
+                return _document(group, number, customs)
         raise no_resource()
 
     async def _virtual(self, found: Virtual, request: Request, info: RequestInfo, query: Mapping[str, str]) -> Response:
@@ -209,7 +227,10 @@ class Api:
     async def _create(self, call: _Call) -> Response:
         if call.info.name:
             raise _not_allowed()
-        return self._written(call, await self._writer.create(call.target, await call.body(), call.options()))
+        made = await self._writer.create(call.target, await call.body(), call.options())
+        if call.kind is kinds.CRD:
+            await self._customs.look(fresh=True)
+        return self._written(call, made)
 
     async def _update(self, call: _Call) -> Response:
         _needs_name(call)
@@ -288,18 +309,18 @@ def version() -> dict[str, str]:
     }
 
 
-def _groups(request: Request, *, core: bool) -> Response:
+def _groups(request: Request, customs: Sequence[Version], *, core: bool) -> Response:
     if discovery.wants_aggregated(request.headers.get("accept", "")):
-        return Response(encode_json(discovery.aggregated(core=core)), media_type=discovery.AGGREGATED)
-    return json_answer(discovery.core_versions(request.url.netloc) if core else discovery.group_list())
+        return Response(encode_json(discovery.aggregated(customs, core=core)), media_type=discovery.AGGREGATED)
+    return json_answer(discovery.core_versions(request.url.netloc) if core else discovery.group_list(customs))
 
 
 def _found(value: dict[str, object] | None) -> Response:
     return PlainTextResponse("404 page not found\n", 404) if value is None else json_answer(value)
 
 
-def _document(group: str, number: str) -> Response:
-    body = openapi.document(group, number)
+def _document(group: str, number: str, customs: Sequence[Version] = ()) -> Response:
+    body = openapi.document(group, number, customs)
     return PlainTextResponse("404 page not found\n", 404) if body is None else bytes_answer(body)
 
 

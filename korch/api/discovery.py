@@ -3,11 +3,15 @@
 kubectl reads the aggregated form; `kubectl drain`, `auth can-i` and the Python clients read the older one.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from korch.api import registry
 from korch.api.registry import Subresource, Virtual
+from korch.api.versions import Version
 from korch.resources.kinds import Kind
+
+Customs = Sequence[Version]
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
@@ -20,19 +24,19 @@ def wants_aggregated(accept: str) -> bool:
     )
 
 
-def aggregated(*, core: bool) -> dict[str, Any]:
+def aggregated(customs: Customs = (), *, core: bool) -> dict[str, Any]:
     """The core group, or all the others, with everything in them."""
     items = []
-    for group, versions in registry.groups().items():
+    for group, versions in registry.groups(customs).items():
         if (not group) != core:
             continue
         meta = {"name": group, "creationTimestamp": None} if group else {"creationTimestamp": None}
-        items.append({"metadata": meta, "versions": [_version(group, version) for version in versions]})
+        items.append({"metadata": meta, "versions": [_version(group, version, customs) for version in versions]})
     return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
 
 
-def _version(group: str, version: str) -> dict[str, Any]:
-    resources = [_aggregated_resource(found) for found in registry.resources_of(group, version)]
+def _version(group: str, version: str, customs: Customs) -> dict[str, Any]:
+    resources = [_aggregated_resource(found) for found in registry.resources_of(group, version, customs)]
     return {"version": version, "resources": resources, "freshness": "Current"}
 
 
@@ -75,29 +79,34 @@ def core_versions(address: str) -> dict[str, Any]:
     }
 
 
-def group_list() -> dict[str, Any]:
+def group_list(customs: Customs = ()) -> dict[str, Any]:
     """`/apis` in the older form."""
-    names = [name for name in registry.groups() if name]
-    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(name) for name in names]}
+    groups = registry.groups(customs)
+    return {
+        "kind": "APIGroupList",
+        "apiVersion": "v1",
+        "groups": [_group(name, found) for name, found in groups.items() if name],
+    }
 
 
-def one_group(name: str) -> dict[str, Any] | None:
+def one_group(name: str, customs: Customs = ()) -> dict[str, Any] | None:
     """`/apis/GROUP`, or None."""
-    if not name or name not in registry.groups():
+    found = registry.groups(customs).get(name)
+    if not name or found is None:
         return None
-    return {"kind": "APIGroup", "apiVersion": "v1", **_group(name)}
+    return {"kind": "APIGroup", "apiVersion": "v1", **_group(name, found)}
 
 
-def _group(name: str) -> dict[str, Any]:
-    versions = [{"groupVersion": f"{name}/{version}", "version": version} for version in registry.groups()[name]]
+def _group(name: str, found: Sequence[str]) -> dict[str, Any]:
+    versions = [{"groupVersion": f"{name}/{version}", "version": version} for version in found]
     return {"name": name, "versions": versions, "preferredVersion": versions[0]}
 
 
-def resource_list(group: str, version: str) -> dict[str, Any] | None:
+def resource_list(group: str, version: str, customs: Customs = ()) -> dict[str, Any] | None:
     """`/api/v1` and `/apis/GROUP/VERSION`, or None."""
-    if version not in registry.groups().get(group, ()):
+    if version not in registry.groups(customs).get(group, ()):
         return None
-    entries = [entry for found in registry.resources_of(group, version) for entry in _entries(found)]
+    entries = [entry for found in registry.resources_of(group, version, customs) for entry in _entries(found)]
     group_version = f"{group}/{version}" if group else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": entries}
 

@@ -146,8 +146,14 @@ class Renderer:
         return {**self._table([entry.plain(revision)]), "metadata": {"resourceVersion": str(at)}}
 
     def _table(self, objects: list[dict[str, Any]]) -> dict[str, Any]:
+        form, custom = self.form, self.version.custom
         return tables.table(
-            self.version.kind, objects, now=self._now(), include=self.form.include, version=self.form.version
+            self.version.kind,
+            objects,
+            now=self._now(),
+            include=form.include,
+            version=form.version,
+            columns=custom.columns.get(self.kind.version) if custom is not None else None,
         )
 
     @property

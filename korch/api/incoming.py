@@ -1,6 +1,6 @@
 """Bodies of requests as objects: what the URL says is filled in, field rules are applied, mistakes told by path."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,10 +9,12 @@ from msgspec import inspect
 from korch.api.answers import Refusal, bad_request, invalid
 from korch.api.wire import strict
 from korch.errors import InvalidError
+from korch.resources import structural
 from korch.resources.codec import from_dict
 from korch.resources.fields import META_RULES, context_of, rule_for, struct_fields
 from korch.resources.kinds import Kind
-from korch.resources.meta import Object
+from korch.resources.meta import Object, ObjectMeta
+from korch.resources.notices import kind_notice
 from korch.resources.problems import Problem
 
 Validation = Literal["Strict", "Warn", "Ignore"]
@@ -84,8 +86,11 @@ def typed(
     *,
     duplicates: list[str] | None = None,
     known: tuple[str, ...] = (),
+    schema: Mapping[str, Any] | None = None,
 ) -> Incoming:
     """The typed object; `known` are warnings that its earlier state had too, which are not told again."""
+    if schema is not None:
+        return _custom(kind, data, validation, duplicates or [], schema)
     wrong = [] if validation == "Ignore" else strict.unknown_fields(data, kind.type)
     said = [f'unknown field "{path}"' for path in wrong] + [f'duplicate field "{path}"' for path in duplicates or ()]
     if said and validation == "Strict":
@@ -99,15 +104,39 @@ def typed(
         obj = from_dict(kind, ready)
     except InvalidError as error:
         raise not_handled(kind, str(error).removeprefix(f"{kind.name}: ")) from error
-    told = [text for text in looked.warnings if text not in known]
+    told = [text for text in (*_notice(kind, data), *looked.warnings) if text not in known]
     return Incoming(obj, (*said, *told))
+
+
+def _custom(
+    kind: Kind, data: dict[str, Any], validation: Validation, duplicates: list[str], schema: Mapping[str, Any]
+) -> Incoming:
+    """A custom object: what its schema does not know is dropped, what is missing is filled in, the rest is checked."""
+    wrong = [] if validation == "Ignore" else list(structural.unknown(data, schema))
+    said = [f'unknown field "{path}"' for path in wrong] + [f'duplicate field "{path}"' for path in duplicates]
+    if said and validation == "Strict":
+        raise not_handled(kind, "strict decoding error: " + ", ".join(said))
+    ready = structural.completed(structural.pruned(data, schema), schema)
+    problems = list(structural.problems(ready, schema))
+    if problems:
+        raise invalid(kind, str(ready.get("metadata", {}).get("name", "")), problems)
+    meta = _struct(ready.get("metadata") or {}, ObjectMeta, "ObjectMeta", "metadata", _Looked())
+    try:
+        return Incoming(from_dict(kind, {**ready, "metadata": meta}), tuple(said))
+    except InvalidError as error:
+        raise not_handled(kind, str(error).removeprefix(f"{kind.name}: ")) from error
 
 
 def warnings_of(kind: Kind, data: dict[str, Any]) -> tuple[str, ...]:
     """What korch would warn of in this data."""
     looked = _Looked()
     _struct(data, kind.type, kind.type.__name__, "", looked)
-    return tuple(looked.warnings)
+    return (*_notice(kind, data), *looked.warnings)
+
+
+def _notice(kind: Kind, data: dict[str, Any]) -> tuple[str, ...]:
+    text = kind_notice(kind, data)
+    return (text,) if text else ()
 
 
 def normal(kind: Kind, data: dict[str, Any]) -> dict[str, Any]:

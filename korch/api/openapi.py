@@ -1,16 +1,20 @@
 """`/openapi/v3`: one document for each group and version, with everything that can be asked there."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from korch.api import registry
+from korch.api.customs import schema_of
 from korch.api.schemas import Schemas, ref
+from korch.api.versions import Version
 from korch.resources import kinds
 from korch.resources.kinds import Kind
 
+Customs = Sequence[Version]
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 PATCHES = (
     "application/json-patch+json",
@@ -43,31 +47,32 @@ _DELETE = {
 _STATUS = "dev.korch.Status"
 
 
-def index() -> dict[str, Any]:
+def index(customs: Customs = ()) -> dict[str, Any]:
     """`/openapi/v3`: where the documents are; the hash in an address changes with the document."""
     paths = {}
-    for group, versions in registry.groups().items():
+    for group, versions in registry.groups(customs).items():
         for version in versions:
             place = f"apis/{group}/{version}" if group else f"api/{version}"
-            digest = hashlib.sha256(document(group, version) or b"").hexdigest()[:32].upper()
+            digest = hashlib.sha256(document(group, version, customs) or b"").hexdigest()[:32].upper()
             paths[place] = {"serverRelativeURL": f"/openapi/v3/{place}?hash={digest}"}
     return {"paths": paths}
 
 
-def document(group: str, version: str) -> bytes | None:
+def document(group: str, version: str, customs: Customs = ()) -> bytes | None:
     """The document of a group and version, or None when there is no such thing."""
-    if version not in registry.groups().get(group, ()):
+    if version not in registry.groups(customs).get(group, ()):
         return None
-    return _document(group, version, kinds.KINDS)
+    return _document(group, version, tuple(customs))
 
 
 @lru_cache(maxsize=128)
-def _document(group: str, version: str, _: tuple[Kind, ...]) -> bytes:
+def _document(group: str, version: str, customs: tuple[Version, ...]) -> bytes:
     schemas = Schemas()
     paths: dict[str, Any] = {}
-    for found in registry.resources_of(group, version):
+    for found in registry.resources_of(group, version, customs):
         if isinstance(found, Kind):
-            _add_kind(paths, schemas, found)
+            schema = next((schema_of(one) for one in customs if one.shown == found), None)
+            _add_kind(paths, schemas, found, schema)
     schemas.found[_STATUS] = {
         "type": "object",
         "description": "The result of a call, or why it failed.",
@@ -85,8 +90,8 @@ def _document(group: str, version: str, _: tuple[Kind, ...]) -> bytes:
     return msgspec.json.encode(whole) + b"\n"
 
 
-def _add_kind(paths: dict[str, Any], schemas: Schemas, kind: Kind) -> None:
-    name = schemas.add(kind) if kind in kinds.KINDS else schemas.add_free(kind)
+def _add_kind(paths: dict[str, Any], schemas: Schemas, kind: Kind, schema: Mapping[str, Any] | None) -> None:
+    name = schemas.add(kind) if kind in kinds.KINDS else schemas.add_free(kind, schema)
     verbs = registry.verbs_of(kind)
     base = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
     space = "/namespaces/{namespace}" if kind.namespaced else ""

@@ -1,5 +1,6 @@
 """Which resources the API serves: the kinds that are stored, and those that are only answered (reviews, metrics)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from korch.api.versions import VERSIONS, Version, plain_version
@@ -73,9 +74,9 @@ def served(group: str, version: str, plural: str) -> Version | None:
     return None
 
 
-def shown_kinds() -> tuple[Kind, ...]:
+def shown_kinds(customs: Sequence[Version] = ()) -> tuple[Kind, ...]:
     """All stored kinds, under each address that they have."""
-    return (*kinds.KINDS, *(other.shown for other in VERSIONS))
+    return (*kinds.KINDS, *(other.shown for other in (*VERSIONS, *customs)))
 
 
 def virtual(group: str, version: str, plural: str) -> Virtual | None:
@@ -117,10 +118,10 @@ def subresources(kind: Kind) -> tuple[Subresource, ...]:
     return tuple(sorted(found, key=lambda part: part.name))
 
 
-def groups() -> dict[str, list[str]]:
+def groups(customs: Sequence[Version] = ()) -> dict[str, list[str]]:
     """Group → its versions, the preferred one first; the core group is ""."""
     found: dict[str, list[str]] = {"": []}
-    every: tuple[Kind | Virtual, ...] = (*shown_kinds(), *VIRTUAL)
+    every: tuple[Kind | Virtual, ...] = (*shown_kinds(customs), *VIRTUAL)
     for resource in every:
         versions = found.setdefault(resource.group, [])
         if resource.version not in versions:
@@ -130,9 +131,9 @@ def groups() -> dict[str, list[str]]:
     return found
 
 
-def resources_of(group: str, version: str) -> list[Kind | Virtual]:
+def resources_of(group: str, version: str, customs: Sequence[Version] = ()) -> list[Kind | Virtual]:
     """Everything under one group and version, by plural."""
-    every: tuple[Kind | Virtual, ...] = (*shown_kinds(), *VIRTUAL)
+    every: tuple[Kind | Virtual, ...] = (*shown_kinds(customs), *VIRTUAL)
     return sorted(
         (resource for resource in every if (resource.group, resource.version) == (group, version)),
         key=lambda resource: resource.plural,

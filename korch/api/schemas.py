@@ -6,6 +6,7 @@ korch only warns of or refuses are shown too, so that their treatment can be rea
 
 import inspect as python
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -68,10 +69,13 @@ class Schemas:
             "x-kubernetes-group-version-kind": [{**gvk, "kind": f"{kind.name}List"}],
         }
 
-    def add_free(self, kind: Kind) -> str:
-        """Add a kind whose fields are not told; its schema name."""
+    def add_free(self, kind: Kind, schema: Mapping[str, Any] | None = None) -> str:
+        """Add a kind with a schema of its own, or with fields that are not told; its schema name."""
         name = f"dev.korch.{kind.group}.{kind.version}.{kind.name}"
-        self.found[name] = {"type": "object", "description": f"{kind.name} in version {kind.version}.", **_ANY}
+        text = {"type": "string"}
+        own = {"apiVersion": text, "kind": text, "metadata": {"type": "object", **_ANY}}
+        described = {"type": "object", "description": f"{kind.name} in version {kind.version}.", **(schema or _ANY)}
+        self.found[name] = {**described, "properties": {**described.get("properties", {}), **own}}
         self._frame(kind, name)
         return name
 

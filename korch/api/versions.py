@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from korch.resources.autoscaling import from_v1, to_v1
+from korch.resources.customs import Custom
 from korch.resources.kinds import AUTOSCALER, EVENT, Kind
 
 Data = dict[str, Any]
@@ -22,6 +23,7 @@ class Version:
     shown: Kind
     outward: Callable[[Data], Data] | None = None
     inward: Callable[[Data], Data] | None = None
+    custom: Custom | None = None
 
     def out(self, data: Data) -> Data:
         """A stored object as it is shown."""

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from korch.api import incoming
 from korch.api.answers import Refusal, bad_request, conflict, translate
+from korch.api.customs import schema_of
 from korch.api.entries import Entry, from_plain
 from korch.api.incoming import Incoming, Validation
 from korch.api.requestinfo import RequestInfo
@@ -61,6 +62,17 @@ class Target:
         said = incoming.addressed(self.version.shown, data, self.namespace, self.name)
         return _relevant(self, self.version.stored(said))
 
+    def typed(
+        self,
+        data: dict[str, Any],
+        validation: Validation,
+        duplicates: list[str] | None = None,
+        known: tuple[str, ...] = (),
+    ) -> Incoming:
+        """The typed object of stored data; `known` are warnings that are not told again."""
+        schema = schema_of(self.version)
+        return incoming.typed(self.kind, data, validation, duplicates=duplicates, known=known, schema=schema)
+
 
 @dataclass(slots=True)
 class Written:
@@ -112,7 +124,7 @@ class Writer:
         data = target.incoming(data)
         if data["metadata"].get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
-        came = incoming.typed(kind, data, options.validation, duplicates=duplicates)
+        came = target.typed(data, options.validation, duplicates)
         made = await self._insert(target, came.obj, self.track(options), options)
         return Written(shown(kind, made), created=True, warnings=came.warnings)
 
@@ -127,7 +139,7 @@ class Writer:
         kind = target.kind
         data, duplicates = incoming.parsed(body.data, body.content_type, options.validation)
         data = target.incoming(data)
-        came = incoming.typed(kind, data, options.validation, duplicates=duplicates)
+        came = target.typed(data, options.validation, duplicates)
 
         def change(stored: Object) -> Object:
             check_versions(kind, came.obj, stored)
@@ -162,8 +174,7 @@ class Writer:
         """The typed object of a change. Warnings are of what is new in it."""
         kind = target.kind
         data = target.incoming(after)
-        known = incoming.warnings_of(kind, live)
-        return incoming.typed(kind, data, options.validation, duplicates=duplicates, known=known)
+        return target.typed(data, options.validation, duplicates, incoming.warnings_of(kind, live))
 
     async def _modify(
         self,
@@ -194,8 +205,9 @@ class Writer:
         applied = target.incoming(applied)
         if applied["metadata"].get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
-        told = incoming.typed(kind, applied, options.validation, duplicates=duplicates).warnings
-        applied = incoming.normal(kind, applied)
+        told = target.typed(applied, options.validation, duplicates).warnings
+        if target.version.custom is None:
+            applied = incoming.normal(kind, applied)
         for _ in range(_TRIES):
             try:
                 return Written(await self._apply_to_stored(target, applied, options), warnings=told)
@@ -213,8 +225,8 @@ class Writer:
         def change(stored: Object) -> Object:
             live = plain(kind, stored)
             after = self._owned(live, applied, options, target.part)
-            came = incoming.typed(kind, after, "Ignore")
-            check_versions(kind, incoming.typed(kind, applied, "Ignore").obj, stored)
+            came = target.typed(after, "Ignore")
+            check_versions(kind, target.typed(applied, "Ignore").obj, stored)
             return came.obj
 
         return await self._modify(target, change, options, track=_as_given)
@@ -226,7 +238,7 @@ class Writer:
             raise conflict(kind, target.name, "uid mismatch: the object to apply to is gone")
         after = self._owned(None, applied, options, target.part)
         owners = tuple(after["metadata"].get("managedFields", ()))
-        came = incoming.typed(kind, {**after, "metadata": _without(after["metadata"], "resourceVersion")}, "Ignore")
+        came = target.typed({**after, "metadata": _without(after["metadata"], "resourceVersion")}, "Ignore")
         try:
             made = await self._objects.create(came.obj, track=lambda *_: owners, dry_run=options.dry_run)
         except AlreadyExistsError:
@@ -283,7 +295,7 @@ def _of_new(error: KorchError, target: Target, obj: Object) -> Refusal:
 
 def _relevant(target: Target, data: dict[str, Any]) -> dict[str, Any]:
     """The data without a status, which is only written on its own path."""
-    return data if target.part == "status" else _without(data, "status")
+    return data if target.part == "status" or not target.kind.has_status else _without(data, "status")
 
 
 def _without(data: dict[str, Any], key: str) -> dict[str, Any]:

@@ -14,11 +14,13 @@ import msgspec
 
 from korch.errors import ConflictError, ExpiredError, FencedError, ForbiddenError, NotFoundError
 from korch.objects.objects import Objects
-from korch.objects.prepare import CONTENTS, FINALIZERS
+from korch.objects.prepare import CLEANUP, CONTENTS, FINALIZERS
 from korch.objects.values import Deletion
 from korch.resources import kinds
 from korch.resources.codec import with_meta
-from korch.resources.kinds import EVENT, LEASE, NAMESPACE, NODELOAD, Kind
+from korch.resources.crd import CustomResourceDefinition
+from korch.resources.customs import custom
+from korch.resources.kinds import CRD, EVENT, LEASE, NAMESPACE, NODELOAD, Kind
 from korch.resources.meta import Object, ObjectMeta, OwnerReference
 from korch.store.base import Changes, Event, Record, Store
 from korch.workqueue import WorkQueue
@@ -50,7 +52,7 @@ class Thing:
         """The finalizers on it that are taken off here, once it is marked for deletion."""
         if self.meta.deletion_timestamp is None:
             return frozenset()
-        return frozenset(self.meta.finalizers) & {FOREGROUND, ORPHAN, CONTENTS}
+        return frozenset(self.meta.finalizers) & {FOREGROUND, ORPHAN, CONTENTS, CLEANUP}
 
 
 class Graph:
@@ -121,27 +123,40 @@ class Collector:
                 async with self._store.watch("", after=after) as changes:
                     self._changes = changes
                     async for event in changes:
-                        self._apply(event)
+                        await self._apply(event)
             except ExpiredError:
                 log.info("the history was compacted: listing again")
 
     async def _load(self) -> int:
         self._graph = Graph()
         after = await self._store.revision()
-        for kind in kinds.KINDS:
-            if kind in _LEAVES:
-                continue
-            for number, record in enumerate((await self._store.list(kind.prefix())).records):
-                self._graph.put(record.key, _thing(kind, record))
-                if number % 500 == 499:
-                    await asyncio.sleep(0)
+        await self._learn()
+        for kind in kinds.every_kind():
+            if kind not in _LEAVES:
+                await self._load_kind(kind)
         for uid in self._graph.all_owned():
             self._queue.add(uid)
         return after
 
-    def _apply(self, event: Event) -> None:
+    async def _load_kind(self, kind: Kind) -> None:
+        for number, record in enumerate((await self._store.list(kind.prefix())).records):
+            self._graph.put(record.key, _thing(kind, record))
+            if number % 500 == 499:
+                await asyncio.sleep(0)
+
+    async def _learn(self) -> frozenset[Kind]:
+        """Know the custom kinds; those that are new."""
+        before = set(kinds.every_kind())
+        definitions = (await self._objects.list(CustomResourceDefinition)).items
+        found = [made for crd in definitions if (made := custom(crd)) is not None]
+        return frozenset(made.kind for made in found) - before
+
+    async def _apply(self, event: Event) -> None:
+        if event.key.startswith(CRD.prefix()) and event.record is not None:
+            for new in await self._learn():
+                await self._load_kind(new)
         kind = _kind_at(event.key)
-        if kind is None:
+        if kind is None or kind in _LEAVES:
             return
         if event.record is None:
             touched = self._graph.drop(event.key)
@@ -165,7 +180,11 @@ class Collector:
         if FOREGROUND in held:
             return await self._foreground(thing)
         if CONTENTS in held and thing.kind is NAMESPACE:
-            return await self._empty(thing)
+            spaces = [kind.prefix(thing.meta.name) for kind in kinds.every_kind() if kind.namespaced]
+            return await self._empty(thing, CONTENTS, spaces)
+        if CLEANUP in held and thing.kind is CRD:
+            plural, _, group = thing.meta.name.partition(".")
+            return await self._empty(thing, CLEANUP, [f"/{group}/{plural}/"])
         if thing.meta.owner_references and thing.meta.deletion_timestamp is None and not await self._has_owner(thing):
             await self._delete(thing.kind, thing.meta)
         return None
@@ -207,19 +226,22 @@ class Collector:
         await self._release(owner, FOREGROUND)
         return None
 
-    async def _empty(self, namespace: Thing) -> float | None:
+    async def _empty(self, owner: Thing, finalizer: str, prefixes: list[str]) -> float | None:
+        """Delete all that is stored under these, then let the owner go."""
         left = 0
-        for kind in kinds.KINDS:
-            if not kind.namespaced:
-                continue
-            for record in (await self._store.list(kind.prefix(namespace.meta.name))).records:
-                meta = _thing(kind, record).meta
+        for prefix in prefixes:
+            for record in (await self._store.list(prefix)).records:
                 left += 1
+                kind = _kind_at(record.key)
+                if kind is None:
+                    log.warning("%s stays: nobody knows its kind", record.key)
+                    continue
+                meta = _thing(kind, record).meta
                 if meta.deletion_timestamp is None:
                     await self._delete(kind, meta)
         if left:
             return _AGAIN_S
-        await self._release(namespace, CONTENTS)
+        await self._release(owner, finalizer)
         return None
 
     async def _delete(self, kind: Kind, meta: ObjectMeta, *, deep: bool = False) -> None:
@@ -260,13 +282,15 @@ def _thing(kind: Kind, record: Record) -> Thing:
 
 
 def _kind_of(ref: OwnerReference) -> Kind | None:
-    return next((kind for kind in kinds.KINDS if (kind.name, kind.api_version) == (ref.kind, ref.api_version)), None)
+    return next(
+        (kind for kind in kinds.every_kind() if (kind.name, kind.api_version) == (ref.kind, ref.api_version)), None
+    )
 
 
 def _kind_at(key: str) -> Kind | None:
-    """The kind of a key, if its changes matter here."""
+    """The kind of a key, or None."""
     _, group, plural, *_ = [*key.split("/", 3), "", ""]
-    for kind in kinds.KINDS:
+    for kind in kinds.every_kind():
         if kind.plural == plural and (kind.group or "core") == group:
-            return None if kind in _LEAVES else kind
+            return kind
     return None

@@ -19,7 +19,7 @@ from korch.objects.tombstones import KEEP_S, find_tombstone, prune_tombstones, t
 from korch.objects.values import DELETION, Change, Clock, Deletion, ObjectList, SystemClock, Tombstone
 from korch.resources.codec import typed, with_meta
 from korch.resources.defaults import DEFAULT_NAMESPACE
-from korch.resources.kinds import KINDS, kind_of, kind_of_type
+from korch.resources.kinds import every_kind, kind_of, kind_of_type
 from korch.resources.meta import LabelSelector, Object, ObjectMeta
 from korch.resources.misc import Namespace
 from korch.resources.pod import Pod
@@ -353,7 +353,7 @@ class Objects:
         name = stored.metadata.name
         if name == DEFAULT_NAMESPACE:
             raise ForbiddenError('namespace "default" always exists', hint="Delete what is in it instead.")
-        for kind in () if wish.contents else KINDS:
+        for kind in () if wish.contents else every_kind():
             if kind.namespaced and (await self._store.list(kind.prefix(name), limit=1)).records:
                 hint = f"See `korch get {kind.plural} -n {name}`."
                 raise ForbiddenError(f'namespace "{name}" still holds {kind.plural}: delete them first', hint=hint)

@@ -9,6 +9,7 @@ from korch.errors import ConflictError, InvalidError
 from korch.objects.values import Deletion
 from korch.resources.annotations import DECISION
 from korch.resources.codec import typed, with_meta
+from korch.resources.crd import CustomResourceDefinition
 from korch.resources.defaults import GRACE_S, with_defaults
 from korch.resources.kinds import kind_of, kind_of_type
 from korch.resources.meta import Condition, Object, ObjectMeta
@@ -23,9 +24,9 @@ T = TypeVar("T", bound=Object)
 Track = Callable[[Object | None, Object], tuple[dict[str, Any], ...]]
 
 # Kubernetes' finalizers: whoever collects what has lost its owner takes the first two off, and the third is taken off
-# a namespace once it is empty.
+# a namespace once it is empty, and the fourth off a definition once its objects are gone.
 FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
-CONTENTS = "kubernetes"
+CONTENTS, CLEANUP = "kubernetes", "customresourcecleanup.apiextensions.k8s.io"
 
 _NOT_SPEC = frozenset({"api_version", "kind", "metadata", "status"})
 
@@ -126,6 +127,8 @@ def held(obj: T, wish: Deletion) -> T:
     if isinstance(obj, Namespace) and wish.contents:
         wanted = (*wanted, CONTENTS)
         obj = replace(obj, status=replace(obj.status, phase="Terminating"))
+    if isinstance(obj, CustomResourceDefinition) and wish.contents:
+        wanted = (*wanted, CLEANUP)
     new = tuple(found for found in wanted if found not in obj.metadata.finalizers)
     return with_meta(obj, finalizers=(*obj.metadata.finalizers, *new)) if new else obj
 

@@ -1,5 +1,6 @@
 """The registry of kinds: what exists, under which name, and where it is stored."""
 
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from korch.errors import InvalidError
@@ -132,6 +133,31 @@ _BY_TYPE: dict[type[Object], Kind] = {kind.type: kind for kind in KINDS}
 _BY_WORD: dict[str, Kind] = {
     word: kind for kind in KINDS for word in (kind.plural, kind.name.lower(), kind.name, *kind.short)
 }
+
+# Kinds that users have brought along, by group and plural, each with a mark that changes with its definition. Types of
+# former definitions stay known: objects of them may still be on their way.
+_custom: dict[tuple[str, str], tuple[Hashable, Kind]] = {}
+
+
+def every_kind() -> tuple[Kind, ...]:
+    """All kinds, also custom ones."""
+    return (*KINDS, *(kind for _, kind in _custom.values())) if _custom else KINDS
+
+
+def registered(group: str, plural: str, mark: Hashable, make: Callable[[], Kind]) -> Kind:
+    """The custom kind of that name, made anew when its mark is another one."""
+    found = _custom.get((group, plural))
+    if found is None or found[0] != mark:
+        found = _custom[group, plural] = (mark, make())
+        _BY_TYPE[found[1].type] = found[1]
+    return found[1]
+
+
+def keep_only(names: Iterable[tuple[str, str]]) -> None:
+    """Forget custom kinds whose (group, plural) is not among these."""
+    kept = set(names)
+    for name in [name for name in _custom if name not in kept]:
+        del _custom[name]
 
 
 def kind_of(obj: Object) -> Kind:

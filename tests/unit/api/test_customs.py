@@ -1,0 +1,202 @@
+"""Custom kinds: defined, served at once in every way, checked by their schemas, and gone with their definition."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from korch.controllers.collector import Collector
+from korch.resources import structural
+from korch.resources.crd import CustomResourceDefinition
+from tests.unit.api.serving import World, run, shown, watching
+
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+THINGS = "/apis/x.io/v1/namespaces/default/things"
+MERGE = {"content-type": "application/merge-patch+json"}
+APPLY = {"content-type": "application/apply-patch+yaml"}
+SPEC: dict[str, Any] = {
+    "type": "object",
+    "required": ["size"],
+    "properties": {
+        "size": {"type": "integer", "minimum": 1, "maximum": 9},
+        "colour": {"type": "string", "enum": ["red", "blue"], "default": "red"},
+        "tags": {"type": "array", "items": {"type": "string", "pattern": "^[a-z]+$"}, "maxItems": 3},
+        "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+        "port": {"x-kubernetes-int-or-string": True},
+    },
+}
+
+
+def definition(**version: Any) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {"spec": SPEC, "status": {"type": "object", **free()}}}
+    return {
+        "metadata": {"name": "things.x.io"},
+        "spec": {
+            "group": "x.io",
+            "scope": "Namespaced",
+            "names": {"plural": "things", "singular": "thing", "kind": "Thing", "shortNames": ["th"]},
+            "versions": [
+                {
+                    "name": "v1",
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": schema},
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size"}],
+                    **version,
+                },
+                {"name": "v1beta1", "served": True, "storage": False, "schema": {"openAPIV3Schema": schema}},
+            ],
+        },
+    }
+
+
+def free() -> dict[str, Any]:
+    return {"x-kubernetes-preserve-unknown-fields": True}
+
+
+def thing(name: str = "t", **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "x.io/v1", "kind": "Thing", "metadata": {"name": name}, "spec": {"size": 2, **spec}}
+
+
+def test_a_kind_is_there_as_soon_as_it_is_defined(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        assert (await world.http.get(THINGS)).status_code == 404
+        await world.make(CRDS, definition())
+        crd = await world.get(f"{CRDS}/things.x.io")
+        assert {one["type"]: one["status"] for one in crd["status"]["conditions"]} == {
+            "NamesAccepted": "True",
+            "Established": "True",
+        }
+        assert crd["status"]["storedVersions"] == ["v1"]
+        made = await world.make(THINGS, thing(colour="blue"))
+        assert (made["kind"], made["spec"], made["metadata"]["generation"]) == (
+            "Thing",
+            {"size": 2, "colour": "blue"},
+            1,
+        )
+        entry = next(one for one in (await world.get("/apis/x.io/v1"))["resources"] if one["name"] == "things")
+        assert (entry["kind"], entry["shortNames"], entry["namespaced"]) == ("Thing", ["th"], True)
+        assert {"x.io"} <= {group["name"] for group in (await world.get("/apis"))["groups"]}
+        document = await world.get((await world.get("/openapi/v3"))["paths"]["apis/x.io/v1"]["serverRelativeURL"])
+        assert any("Thing" in name for name in document["components"]["schemas"])
+        table = await world.http.get(THINGS, headers={"accept": "application/json;as=Table;v=v1;g=meta.k8s.io"})
+        assert [row["cells"][:2] for row in table.json()["rows"]] == [["t", 2]]
+        other = await world.get("/apis/x.io/v1beta1/namespaces/default/things/t")
+        assert (other["apiVersion"], other["spec"]) == ("x.io/v1beta1", made["spec"])
+
+    run(tmp_path, check)
+
+
+def test_custom_objects_are_changed_in_every_way(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        await world.make(CRDS, definition())
+        async with watching(world, THINGS) as watcher:
+            await world.make(THINGS, thing())
+            patched = await world.http.patch(f"{THINGS}/t", json={"spec": {"size": 3}}, headers=MERGE)
+            assert (patched.json()["spec"]["size"], patched.json()["metadata"]["generation"]) == (3, 2)
+            status = await world.http.patch(f"{THINGS}/t/status", json={"status": {"ok": {"x": 1}}}, headers=MERGE)
+            assert (status.json()["status"], status.json()["metadata"]["generation"]) == ({"ok": {"x": 1}}, 2)
+            ignored = await world.http.patch(f"{THINGS}/t", json={"status": {"ok": None}}, headers=MERGE)
+            assert ignored.json()["status"] == {"ok": {"x": 1}}
+            await world.http.delete(f"{THINGS}/t")
+            wanted = [("ADDED", "t"), ("MODIFIED", "t"), ("MODIFIED", "t"), ("DELETED", "t")]
+            assert shown(await watcher.take(4)) == wanted
+        applied = await world.http.patch(f"{THINGS}/a?fieldManager=m", json=thing("a", tags=["x"]), headers=APPLY)
+        assert (applied.status_code, applied.json()["spec"]) == (201, {"size": 2, "tags": ["x"], "colour": "red"})
+        again = await world.http.patch(f"{THINGS}/a?fieldManager=m", json=thing("a"), headers=APPLY)
+        assert again.json()["spec"] == {"size": 2, "colour": "red"}
+        strategic = {"content-type": "application/strategic-merge-patch+json"}
+        assert (await world.http.patch(f"{THINGS}/a", json={}, headers=strategic)).status_code == 415
+
+    run(tmp_path, check)
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"size": 0}, "spec.size"),
+        ({"size": "2"}, "spec.size"),
+        ({"size": 2.5}, "spec.size"),
+        ({"colour": "green"}, "spec.colour"),
+        ({"tags": ["x", "Y"]}, "spec.tags[1]"),
+        ({"tags": ["a", "b", "c", "d"]}, "spec.tags"),
+        ({"free": []}, "spec.free"),
+        ({"port": True}, "spec.port"),
+    ],
+)
+def test_what_a_schema_does_not_allow_is_told_by_field(tmp_path: Path, spec: dict[str, Any], field: str) -> None:
+    async def check(world: World) -> None:
+        await world.make(CRDS, definition())
+        answer = await world.http.post(THINGS, json=thing(**spec))
+        assert (answer.status_code, answer.json()["details"]["causes"][0]["field"]) == (422, field)
+        missing = await world.http.post(THINGS, json={"metadata": {"name": "t"}, "spec": {}})
+        assert missing.json()["message"] == 'Thing.x.io "t" is invalid: spec.size: Required value'
+
+    run(tmp_path, check)
+
+
+def test_what_a_schema_does_not_know_is_dropped_or_refused(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        await world.make(CRDS, definition())
+        body = thing(extra=1, free={"any": {"thing": [1]}}, port="http")
+        strict = await world.http.post(f"{THINGS}?fieldValidation=Strict", json=body)
+        assert 'unknown field "spec.extra"' in strict.json()["message"]
+        made = await world.http.post(THINGS, json=body)
+        assert made.headers["warning"] == '299 - "unknown field \\"spec.extra\\""'
+        assert made.json()["spec"] == {"size": 2, "free": {"any": {"thing": [1]}}, "port": "http", "colour": "red"}
+
+    run(tmp_path, check)
+
+
+def test_objects_go_with_their_definition(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        collecting = asyncio.create_task(Collector(world.objects, world.store).run())
+        await world.make(CRDS, definition())
+        await world.make(THINGS, thing())
+        async with watching(world, CRDS) as watcher:
+            await world.http.delete(f"{CRDS}/things.x.io")
+            while (event := await watcher.next()) is not None and event["type"] != "DELETED":
+                pass
+        assert not (await world.store.list("/x.io/")).records
+        assert await world.objects.find(CustomResourceDefinition, "things.x.io") is None
+        assert (await world.http.get(THINGS)).status_code == 404
+        assert "x.io" not in {group["name"] for group in (await world.get("/apis"))["groups"]}
+        collecting.cancel()
+        await asyncio.gather(collecting, return_exceptions=True)
+
+    run(tmp_path, check)
+
+
+def test_a_definition_may_grow(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        await world.make(CRDS, definition())
+        await world.make(THINGS, thing())
+        grown = definition()
+        grown["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["more"] = {"type": "string"}
+        answer = await world.http.put(f"{CRDS}/things.x.io", json=grown)
+        assert answer.status_code == 200, answer.text
+        await world.get("/apis")  # a client asks what there is before it uses it
+        patched = await world.http.patch(f"{THINGS}/t", json={"more": "x"}, headers=MERGE)
+        assert patched.json()["more"] == "x"
+
+    run(tmp_path, check)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*SPEC["properties"], "x"]), inner),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(VALUES)
+def test_what_is_pruned_and_completed_stays_so(value: Any) -> None:
+    once = structural.completed(structural.pruned(value, SPEC, top=False), SPEC)
+    assert structural.completed(structural.pruned(once, SPEC, top=False), SPEC) == once
+    assert not list(structural.unknown(once, SPEC, "spec"))
+    list(structural.problems(value, SPEC, "spec"))

@@ -1,14 +1,8 @@
-"""What whoever writes an object should be told: fields without effect, kinds that are kept and not enforced. Pure."""
+"""What whoever writes an object should be told of its kind: some are kept and not enforced. Pure."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-from msgspec import inspect
-
-from korch.resources.fields import META_RULES, Rule, context_of, rule_for, struct_fields
 from korch.resources.kinds import Kind
-from korch.resources.problems import Problem
 from korch.resources.service import NO_ADDRESS
 
 _NOT_ENFORCED = {
@@ -39,42 +33,3 @@ def kind_notice(kind: Kind, data: dict[str, Any]) -> str:
         return f"a Service {_SERVICE}" if wanted else ""
     text = _NOT_ENFORCED.get(kind.name, "")
     return f"a {kind.name} {text}" if text else ""
-
-
-def field_notices(kind: Kind, data: dict[str, Any]) -> list[Problem]:
-    """Fields of plain data that are accepted and have no effect, each with its path and why."""
-    return [Problem(path, rule.why) for path, rule in _ruled(data, kind) if rule.treatment == "warned"]
-
-
-def field_refusals(kind: Kind, data: dict[str, Any]) -> list[Problem]:
-    """Fields of plain data that cannot be ignored, each with its path and why."""
-    return [
-        Problem(path, f"is refused: {rule.why}") for path, rule in _ruled(data, kind) if rule.treatment == "refused"
-    ]
-
-
-def _ruled(data: dict[str, Any], kind: Kind) -> Iterator[tuple[str, Rule]]:
-    return _struct(data, kind.type, kind.type.__name__, "")
-
-
-def _struct(data: dict[str, Any], type_: type[msgspec.Struct], context: str, path: str) -> Iterator[tuple[str, Rule]]:
-    fields = struct_fields(type_)
-    for name, value in data.items():
-        where = f"{path}.{name}" if path else name
-        rule = rule_for(context, name)
-        if (name == "status" and rule is not None) or (rule is not None and rule is META_RULES.get(name)):
-            continue  # every client sends back what it has read
-        if rule is not None:
-            if rule.applies(value):
-                yield where, rule
-        elif name in fields:
-            yield from _inside(value, fields[name].type, (context, name), where)
-
-
-def _inside(value: Any, type_: inspect.Type, holder: tuple[str, str], path: str) -> Iterator[tuple[str, Rule]]:
-    for option in type_.types if isinstance(type_, inspect.UnionType) else (type_,):
-        if isinstance(option, inspect.StructType) and isinstance(value, dict):
-            yield from _struct(value, option.cls, context_of(*holder, option.cls), path)
-        elif isinstance(option, inspect.VarTupleType) and isinstance(value, list):
-            for index, item in enumerate(value):
-                yield from _inside(item, option.item_type, holder, f"{path}[{index}]")

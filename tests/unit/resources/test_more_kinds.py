@@ -10,9 +10,9 @@ from korch.resources.batch import Job
 from korch.resources.codec import from_dict, to_dict, with_meta
 from korch.resources.config import ConfigMap
 from korch.resources.defaults import with_defaults
-from korch.resources.kinds import AUTOSCALER, kind_for, kind_named
+from korch.resources.kinds import AUTOSCALER, kind_named
 from korch.resources.manifests import load_manifests
-from korch.resources.notices import field_notices, field_refusals, kind_notice
+from korch.resources.notices import kind_notice
 from korch.resources.validation import problems_of, validate_update
 
 MANIFESTS = {
@@ -236,14 +236,7 @@ def test_an_immutable_config_map_keeps_its_data_and_takes_labels():
         validate_update(replace(old, data={"a": "2"}), old)
 
 
-def test_notices_of_plain_data():
-    job = kind_for("batch/v1", "Job")
-    data = {"spec": {"managedBy": "x", "template": {"spec": {"hostNetwork": True, "subdomain": "a"}}}, "status": {}}
-    assert [problem.path for problem in field_refusals(job, data)] == [
-        "spec.managedBy",
-        "spec.template.spec.hostNetwork",
-    ]
-    assert [problem.path for problem in field_notices(job, data)] == ["spec.template.spec.subdomain"]
+def test_notices_of_kinds():
     service = kind_named("svc")
     assert "no virtual address" in kind_notice(service, {})
     assert "NodePort" in kind_notice(service, {"spec": {"type": "NodePort"}})

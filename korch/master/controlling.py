@@ -12,6 +12,7 @@ from korch.controllers.deployment import DeploymentController
 from korch.controllers.disruption import DisruptionController
 from korch.controllers.endpoints import EndpointsController, selects
 from korch.controllers.garbage import GarbageCollector
+from korch.controllers.history import HistoryController
 from korch.controllers.job import JobController
 from korch.controllers.replicaset import ReplicaSetController
 from korch.controllers.scaling import Used
@@ -25,6 +26,7 @@ from korch.resources.autoscaling import HorizontalPodAutoscaler
 from korch.resources.batch import CronJob, Job
 from korch.resources.config import ConfigMap
 from korch.resources.disruption import PodDisruptionBudget
+from korch.resources.history import ControllerRevision
 from korch.resources.meta import Object
 from korch.resources.misc import Secret
 from korch.resources.node import Node, NodeLoad
@@ -36,9 +38,9 @@ from korch.workqueue import WorkQueue
 
 KINDS = (
     *(Deployment, ReplicaSet, DaemonSet, Job, CronJob, Pod, Node, NodeLoad),
-    *(PodDisruptionBudget, HorizontalPodAutoscaler, Service, EndpointSlice, ConfigMap, Secret),
+    *(ControllerRevision, PodDisruptionBudget, HorizontalPodAutoscaler, Service, EndpointSlice, ConfigMap, Secret),
 )
-OWNED = (ReplicaSet, Job, Pod, EndpointSlice)  # what goes with its owner
+OWNED = (ReplicaSet, ControllerRevision, Job, Pod, EndpointSlice)  # what goes with its owner
 WORKERS = 4
 
 
@@ -85,6 +87,7 @@ class Controllers:
         )
         self._sets: WorkQueue[tuple[str, str]] = WorkQueue("replicaset", ReplicaSetController(view, clock).reconcile)
         self._daemons: WorkQueue[tuple[str, str]] = WorkQueue("daemonset", DaemonSetController(view, clock).reconcile)
+        self._histories: WorkQueue[tuple[str, str]] = WorkQueue("history", HistoryController(view).reconcile)
         self._garbage: WorkQueue[tuple[type[Object], str, str]] = WorkQueue("garbage", GarbageCollector(view).reconcile)
         disruption = DisruptionController(view, clock, mine=scope.has)
         self._evictions: WorkQueue[str] = WorkQueue("disruption", disruption.reconcile)
@@ -101,7 +104,7 @@ class Controllers:
     def _queues(self) -> tuple[WorkQueue[Any], ...]:
         return (
             *(self._deployments, self._sets, self._daemons, self._jobs, self._crons, self._services),
-            *(self._garbage, self._placing, self._evictions, self._scalers),
+            *(self._histories, self._garbage, self._placing, self._evictions, self._scalers),
         )
 
     @property
@@ -147,6 +150,7 @@ class Controllers:
             self._sets.add((meta.namespace, meta.name))
         if isinstance(obj, DaemonSet):
             self._daemons.add((meta.namespace, meta.name))
+            self._histories.add((meta.namespace, meta.name))
         if isinstance(obj, Job | CronJob):
             self._route_job(obj)
         if isinstance(obj, Pod):

@@ -227,7 +227,13 @@ def _daemonset_spec(spec: DaemonSetSpec) -> DaemonSetSpec:
         given = strategy.rolling_update or RollingUpdateDaemonSet()
         rolling = replace(given, max_unavailable=1 if given.max_unavailable is None else given.max_unavailable)
         strategy = DaemonSetUpdateStrategy(type="RollingUpdate", rolling_update=rolling)
-    return replace(spec, selector=_selector(spec.selector, template), template=template, update_strategy=strategy)
+    return replace(
+        spec,
+        selector=_selector(spec.selector, template),
+        template=template,
+        update_strategy=strategy,
+        revision_history_limit=10 if spec.revision_history_limit is None else spec.revision_history_limit,
+    )
 
 
 def _strategy(strategy: DeploymentStrategy) -> DeploymentStrategy:

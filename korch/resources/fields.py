@@ -180,7 +180,6 @@ RULES: dict[str, dict[str, Rule]] = {
         "nodeTaintsPolicy": _refused("taints are not looked at when domains are counted", "Ignore"),
     },
     "DaemonSetSpec": {
-        "revisionHistoryLimit": _warned("no history of daemon sets is kept: apply the earlier manifest to go back"),
         "templateGeneration": _warned(_SERVER_SIDE),
     },
     "RollingUpdateDaemonSet": {"maxSurge": _refused("a node's old pod goes before its new one comes", "0%")},

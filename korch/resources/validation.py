@@ -276,6 +276,7 @@ def _check_daemonset(daemonset: DaemonSet, problems: Problems) -> None:
     spec, strategy = daemonset.spec, daemonset.spec.update_strategy
     path = "spec.updateStrategy"
     _check_count(spec.min_ready_seconds, "spec.minReadySeconds", problems)
+    _check_count(spec.revision_history_limit, "spec.revisionHistoryLimit", problems)
     if strategy.type not in ("RollingUpdate", "OnDelete"):
         problems.add(f"{path}.type", f'"{strategy.type}" is not RollingUpdate or OnDelete')
     if strategy.rolling_update is not None:

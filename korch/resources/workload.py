@@ -104,6 +104,7 @@ class DaemonSetSpec(Struct, frozen=True, kw_only=True):
     template: PodTemplateSpec = PodTemplateSpec()
     update_strategy: DaemonSetUpdateStrategy = DaemonSetUpdateStrategy()
     min_ready_seconds: int = 0
+    revision_history_limit: int | None = None
 
 
 class DaemonSetStatus(Struct, frozen=True, kw_only=True):

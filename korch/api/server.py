@@ -10,6 +10,7 @@ import os
 import resource
 import socket
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ _ANSWER_S = 3.0  # of a master that has the port
 _IDLE_S = 90.0  # Go's clients keep idle connections for 90 s
 _HEADER_BYTES = 65_536
 _MESSAGE_BYTES = 4 * 1024 * 1024  # of a WebSocket
+_TLS_BUFFER_BYTES = 32 * 1024  # two records of TLS
 _STOP_S = 3.0
 _MOST_CONNECTIONS = 4096
 _TAKEN_POLL_S = 1.0
@@ -138,6 +140,7 @@ class _Server:
         )
         logging.getLogger("uvicorn").setLevel(logging.ERROR)  # its words hold queries; what matters is audited
         self._config.load()
+        SSLProtocol.max_size = _TLS_BUFFER_BYTES  # asyncio's 256 KiB a connection are most of what a watcher costs
         self._context = self._make_context()
         self._server: asyncio.Server | None = None
         self.url = ""

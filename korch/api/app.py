@@ -45,7 +45,7 @@ from korch.resources import kinds
 from korch.resources.kinds import Kind
 from korch.store.base import Store
 
-SERVES = "1.33"  # the Kubernetes version whose API this is most like
+SERVES = "1.35"  # the Kubernetes version whose API this is most like, and that most clients accept
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 

@@ -66,7 +66,10 @@ Stream = Callable[[Request, RequestInfo], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`user_of_token`: whose bearer token it is; `usage`: what containers use now, by node; `token` answers a TokenRequest."""
+    """`user_of_token`: whose bearer token it is; `usage`: what containers use now, by node.
+
+    `token` answers a TokenRequest.
+    """
 
     authorizer: Authorizer | None = None
     user_of_token: Callable[[str], Awaitable[User | None]] | None = None

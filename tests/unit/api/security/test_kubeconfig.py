@@ -3,6 +3,7 @@
 import asyncio
 import os
 import ssl
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -185,3 +186,14 @@ def test_what_cannot_be_minted_leaves_no_record(tmp_path: Path, wish: Wish, serv
             await store.close()
 
     asyncio.run(main())
+
+
+def _add(place: tuple[str, int]) -> None:
+    write(Path(place[0]), Access(f"c{place[1]}", "https://x", b"ca", token="t"))
+
+
+def test_many_writers_lose_nothing(tmp_path: Path) -> None:
+    path = str(tmp_path / "config")
+    with get_context("spawn").Pool(3) as pool:
+        pool.map(_add, [(path, number) for number in range(9)], chunksize=3)
+    assert {one["name"] for one in read(tmp_path / "config")["contexts"]} == {f"c{number}" for number in range(9)}

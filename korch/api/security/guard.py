@@ -102,6 +102,8 @@ class Guard:
     async def _answer(self, call: _Call, query: Mapping[str, str]) -> None:
         if problem := path_problem(call.scope):
             await self._refuse(call, 400, "BadRequest", problem)
+        elif _header(call.scope, b"sec-fetch-site") == "cross-site":  # a browser adds certificates by itself
+            await self._refuse(call, 403, "Forbidden", "requests of other sites' pages are not answered")
         elif call.info.path in OPEN_PATHS and call.info.verb in {"get", "head"}:
             await self._through(call, f"{_address(call.scope)} without a name", follows=False)
         elif await self._let_in(call):

@@ -152,6 +152,17 @@ def test_paths_that_can_be_read_in_two_ways_are_read_in_none(tmp_path: Path, pat
     asyncio.run(main())
 
 
+def test_pages_of_other_sites_get_nothing_though_browsers_add_certificates(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with site(tmp_path) as here:
+            certificate = await here.certificate(admin())
+            for word, code in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
+                async with here.client(certificate=certificate, headers={"Sec-Fetch-Site": word}) as http:
+                    assert (await http.post(PODS)).status_code == code, word
+
+    asyncio.run(main())
+
+
 def test_acting_as_another(tmp_path: Path) -> None:
     async def main() -> None:
         async with site(tmp_path) as here:

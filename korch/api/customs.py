@@ -8,6 +8,7 @@ from typing import Any
 from korch.api.cache import Cache
 from korch.api.entries import Entry
 from korch.api.versions import Data, Version, plain_version
+from korch.api.wire.structural import Structure
 from korch.errors import ConflictError, NotFoundError
 from korch.objects.objects import Objects
 from korch.objects.values import Clock
@@ -24,7 +25,7 @@ class Customs:
     def __init__(self, objects: Objects, cache: Cache, clock: Clock) -> None:
         self._objects, self._cache, self._clock = objects, cache, clock
         self._seen: tuple[Entry, ...] | None = None
-        self._found: dict[tuple[str, str], Custom] = {}
+        self._found: dict[tuple[str, str, str], Version] = {}  # by group, plural, version
         self._lock = asyncio.Lock()
 
     async def look(self, *, fresh: bool = False) -> None:
@@ -37,16 +38,25 @@ class Customs:
                 self._seen = entries
 
     async def _learn(self, entries: tuple[Entry, ...]) -> None:
-        found: dict[tuple[str, str], Custom] = {}
+        found: dict[tuple[str, str, str], Version] = {}
         for entry in entries:
             crd = from_dict(CRD, entry.plain())
             assert isinstance(crd, CustomResourceDefinition)
             made = custom(crd)
             if made is not None:
-                found[made.kind.group, made.kind.plural] = made
+                found |= self._versions(made)
                 await self.establish(crd)
-        kinds.keep_only(found)
+        kinds.keep_only({(group, plural) for group, plural, _ in found})
         self._found = found
+
+    def _versions(self, made: Custom) -> dict[tuple[str, str, str], Version]:
+        """The versions of a kind; those that are known are kept: much is worked out of a schema."""
+        kind, found = made.kind, {}
+        for name in made.versions:
+            place = kind.group, kind.plural, name
+            known = self._found.get(place)
+            found[place] = known if known is not None and known.kind is kind else version_of(made, name)
+        return found
 
     async def establish(self, crd: CustomResourceDefinition) -> CustomResourceDefinition:
         """Say on a definition that its kind is served."""
@@ -60,26 +70,20 @@ class Customs:
 
     def served(self, group: str, version: str, plural: str) -> Version | None:
         """What stands behind a path, or None."""
-        found = self._found.get((group, plural))
-        if found is None or version not in found.versions:
-            return None
-        return version_of(found, version)
-
-    def of(self, kind: Kind) -> Custom | None:
-        """What is known of a custom kind beside the `Kind`."""
-        return self._found.get((kind.group, kind.plural))
+        return self._found.get((group, plural, version))
 
     def shown(self) -> tuple[Version, ...]:
         """All of them, under each version."""
-        return tuple(version_of(found, name) for found in self._found.values() for name in found.versions)
+        return tuple(self._found.values())
 
 
 def version_of(found: Custom, name: str) -> Version:
     """One version of a custom kind: versions differ in nothing but their name."""
+    structure = Structure(found.schemas[name])
     if name == found.kind.version:
-        return dataclasses.replace(plain_version(found.kind), custom=found)
+        return dataclasses.replace(plain_version(found.kind), custom=found, structure=structure)
     shown = dataclasses.replace(found.kind, version=name)
-    return Version(found.kind, shown, _named(shown), _named(found.kind), found)
+    return Version(found.kind, shown, _named(shown), _named(found.kind), found, structure)
 
 
 def _named(kind: Kind) -> Any:

@@ -1,6 +1,6 @@
 """Bodies of requests as objects: what the URL says is filled in, field rules are applied, mistakes told by path."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -8,8 +8,8 @@ from msgspec import inspect
 
 from korch.api.answers import Refusal, bad_request, invalid
 from korch.api.wire import strict
+from korch.api.wire.structural import Structure
 from korch.errors import InvalidError
-from korch.resources import structural
 from korch.resources.codec import from_dict
 from korch.resources.fields import META_RULES, context_of, rule_for, struct_fields
 from korch.resources.kinds import Kind
@@ -86,15 +86,13 @@ def typed(
     *,
     duplicates: list[str] | None = None,
     known: tuple[str, ...] = (),
-    schema: Mapping[str, Any] | None = None,
+    structure: Structure | None = None,
 ) -> Incoming:
     """The typed object; `known` are warnings that its earlier state had too, which are not told again."""
-    if schema is not None:
-        return _custom(kind, data, validation, duplicates or [], schema)
+    if structure is not None:
+        return _custom(kind, data, validation, duplicates or [], structure)
     wrong = [] if validation == "Ignore" else strict.unknown_fields(data, kind.type)
-    said = [f'unknown field "{path}"' for path in wrong] + [f'duplicate field "{path}"' for path in duplicates or ()]
-    if said and validation == "Strict":
-        raise not_handled(kind, "strict decoding error: " + ", ".join(said))
+    said = _told(kind, validation, wrong, duplicates or [])
     looked = _Looked()
     ready = _struct(data, kind.type, kind.type.__name__, "", looked)
     name = str(ready.get("metadata", {}).get("name", ""))
@@ -108,21 +106,39 @@ def typed(
     return Incoming(obj, (*said, *told))
 
 
-def _custom(
-    kind: Kind, data: dict[str, Any], validation: Validation, duplicates: list[str], schema: Mapping[str, Any]
-) -> Incoming:
-    """A custom object: what its schema does not know is dropped, what is missing is filled in, the rest is checked."""
-    wrong = [] if validation == "Ignore" else list(structural.unknown(data, schema))
-    said = [f'unknown field "{path}"' for path in wrong] + [f'duplicate field "{path}"' for path in duplicates]
+def wish(
+    kind: Kind, data: dict[str, Any], validation: Validation, duplicates: list[str], structure: Structure | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What an applier says, as it would be stored, and the warnings of it. Of a custom object it may be any part."""
+    if structure is None:
+        return normal(kind, data), typed(kind, data, validation, duplicates=duplicates).warnings
+    pruned, wrong = structure.pruned(data)
+    return pruned, _told(kind, validation, wrong, duplicates)
+
+
+def _told(kind: Kind, validation: Validation, unknown: list[str], duplicates: list[str]) -> tuple[str, ...]:
+    """The warnings of fields that nobody knows, or that are given twice; 400 when validation is strict."""
+    if validation == "Ignore":
+        return ()
+    said = [f'unknown field "{path}"' for path in unknown] + [f'duplicate field "{path}"' for path in duplicates]
     if said and validation == "Strict":
         raise not_handled(kind, "strict decoding error: " + ", ".join(said))
-    ready = structural.completed(structural.pruned(data, schema), schema)
-    problems = list(structural.problems(ready, schema))
+    return tuple(said)
+
+
+def _custom(
+    kind: Kind, data: dict[str, Any], validation: Validation, duplicates: list[str], structure: Structure
+) -> Incoming:
+    """A custom object: what its schema does not know is dropped, what is missing is filled in, the rest is checked."""
+    pruned, wrong = structure.pruned(data)
+    said = _told(kind, validation, wrong, duplicates)
+    ready = structure.filled(pruned)
+    problems = structure.problems(ready)
     if problems:
         raise invalid(kind, str(ready.get("metadata", {}).get("name", "")), problems)
     meta = _struct(ready.get("metadata") or {}, ObjectMeta, "ObjectMeta", "metadata", _Looked())
     try:
-        return Incoming(from_dict(kind, {**ready, "metadata": meta}), tuple(said))
+        return Incoming(from_dict(kind, {**ready, "metadata": meta}), said)
     except InvalidError as error:
         raise not_handled(kind, str(error).removeprefix(f"{kind.name}: ")) from error
 

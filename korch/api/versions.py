@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from korch.api.wire.structural import Structure
 from korch.resources.autoscaling import from_v1, to_v1
 from korch.resources.customs import Custom
 from korch.resources.kinds import AUTOSCALER, EVENT, Kind
@@ -24,6 +25,7 @@ class Version:
     outward: Callable[[Data], Data] | None = None
     inward: Callable[[Data], Data] | None = None
     custom: Custom | None = None
+    structure: Structure | None = None
 
     def out(self, data: Data) -> Data:
         """A stored object as it is shown."""

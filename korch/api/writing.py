@@ -6,17 +6,17 @@ from typing import Any, cast
 
 from korch.api import incoming
 from korch.api.answers import Refusal, bad_request, conflict, translate
-from korch.api.customs import schema_of
 from korch.api.entries import Entry, from_plain
 from korch.api.incoming import Incoming, Validation
 from korch.api.requestinfo import RequestInfo
 from korch.api.versions import Version
 from korch.api.wire import ownership, patches, strict
+from korch.api.wire.shapes import Shape
 from korch.errors import AlreadyExistsError, KorchError, NotFoundError
 from korch.objects.objects import Objects
 from korch.objects.prepare import Track
 from korch.objects.values import Clock
-from korch.resources.codec import to_dict
+from korch.resources.codec import to_dict, with_meta
 from korch.resources.kinds import Kind
 from korch.resources.meta import Object
 from korch.resources.times import rfc3339
@@ -70,8 +70,13 @@ class Target:
         known: tuple[str, ...] = (),
     ) -> Incoming:
         """The typed object of stored data; `known` are warnings that are not told again."""
-        schema = schema_of(self.version)
-        return incoming.typed(self.kind, data, validation, duplicates=duplicates, known=known, schema=schema)
+        structure = self.version.structure
+        return incoming.typed(self.kind, data, validation, duplicates=duplicates, known=known, structure=structure)
+
+    @property
+    def shape(self) -> Shape | None:
+        """How lists of a custom object merge; None for kinds that are known."""
+        return self.version.structure.shape if self.version.structure is not None else None
 
 
 @dataclass(slots=True)
@@ -125,7 +130,7 @@ class Writer:
         if data["metadata"].get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
         came = target.typed(data, options.validation, duplicates)
-        made = await self._insert(target, came.obj, self.track(options), options)
+        made = await self._insert(target, came.obj, self.track(options, shape=target.shape), options)
         return Written(shown(kind, made), created=True, warnings=came.warnings)
 
     async def _insert(self, target: Target, obj: Object, track: Track, options: Options) -> Object:
@@ -190,7 +195,7 @@ class Writer:
             target.namespace,
             change,
             status=status,
-            track=track or self.track(options, subresource=target.part),
+            track=track or self.track(options, subresource=target.part, shape=target.shape),
             dry_run=options.dry_run,
         )
         return shown(target.kind, made)
@@ -205,9 +210,7 @@ class Writer:
         applied = target.incoming(applied)
         if applied["metadata"].get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
-        told = target.typed(applied, options.validation, duplicates).warnings
-        if target.version.custom is None:
-            applied = incoming.normal(kind, applied)
+        applied, told = incoming.wish(kind, applied, options.validation, duplicates, target.version.structure)
         for _ in range(_TRIES):
             try:
                 return Written(await self._apply_to_stored(target, applied, options), warnings=told)
@@ -224,10 +227,10 @@ class Writer:
 
         def change(stored: Object) -> Object:
             live = plain(kind, stored)
-            after = self._owned(live, applied, options, target.part)
-            came = target.typed(after, "Ignore")
-            check_versions(kind, target.typed(applied, "Ignore").obj, stored)
-            return came.obj
+            meta = applied["metadata"]
+            version, uid = (str(meta.get(name) or "") for name in ("resourceVersion", "uid"))
+            check_versions(kind, with_meta(stored, resource_version=version, uid=uid), stored)
+            return target.typed(self._owned(live, applied, options, target), "Ignore").obj
 
         return await self._modify(target, change, options, track=_as_given)
 
@@ -236,7 +239,7 @@ class Writer:
         kind = target.kind
         if applied["metadata"].get("uid"):
             raise conflict(kind, target.name, "uid mismatch: the object to apply to is gone")
-        after = self._owned(None, applied, options, target.part)
+        after = self._owned(None, applied, options, target)
         owners = tuple(after["metadata"].get("managedFields", ()))
         came = target.typed({**after, "metadata": _without(after["metadata"], "resourceVersion")}, "Ignore")
         try:
@@ -248,7 +251,7 @@ class Writer:
         return shown(kind, made)
 
     def _owned(
-        self, live: dict[str, Any] | None, applied: dict[str, Any], options: Options, part: str
+        self, live: dict[str, Any] | None, applied: dict[str, Any], options: Options, target: Target
     ) -> dict[str, Any]:
         return ownership.apply(
             live,
@@ -256,12 +259,13 @@ class Writer:
             manager=options.manager,
             force=options.force,
             now=rfc3339(self._clock.now()),
-            subresource=part,
+            subresource=target.part,
+            shape=target.shape,
         )
 
     # --- ownership ---
 
-    def track(self, options: Options, *, subresource: str = "") -> Track:
+    def track(self, options: Options, *, subresource: str = "", shape: Shape | None = None) -> Track:
         """What brings the owners of an object's fields up to date."""
 
         def tracked(before: Object | None, after: Object) -> tuple[dict[str, Any], ...]:
@@ -272,6 +276,7 @@ class Writer:
                 operation="Update",
                 subresource=subresource,
                 now=rfc3339(self._clock.now()),
+                shape=shape,
             )
             return tuple(found["metadata"].get("managedFields", ()))
 

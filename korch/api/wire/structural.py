@@ -43,17 +43,24 @@ class Structure:
         self._schema: Schema = {**schema, "properties": known, "required": required}
         self.shape = shape_of_schema(schema)
 
-    def prepared(self, data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """The object without fields that the schema does not know and with its defaults; and the paths left out."""
+    def pruned(self, data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The object without fields that the schema does not know, and their paths."""
         unknown: list[str] = []
-        pruned = _pruned(_body(data), self._schema, "", unknown)
-        head = {name: data[name] for name in _ROOT if name in data}
-        return {**head, **_filled(pruned, self._schema)}, unknown
+        body = _pruned(_body(data), self._schema, "", unknown)
+        return {**_head(data), **body}, unknown
+
+    def filled(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The object with the schema's defaults for what it lacks."""
+        return {**_head(data), **_filled(_body(data), self._schema)}
 
     def problems(self, data: dict[str, Any]) -> list[Problem]:
         """What is wrong with the object, by path."""
         body = _body(data)
         return [*_judged(body, self._schema, ""), *_alike_items(body, self.shape, "")]
+
+
+def _head(data: dict[str, Any]) -> dict[str, Any]:
+    return {name: data[name] for name in _ROOT if name in data}
 
 
 def _body(data: dict[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from korch.controllers.collector import Collector
-from korch.resources import structural
 from korch.resources.crd import CustomResourceDefinition
 from tests.unit.api.serving import World, run, shown, watching
 
@@ -26,6 +23,12 @@ SPEC: dict[str, Any] = {
         "tags": {"type": "array", "items": {"type": "string", "pattern": "^[a-z]+$"}, "maxItems": 3},
         "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
         "port": {"x-kubernetes-int-or-string": True},
+        "rules": {
+            "type": "array",
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["name"],
+            "items": {"type": "object", "properties": {"name": {"type": "string"}, "weight": {"type": "integer"}}},
+        },
     },
 }
 
@@ -126,6 +129,7 @@ def test_custom_objects_are_changed_in_every_way(tmp_path: Path) -> None:
         ({"tags": ["a", "b", "c", "d"]}, "spec.tags"),
         ({"free": []}, "spec.free"),
         ({"port": True}, "spec.port"),
+        ({"rules": [{"name": "a"}, {"name": "a"}]}, "spec.rules[1]"),
     ],
 )
 def test_what_a_schema_does_not_allow_is_told_by_field(tmp_path: Path, spec: dict[str, Any], field: str) -> None:
@@ -186,17 +190,25 @@ def test_a_definition_may_grow(tmp_path: Path) -> None:
     run(tmp_path, check)
 
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*SPEC["properties"], "x"]), inner),
-    max_leaves=8,
-)
+def test_appliers_share_a_custom_object_part_by_part(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        await world.make(CRDS, definition())
+        url = f"{THINGS}/t?fieldManager="
+        made = await world.http.patch(f"{url}one", json=thing(rules=[{"name": "a", "weight": 1}]), headers=APPLY)
+        assert made.status_code == 201, made.text
+        rules = {"spec": {"rules": [{"name": "b", "weight": 2}], "extra": 1}}  # a part: `size` is somebody else's
+        second = await world.http.patch(f"{url}two", json=rules, headers=APPLY)
+        assert second.status_code == 200, second.text
+        assert "spec.extra" in second.headers["warning"]
+        assert second.json()["spec"]["rules"] == [{"name": "b", "weight": 2}, {"name": "a", "weight": 1}]
+        assert "extra" not in str(second.json()["metadata"]["managedFields"])
+        clash = await world.http.patch(f"{url}two", json={"spec": {"size": 5}}, headers=APPLY)
+        assert clash.json()["details"]["causes"][0]["field"] == ".spec.size"
+        strict = await world.http.patch(f"{url}two&fieldValidation=Strict", json=rules, headers=APPLY)
+        assert strict.status_code == 400
+        gone = await world.http.patch(f"{url}two", json={"spec": {}}, headers=APPLY)
+        assert gone.json()["spec"]["rules"] == [{"name": "a", "weight": 1}]
+        nothing = await world.http.patch(f"{THINGS}/u?fieldManager=two", json=rules, headers=APPLY)
+        assert nothing.json()["message"] == 'Thing.x.io "u" is invalid: spec.size: Required value'
 
-
-@settings(max_examples=150, deadline=None)
-@given(VALUES)
-def test_what_is_pruned_and_completed_stays_so(value: Any) -> None:
-    once = structural.completed(structural.pruned(value, SPEC, top=False), SPEC)
-    assert structural.completed(structural.pruned(once, SPEC, top=False), SPEC) == once
-    assert not list(structural.unknown(once, SPEC, "spec"))
-    list(structural.problems(value, SPEC, "spec"))
+    run(tmp_path, check)

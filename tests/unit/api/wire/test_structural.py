@@ -62,7 +62,8 @@ def test_unknown_fields_go_and_defaults_come() -> None:
     given_ = widget(sise=2, rules=[{"name": "a", "wait": 1}], free={"any": {"thing": 1}}, labels={"x": "y"})
     given_ |= {"extra": 1, "status": {"c": {"ok": 1}}}
     before = copy.deepcopy(given_)
-    found, unknown = WIDGETS.prepared(given_)
+    pruned, unknown = WIDGETS.pruned(given_)
+    found = WIDGETS.filled(pruned)
     assert given_ == before
     assert unknown == ["spec.sise", "spec.rules[0].wait", "extra"]
     spec = {"rules": [{"name": "a", "weight": 1}], "free": {"any": {"thing": 1}}, "labels": {"x": "y"}}
@@ -70,7 +71,7 @@ def test_unknown_fields_go_and_defaults_come() -> None:
 
 
 def test_nulls_give_way_to_defaults_unless_they_may_be() -> None:
-    found, _ = WIDGETS.prepared(widget(mode=None, since=None))
+    found = WIDGETS.filled(widget(mode=None, since=None))
     assert (found["spec"]["mode"], found["spec"]["since"]) == ("safe", None)
     assert WIDGETS.problems(found) == []
     assert wrong(size=None) == {"spec.size": "Required value"}
@@ -79,7 +80,7 @@ def test_nulls_give_way_to_defaults_unless_they_may_be() -> None:
 
 def test_an_embedded_object_keeps_what_every_object_has() -> None:
     inner = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "other": 1}
-    found, unknown = WIDGETS.prepared(widget(template=inner))
+    found, unknown = WIDGETS.pruned(widget(template=inner))
     assert found["spec"]["template"] == {key: inner[key] for key in ("apiVersion", "kind", "metadata")}
     assert unknown == ["spec.template.other"]
 
@@ -197,9 +198,9 @@ VALUES = st.recursive(
 def test_any_schema_and_object_have_an_answer(schema: Json, data: Json) -> None:
     kept = copy.deepcopy((schema, data))
     structure = Structure(schema)
-    found, _ = structure.prepared(data)
-    again, unknown = structure.prepared(found)
-    assert json.dumps(again) == json.dumps(found)
+    found = structure.filled(structure.pruned(data)[0])
+    again, unknown = structure.pruned(found)
     assert unknown == []
+    assert json.dumps(structure.filled(again)) == json.dumps(found)
     structure.problems(data)
     assert (schema, data) == kept

@@ -205,7 +205,8 @@ class _Server:
             return
         self._server.close()
         for connection in list(self._state.connections):
-            connection.shutdown()
+            with suppress(Exception):  # whatever state it is in, the others have to be told too
+                connection.shutdown()
         with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_S):
                 while self._state.tasks:

@@ -23,6 +23,7 @@ unit: setup
 # Without root, Linux or an engine the lab's tests are skipped, each with the reason; in CI that is a failure.
 test: setup
 	@$(PY) -m korch.lab.packages lab test || [ "$$CI" != true ]
+	@$(PY) -m tests.kubetools || [ "$$CI" != true ]
 	$(PY) -m pytest -n 3 --dist loadgroup $(if $(CI),--reruns 2 --reruns-delay 2) $(ARGS)
 
 bench: setup bench-packages

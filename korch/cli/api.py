@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from korch.client.base import NodeUsage
     from korch.master.cluster import Cluster
     from korch.master.fleet import Fleet
+    from korch.master.sources import Sources
 
 
 @asynccontextmanager
@@ -52,18 +54,31 @@ class _Usage:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._sources: Sources | None = None
         self._fleet: Fleet | None = None
+        self._lock = asyncio.Lock()
 
     async def measure(self) -> Sequence[NodeUsage]:
-        """By node."""
+        """By node, of the inventory as it is now."""
         from korch.master.fleet import Fleet
+        from korch.master.sources import Sources
         from korch.master.usage import measure
 
-        if self._fleet is None:
-            self._fleet = Fleet(self._cluster)
-        return await measure(self._cluster, self._fleet)
+        async with self._lock:
+            if self._sources is None:
+                self._sources = Sources(self._cluster)
+            changed = await self._sources.look(at_once=True)
+            if changed is not None:
+                await self._hang_up()
+            if self._fleet is None:
+                self._fleet = Fleet(self._sources.cluster)
+            return await measure(self._sources.cluster, self._fleet)
 
     async def close(self) -> None:
         """Hang up."""
-        if self._fleet is not None:
-            await self._fleet.close()
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        fleet, self._fleet = self._fleet, None
+        if fleet is not None:
+            await fleet.close()

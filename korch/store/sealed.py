@@ -13,6 +13,7 @@ from korch.errors import ConflictError, StoreError
 from korch.store.base import Changes, Event, Listing, Op, Put, Record, Store
 from korch.store.keyring import Keyring, key_of
 
+_AT_ONCE_BYTES = 1_000_000
 _STRAGGLERS_S = 1.0  # a write that was sealed before the newest key was there has arrived by then
 
 
@@ -32,7 +33,9 @@ class SealedStore:
         found = await self.inner.list(prefix, after=after, limit=limit)
         if not self._touches(prefix):
             return found
-        return replace(found, records=tuple(self._opened(record) for record in found.records))
+        if sum(len(record.value) for record in found.records) > _AT_ONCE_BYTES:  # the loop has others to serve
+            return replace(found, records=await asyncio.to_thread(self._all_opened, found.records))
+        return replace(found, records=self._all_opened(found.records))
 
     async def put(self, key: str, value: bytes, *, expect: int | None = None) -> int:
         """As the store's."""
@@ -112,6 +115,9 @@ class SealedStore:
         record = self._opened(event.record) if event.record is not None else None
         previous = self._opened(event.previous) if event.previous is not None else None
         return replace(event, record=record, previous=previous)
+
+    def _all_opened(self, records: tuple[Record, ...]) -> tuple[Record, ...]:
+        return tuple(self._opened(record) for record in records)
 
     def _opened(self, record: Record) -> Record:
         if not key_of(record.value) or not record.key.startswith(self._prefixes):

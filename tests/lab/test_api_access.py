@@ -16,11 +16,12 @@ import pytest
 import yaml
 
 from korch.lab.machine import CLEAN_ENV
+from tests.kubetools import tool
 from tests.lab.faulty import Faulty, wait_for
 from tests.lab.korch_cli import KORCH
 from tests.lab.mastering import mastered, start_master
 
-KUBECTL = os.environ.get("KORCH_TEST_KUBECTL") or shutil.which("kubectl") or ""
+KUBECTL = os.environ.get("KORCH_TEST_KUBECTL") or tool("kubectl") or shutil.which("kubectl") or ""
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(not KUBECTL, reason="there is no kubectl")]
 
@@ -58,6 +59,17 @@ def let_in(site: Faulty, name: str, *words: str) -> Kubectl:
     return Kubectl(config)
 
 
+def as_account(kubectl: Kubectl) -> Kubectl:
+    """The same cluster, as a service account that nobody gave a role."""
+    kubectl("create", "serviceaccount", "bot")
+    config = yaml.safe_load(kubectl.config.read_text())
+    config["users"][0]["user"] = {"token": kubectl("create", "token", "bot").strip()}
+    path = kubectl.config.with_suffix(".bot")
+    path.write_text(yaml.safe_dump(config))
+    assert "forbidden" in Kubectl(path).refused("get", "pods")
+    return Kubectl(path)
+
+
 def free_port() -> int:
     """One that nobody has now."""
     with socket.socket() as probe:
@@ -86,6 +98,9 @@ def test_kubectl_gets_in_by_its_credential_and_role_alone(faulty: Faulty) -> Non
         assert json.loads(admin("get", "secret", "gold", "-o", "json"))["data"]
         admin("create", "deployment", "web", f"--image={faulty.image()}", "--replicas=2")
         admin("rollout", "status", "deployment/web", "--timeout=90s")
+
+        assert admin("top", "pods").count("web-") == 2
+        assert "system:serviceaccount" in as_account(admin)("auth", "whoami")
 
         viewer = let_in(faulty, "vic", "--role", "view", "-n", "default", "--token")
         assert viewer("get", "pods", "-o", "name").count("pod/web-") == 2

@@ -135,6 +135,17 @@ def test_a_damaged_key_file(tmp_path: Path, text: str) -> None:
         Keyring(tmp_path / "secrets.key").seal("a", b"b")
 
 
+def test_a_list_of_big_values(tmp_path: Path) -> None:
+    async def body(store: SealedStore, keyring: Keyring) -> None:
+        values = [bytes([65 + n]) * 400_000 for n in range(4)]
+        for n, value in enumerate(values):
+            await store.put(f"{PREFIX}default/{n}", value)
+        assert [record.value for record in (await store.list(PREFIX)).records] == values
+        assert len((await store.list(PREFIX, limit=2)).records) == 2
+
+    with_store(tmp_path, body)
+
+
 def test_a_sealed_value_opens_nowhere_else(tmp_path: Path) -> None:
     async def body(store: SealedStore, keyring: Keyring) -> None:
         await store.put(f"{PREFIX}bank/gold", b"{}")

@@ -94,6 +94,8 @@ _OTHER_WORDS = {  # what people who come from other tools type first
     "hosts": "nodes",
     "push": "image push",
     "log": "logs",
+    "login": "kubeconfig",
+    "kubectl": "kubeconfig",
 }
 
 

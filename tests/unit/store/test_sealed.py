@@ -135,6 +135,40 @@ def test_a_damaged_key_file(tmp_path: Path, text: str) -> None:
         Keyring(tmp_path / "secrets.key").seal("a", b"b")
 
 
+def test_a_rotation_that_was_killed_is_finished_by_the_next_start(tmp_path: Path) -> None:
+    async def body(store: SealedStore, keyring: Keyring) -> None:
+        await store.txn([Put(f"{PREFIX}default/{n}", b"{%d}" % n) for n in range(4)])
+        keyring.add(now=NOW)  # and here it was killed
+        await store.put(f"{PREFIX}default/2", b"{22}")
+        assert [record.value for record in (await store.list(PREFIX)).records] == [b"{0}", b"{1}", b"{22}", b"{3}"]
+        assert await store.reseal() == 3
+        assert {key_of(one.value) for one in (await store.inner.list(PREFIX)).records} == {keyring.newest()}
+
+    with_store(tmp_path, body)
+
+
+def test_a_reseal_beside_a_writer_overwrites_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(store: SealedStore, keyring: Keyring) -> None:
+        await store.put(NAME, b"{1}")
+        keyring.add(now=NOW)
+        seal = keyring.seal
+
+        def and_meanwhile(name: str, value: bytes) -> bytes:
+            monkeypatch.setattr(keyring, "seal", seal)
+            writes.append(asyncio.ensure_future(store.put(NAME, b"{2}")))
+            return seal(name, value)
+
+        writes: list[asyncio.Future[int]] = []
+        monkeypatch.setattr(keyring, "seal", and_meanwhile)
+        await store.reseal()
+        await asyncio.gather(*writes)
+        found = await store.get(NAME)
+        assert found is not None
+        assert found.value == b"{2}"
+
+    with_store(tmp_path, body)
+
+
 def test_a_list_of_big_values(tmp_path: Path) -> None:
     async def body(store: SealedStore, keyring: Keyring) -> None:
         values = [bytes([65 + n]) * 400_000 for n in range(4)]

@@ -474,6 +474,10 @@ class Machine:
 
     # Logs and programs in containers
 
+    async def ready(self) -> EngineName:
+        """The engine that answers there, after a look if there was none. Raises what is wrong with it."""
+        return await self._settled()
+
     async def logs_command(
         self, name: str, *, follow: bool = False, tail: int | None = None, since: str = "", timestamps: bool = False
     ) -> Command:

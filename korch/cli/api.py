@@ -33,9 +33,9 @@ async def api_served(cluster: Cluster, address: str, port: int, names: tuple[str
     folder, clock = cluster.settings.cluster_dir, cluster.clock
     credentials = Credentials(cluster.store)
     authenticator = Authenticator(KnownCredentials(credentials), clock)
-    authorizer, usage = Authorizer(), _Usage(cluster)
+    authorizer, reach = Authorizer(), Reach(cluster)
     tokens = AccountTokens(credentials, clock)
-    services = Services(authorizer, authenticator.user_of_token, usage.measure, token=tokens.answer)
+    services = Services(authorizer, authenticator.user_of_token, reach.usage, token=tokens.answer)
     app = create_app(cluster.objects, cluster.store, clock=clock, services=services)
     audit = AuditLog(folder / "audit.log")
     try:
@@ -45,40 +45,44 @@ async def api_served(cluster: Cluster, address: str, port: int, names: tuple[str
             yield
     finally:
         await app.state.api.close()
-        await usage.close()
+        await reach.close()
         audit.close()
 
 
-class _Usage:
-    """What containers use, asked over connections of the API's own; they are made when somebody asks first."""
+class Reach:
+    """The nodes as the API reaches them: over connections of its own, which are made when somebody asks first."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._sources: Sources | None = None
         self._fleet: Fleet | None = None
+        self._former: list[Fleet] = []
         self._lock = asyncio.Lock()
 
-    async def measure(self) -> Sequence[NodeUsage]:
-        """By node, of the inventory as it is now."""
+    async def fleet(self) -> tuple[Cluster, Fleet]:
+        """The cluster with its inventory as it is now, and its hosts. What still runs over a former fleet goes on."""
         from korch.master.fleet import Fleet
         from korch.master.sources import Sources
-        from korch.master.usage import measure
 
         async with self._lock:
             if self._sources is None:
                 self._sources = Sources(self._cluster)
             changed = await self._sources.look(at_once=True)
-            if changed is not None:
-                await self._hang_up()
+            if self._fleet is not None and changed is not None:
+                self._former.append(self._fleet)
+                self._fleet = None
             if self._fleet is None:
                 self._fleet = Fleet(self._sources.cluster)
-            return await measure(self._sources.cluster, self._fleet)
+            return self._sources.cluster, self._fleet
+
+    async def usage(self) -> Sequence[NodeUsage]:
+        """What containers use, by node."""
+        from korch.master.usage import measure
+
+        return await measure(*await self.fleet())
 
     async def close(self) -> None:
         """Hang up."""
-        await self._hang_up()
-
-    async def _hang_up(self) -> None:
-        fleet, self._fleet = self._fleet, None
-        if fleet is not None:
+        for fleet in (*self._former, *([self._fleet] if self._fleet is not None else [])):
             await fleet.close()
+        self._former, self._fleet = [], None

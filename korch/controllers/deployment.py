@@ -1,7 +1,7 @@
 """Deployment: carries out `plan_rollout` for one deployment at a time."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 from msgspec.structs import replace
 
@@ -11,11 +11,13 @@ from korch.objects.objects import Clock
 from korch.objects.view import View
 from korch.resources.annotations import COMPLETED, FAILED_REVISION, REVISION, WANTED
 from korch.resources.codec import with_meta
-from korch.resources.meta import LabelSelector, ObjectMeta
+from korch.resources.meta import LabelSelector, Object, ObjectMeta
 from korch.resources.pod import Pod
 from korch.resources.podstate import DELETION_COST, owner_reference
 from korch.resources.templates import TEMPLATE_HASH_LABEL, template_hash
 from korch.resources.workload import Deployment, PodTemplateSpec, ReplicaSet, ReplicaSetSpec
+
+T = TypeVar("T", bound=Object)
 
 
 def set_from(deployment: Deployment, revision: int) -> ReplicaSet:
@@ -114,6 +116,11 @@ class DeploymentController:
             return
         newest = max(revision_of(found) for found in sets.values())
         number = newest if revision_of(new) == newest else newest + 1
+        if deployment.metadata.annotations.get(REVISION) != str(
+            number
+        ):  # kubectl's undo rewrites a map that must exist
+            name, namespace = deployment.metadata.name, deployment.metadata.namespace
+            await self._view.modify(Deployment, name, namespace, _annotated({REVISION: str(number)}))
         wait = deployment.spec.min_ready_seconds
         if new.spec.min_ready_seconds == wait and revision_of(new) == number:
             return
@@ -148,8 +155,8 @@ def _scaled(size: int) -> Callable[[ReplicaSet], ReplicaSet | None]:
     return change
 
 
-def _annotated(marks: dict[str, str]) -> Callable[[ReplicaSet], ReplicaSet | None]:
-    def change(found: ReplicaSet) -> ReplicaSet:
+def _annotated(marks: dict[str, str]) -> Callable[[T], T | None]:
+    def change(found: T) -> T:
         return with_meta(found, annotations={**found.metadata.annotations, **marks})
 
     return change

@@ -38,6 +38,7 @@ _IDLE_S = 90.0  # Go's clients keep idle connections for 90 s
 _HEADER_BYTES = 65_536
 _MESSAGE_BYTES = 4 * 1024 * 1024  # of a WebSocket
 _TLS_BUFFER_BYTES = 32 * 1024  # two records of TLS
+_SILENT_S = 60.0  # of a WebSocket that is asked for a sign of life
 _STOP_S = 3.0
 _MOST_CONNECTIONS = 4096
 _TAKEN_POLL_S = 1.0
@@ -134,6 +135,7 @@ class _Server:
             date_header=False,
             ws_per_message_deflate=False,
             ws_max_size=_MESSAGE_BYTES,
+            ws_ping_timeout=_SILENT_S,
             limit_concurrency=_most_connections(),
             timeout_keep_alive=int(_IDLE_S),
             h11_max_incomplete_event_size=_HEADER_BYTES,

@@ -9,7 +9,7 @@ import logging
 import os
 import shlex
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from korch.errors import InvalidError
 
@@ -66,13 +66,7 @@ class FencingHook:
         told = shlex.join(words)
         log.warning("%s: running the fencing command: %s", node, told)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *words,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-            )
+            process = await _started(words)
         except OSError as error:
             log.error("%s: the fencing command cannot be run: %s", node, error)
             return False
@@ -83,13 +77,37 @@ class FencingHook:
             log.error("%s: %s did not end within %.0f s; pods with data there stay", node, told, self._time_s)
             return False
         finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # what it has started, too
-                await process.wait()
+            await _end(process)
         if process.returncode == 0:
             log.warning("%s: is off, says %s", node, told)
             return True
         last = out.decode("utf-8", "replace").strip().rpartition("\n")[2]
         log.error("%s: %s failed with status %s: %s", node, told, process.returncode, last)
         return False
+
+
+async def _started(words: Sequence[str]) -> asyncio.subprocess.Process:
+    """The running command, in a session of its own; none is left behind when this is cancelled half way."""
+    start = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(start)
+    except asyncio.CancelledError:
+        with contextlib.suppress(OSError):
+            await _end(await start)
+        raise
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """It has ended, with all that it started."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()

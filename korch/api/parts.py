@@ -79,6 +79,8 @@ class Parts:
         def change(stored: Any) -> Object:
             wanted = self._wanted(kind, scale_of(stored), body)
             meta = wanted.get("metadata") or {}
+            if not isinstance(meta, dict):
+                raise bad_request("metadata must be a mapping")
             seen = with_meta(stored, resource_version=str(meta.get("resourceVersion") or ""), uid=meta.get("uid") or "")
             check_versions(kind, seen, stored)
             result: Object = replace(stored, spec=replace(stored.spec, replicas=_replicas(kind, name, wanted)))

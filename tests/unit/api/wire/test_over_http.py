@@ -217,3 +217,14 @@ def test_a_part_that_is_not_there_is_answered_with_details_as_kubectl_reads_them
         assert (found.status_code, found.json()["details"]) == (404, {})
 
     run(tmp_path, test)
+
+
+def test_a_scale_whose_metadata_is_none_is_a_bad_request(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        path = "/apis/apps/v1/namespaces/default/deployments"
+        await world.make(path, deployment())
+        merge = {"content-type": "application/merge-patch+json"}
+        found = await world.http.patch(f"{path}/web/scale", json={"metadata": 1.5}, headers=merge)
+        assert (found.status_code, found.json()["reason"]) == (400, "BadRequest")
+
+    run(tmp_path, test)

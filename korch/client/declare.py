@@ -18,7 +18,7 @@ from korch.resources.meta import Object
 from korch.resources.misc import Secret
 from korch.resources.node import Node
 from korch.resources.pod import Pod, PodSpec
-from korch.resources.validate_pod import VOLUME_DRIVER
+from korch.resources.validate_volumes import VOLUME_DRIVER
 from korch.resources.validation import DOCKER_CONFIG_KEY
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 

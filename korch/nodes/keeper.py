@@ -29,7 +29,7 @@ from korch.errors import (
 from korch.nodes.checks import Checks
 from korch.nodes.errors import EngineCallError
 from korch.nodes.farewell import out_of_endpoints
-from korch.nodes.files import file_volumes, has_files
+from korch.nodes.files import file_volumes, has_files, node_fields, versions
 from korch.nodes.hooks import before_the_end, grace_of
 from korch.nodes.machine import Machine
 from korch.nodes.memory import Memory
@@ -346,16 +346,17 @@ class Keeper:
     async def _renew_files(self, pod: Pod) -> None:
         """Bring the files of a pod that runs up to date; what is missing now leaves those that are there."""
         memory, values = self._recall(pod), values_seen(self._view, pod)
-        if memory.placed == values.versions:
+        wanted = versions(pod, values)
+        if memory.placed == wanted:
             return
         try:
-            volumes = file_volumes(pod, values)
+            volumes = file_volumes(pod, values, node_fields(self.node, self.address))
         except InvalidError as error:
-            memory.placed = values.versions
+            memory.placed = wanted
             await self._notes.event(pod, "FailedMount", f"{error}")
             return
         await self._machine.place(pod.metadata.uid, volumes, epoch=self._epoch())
-        memory.placed = values.versions
+        memory.placed = wanted
 
     @contextmanager
     def _act(self, uid: str) -> Iterator[None]:
@@ -421,7 +422,7 @@ class Keeper:
         self.recorded |= {record.file: record for record in records}
         self._seen[pod.metadata.uid] = started
         memory = self._recall(pod)
-        memory.backing_off, memory.placed = False, values.versions
+        memory.backing_off, memory.placed = False, versions(pod, values)
         fresh = self._notes.current(pod)
         if fresh is not None:
             await self._take_note(fresh)

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from korch.engines.names import Identity, volume_name
 from korch.engines.wish import ContainerWish, EnvValue, Mount, PublishedPort
 from korch.errors import InvalidError
-from korch.nodes.files import CURRENT, Values, file_volumes, missing, missing_key
+from korch.nodes.files import CURRENT, Values, file_volumes, is_of_files, missing, missing_key, node_fields
 from korch.nodes.report import ClusterIdentity
 from korch.resources.config import ConfigMap
+from korch.resources.downward import field_text, resource_text
 from korch.resources.images import image_reference
 from korch.resources.misc import Secret
 from korch.resources.pod import Container, EnvFromSource, EnvVar, Pod, SecurityContext, Volume, VolumeMount
@@ -52,7 +53,8 @@ def container_wish(
     container, spec = pod.spec.containers[0], pod.spec
     security = _Security(spec.security_context, container.security_context)
     requests, limits = container.resources.requests, container.resources.limits
-    env = _environment(pod, container, values, node_address, node_name)
+    node = node_fields(node_name, node_address)
+    env = _environment(pod, container, values, node)
     always = spec.restart_policy in {"", "Always"} and len(spec.containers) == 1 and not spec.init_containers
     grace_s = spec.termination_grace_period_seconds
     return ContainerWish(
@@ -64,7 +66,7 @@ def container_wish(
         env=env,
         ports=_ports(pod, container, node_address),
         mounts=_mounts(pod, container, cluster),
-        files=file_volumes(pod, values),
+        files=file_volumes(pod, values, node),
         cpu_limit_millis=cpu_millis(limits["cpu"]) if "cpu" in limits else 0,
         cpu_request_millis=cpu_millis(requests["cpu"]) if "cpu" in requests else 0,
         memory_limit_bytes=memory_bytes(limits["memory"]) if "memory" in limits else 0,
@@ -86,9 +88,7 @@ def container_wish(
 # Environment
 
 
-def _environment(
-    pod: Pod, container: Container, known: Values, node_address: str, node_name: str
-) -> tuple[EnvValue, ...]:
+def _environment(pod: Pod, container: Container, known: Values, node: Mapping[str, str]) -> tuple[EnvValue, ...]:
     """`envFrom` first, `env` after it: the last of a name wins. `$(NAME)` reads earlier values, as in Kubernetes."""
     values: dict[str, EnvValue] = {}
     for source in container.env_from:
@@ -98,7 +98,7 @@ def _environment(
             if found is not None and _ENV_NAME.fullmatch(name):
                 values[name] = _entry(name, found, key)
     for entry in container.env:
-        value = _value(pod, entry, values, known, {"spec.nodeName": node_name, "status.hostIP": node_address})
+        value = _value(pod, entry, values, known, node)
         if value is not None:
             values[entry.name] = value
     return tuple(values.values())
@@ -122,7 +122,9 @@ def _value(
         text, secret = _expand(entry.value, earlier)
         return EnvValue(entry.name, text, secret=secret)
     if source.field_ref is not None:
-        return EnvValue(entry.name, _field(pod, source.field_ref.field_path, node))
+        return EnvValue(entry.name, field_text(pod, source.field_ref.field_path, node))
+    if source.resource_field_ref is not None:
+        return EnvValue(entry.name, resource_text(source.resource_field_ref, pod.spec.containers[0]))
     reference = source.secret_key_ref or source.config_map_key_ref
     if reference is None:
         return EnvValue(entry.name, "")
@@ -183,21 +185,6 @@ def _decoded(secret: Secret, key: str) -> str:
         raise InvalidError(f'Secret "{secret.metadata.name}": the value of "{key}" is not base64') from None
 
 
-def _field(pod: Pod, path: str, node: Mapping[str, str]) -> str:
-    """A field of the pod, or of the node that it runs on."""
-    if path in node:
-        return node[path]
-    simple = {"metadata.name": pod.metadata.name, "metadata.namespace": pod.metadata.namespace}
-    if path in simple:
-        return simple[path]
-    if path == "metadata.uid":
-        return pod.metadata.uid
-    match = re.fullmatch(r"metadata\.(labels|annotations)\['([^']+)'\]", path)
-    if match is None:
-        raise InvalidError(f'pod {pod.metadata.name}: fieldPath "{path}" is not known')
-    return (pod.metadata.labels if match[1] == "labels" else pod.metadata.annotations).get(match[2], "")
-
-
 # Ports
 
 
@@ -240,7 +227,7 @@ def _mounts(pod: Pod, container: Container, cluster: ClusterIdentity) -> tuple[M
 def _mount(pod: Pod, mount: VolumeMount, volume: Volume | None, cluster: ClusterIdentity) -> Mount:
     read_only = bool(mount.read_only)
     inside = f"/{mount.sub_path}" if mount.sub_path else ""
-    if volume is not None and (volume.config_map is not None or volume.secret is not None):
+    if volume is not None and is_of_files(volume):
         return Mount("files", mount.mount_path, volume.name + (f"/{CURRENT}{inside}" if inside else ""), True)
     if volume is not None and volume.host_path is not None:
         make = volume.host_path.type == "DirectoryOrCreate"

@@ -123,10 +123,10 @@ def pod_spec(spec: PodSpec) -> PodSpec:
 
 def _volume(volume: Volume) -> Volume:
     """Files that all users of the container can read, unless told otherwise."""
-    if volume.config_map is not None and volume.config_map.default_mode is None:
-        return replace(volume, config_map=replace(volume.config_map, default_mode=FILE_MODE))
-    if volume.secret is not None and volume.secret.default_mode is None:
-        return replace(volume, secret=replace(volume.secret, default_mode=FILE_MODE))
+    for name in ("config_map", "secret", "downward_api", "projected"):
+        source = getattr(volume, name)
+        if source is not None and source.default_mode is None:
+            return replace(volume, **{name: replace(source, default_mode=FILE_MODE)})
     return volume
 
 

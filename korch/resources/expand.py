@@ -45,7 +45,7 @@ from korch.resources.pod import (
 from korch.resources.problems import raise_problems
 from korch.resources.publish import PUBLISH_ANNOTATION, publish_text
 from korch.resources.templates import secret_names
-from korch.resources.validate_pod import VOLUME_DRIVER
+from korch.resources.validate_volumes import VOLUME_DRIVER
 from korch.resources.validation import problems_of
 from korch.resources.workload import (
     DaemonSet,

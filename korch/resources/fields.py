@@ -123,8 +123,6 @@ CONTAINER_SECURITY_RULES = {
 } | {"procMount": _refused("/proc is as the engine makes it", "Default")}
 
 VOLUME_RULES = {
-    "projected": _refused("use a volume for each ConfigMap and Secret"),
-    "downwardAPI": _refused("pass the values in env with fieldRef"),
     "persistentVolumeClaim": _refused("use csi with driver volumes.korch.dev: a named volume of the node's engine"),
     "ephemeral": _refused("use emptyDir"),
     "nfs": _refused("mount it on the nodes and use hostPath"),
@@ -159,8 +157,12 @@ RULES: dict[str, dict[str, Rule]] = {
     },
     "LifecycleHandler": {"tcpSocket": _refused("it does nothing in Kubernetes either; use exec or httpGet")},
     "EnvVarSource": {
-        "resourceFieldRef": _refused("write the value into env"),
         "fileKeyRef": _refused("write the value into env"),
+    },
+    "VolumeProjection": {
+        "serviceAccountToken": _refused(_NO_ACCOUNTS),
+        "clusterTrustBundle": _refused("mount a ConfigMap with the certificates"),
+        "podCertificate": _refused("mount a Secret with the certificate"),
     },
     "VolumeMount": {
         "subPathExpr": _refused("write the path into subPath"),

@@ -118,6 +118,6 @@ def path_problem(path: str) -> str:
 
 def relative_path_problem(path: str) -> str:
     """Why this is no path inside a volume, or ""."""
-    if not path or path.startswith(("/", "..")):
+    if path.startswith("..") or any(part in ("", ".") for part in path.split("/")):
         return f'"{path}" is not a path inside the volume'
     return path_problem(f"/{path}")

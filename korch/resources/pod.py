@@ -20,12 +20,21 @@ class ObjectFieldSelector(Struct, frozen=True, kw_only=True):
     api_version: str = ""
 
 
+class ResourceFieldSelector(Struct, frozen=True, kw_only=True):
+    """A request or limit of a container, such as `limits.memory`, in units of `divisor`, rounded up."""
+
+    resource: str
+    container_name: str = ""
+    divisor: str | int | float | None = None
+
+
 class EnvVarSource(Struct, frozen=True, kw_only=True):
     """Where a value comes from: exactly one is set."""
 
     secret_key_ref: SecretKeySelector | None = None
     config_map_key_ref: SecretKeySelector | None = None
     field_ref: ObjectFieldSelector | None = None
+    resource_field_ref: ResourceFieldSelector | None = None
 
 
 class EnvVar(Struct, frozen=True, kw_only=True):
@@ -232,6 +241,51 @@ class ConfigMapVolumeSource(Struct, frozen=True, kw_only=True):
     optional: bool | None = None
 
 
+class DownwardAPIVolumeFile(Struct, frozen=True, kw_only=True):
+    """Something that the pod says of itself, as a file: a field, or a request or limit of a container."""
+
+    path: str
+    field_ref: ObjectFieldSelector | None = None
+    resource_field_ref: ResourceFieldSelector | None = None
+    mode: int | None = None
+
+
+class DownwardAPIVolumeSource(Struct, frozen=True, kw_only=True):
+    """What the pod says of itself, as files; labels and annotations follow the pod."""
+
+    items: tuple[DownwardAPIVolumeFile, ...] = ()
+    default_mode: int | None = None
+
+
+class KeyProjection(Struct, frozen=True, kw_only=True):
+    """Keys of a Secret or ConfigMap as files: all, or those of `items`."""
+
+    name: str = ""
+    items: tuple[KeyToPath, ...] = ()
+    optional: bool | None = None
+
+
+class DownwardAPIProjection(Struct, frozen=True, kw_only=True):
+    """What the pod says of itself, as files."""
+
+    items: tuple[DownwardAPIVolumeFile, ...] = ()
+
+
+class VolumeProjection(Struct, frozen=True, kw_only=True):
+    """One part of a projected volume: exactly one is set."""
+
+    secret: KeyProjection | None = None
+    config_map: KeyProjection | None = None
+    downward_api: DownwardAPIProjection | None = msgspec.field(default=None, name="downwardAPI")
+
+
+class ProjectedVolumeSource(Struct, frozen=True, kw_only=True):
+    """Files of several sources in one volume; of a path that is given twice the last one counts."""
+
+    sources: tuple[VolumeProjection, ...] = ()
+    default_mode: int | None = None
+
+
 class Volume(Struct, frozen=True, kw_only=True):
     """Exactly one source is set."""
 
@@ -241,6 +295,8 @@ class Volume(Struct, frozen=True, kw_only=True):
     csi: CSIVolumeSource | None = None
     config_map: ConfigMapVolumeSource | None = None
     secret: SecretVolumeSource | None = None
+    downward_api: DownwardAPIVolumeSource | None = msgspec.field(default=None, name="downwardAPI")
+    projected: ProjectedVolumeSource | None = None
 
 
 class Toleration(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from korch.resources.meta import Condition, Object, OwnerReference
 from korch.resources.pod import ContainerStatus, Pod
 from korch.resources.templates import TEMPLATE_HASH_LABEL
 from korch.resources.times import parse_time
-from korch.resources.validate_pod import VOLUME_DRIVER
+from korch.resources.validate_volumes import VOLUME_DRIVER
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from korch.errors import InvalidError
 from korch.resources.meta import Struct
-from korch.resources.pod import PodSpec
+from korch.resources.pod import PodSpec, VolumeProjection
 from korch.resources.workload import DeploymentStrategy, PodTemplateSpec
 
 TEMPLATE_HASH_LABEL = "pod-template-hash"
@@ -79,6 +79,7 @@ def secret_names(spec: PodSpec) -> frozenset[str]:
     """The Secrets of its namespace that a pod uses: environment, files, and pull credentials."""
     names = {ref.name for ref in spec.image_pull_secrets}
     names |= {volume.secret.secret_name for volume in spec.volumes if volume.secret is not None}
+    names |= {part.secret.name for part in _projections(spec) if part.secret is not None}
     for container in (*spec.init_containers, *spec.containers):
         names |= {source.secret_ref.name for source in container.env_from if source.secret_ref}
         sources = (env.value_from for env in container.env if env.value_from)
@@ -89,11 +90,16 @@ def secret_names(spec: PodSpec) -> frozenset[str]:
 def config_map_names(spec: PodSpec) -> frozenset[str]:
     """The ConfigMaps of its namespace that a pod uses."""
     names = {volume.config_map.name for volume in spec.volumes if volume.config_map is not None}
+    names |= {part.config_map.name for part in _projections(spec) if part.config_map is not None}
     for container in (*spec.init_containers, *spec.containers):
         names |= {source.config_map_ref.name for source in container.env_from if source.config_map_ref}
         sources = (env.value_from for env in container.env if env.value_from)
         names |= {source.config_map_key_ref.name for source in sources if source.config_map_key_ref}
     return frozenset(names - {""})
+
+
+def _projections(spec: PodSpec) -> tuple[VolumeProjection, ...]:
+    return tuple(part for volume in spec.volumes if volume.projected is not None for part in volume.projected.sources)
 
 
 def resolve_int_or_percent(value: int | str, total: int, *, round_up: bool) -> int:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 
 from korch.errors import InvalidError
+from korch.resources.downward import field_problem, resource_problem
 from korch.resources.names import (
     dns_label_problem,
     dns_subdomain_problem,
@@ -30,8 +31,6 @@ from korch.resources.pod import (
 from korch.resources.problems import Problems
 from korch.resources.quantity import cpu_millis, memory_bytes
 
-_FIELD_PATHS = ("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "status.hostIP")
-_FIELD_KEY = re.compile(r"metadata\.(labels|annotations)\['[^']+'\]")
 _SMALLEST_MEMORY = 6 * 1024 * 1024  # Docker refuses less ("Minimum memory limit allowed is 6MB")
 _SMALLEST_CPU_MILLIS = 10  # Docker's --cpus 0.01
 _POLICIES = ("Always", "IfNotPresent", "Never")
@@ -75,7 +74,7 @@ def check_user(user: int | None, path: str, problems: Problems) -> None:
 def _check_environment(container: Container, path: str, problems: Problems) -> None:
     check_unique((f'"{env.name}"' for env in container.env), f"{path}.env", "variable", problems)
     for index, env in enumerate(container.env):
-        _check_variable(env, f"{path}.env[{index}]", problems)
+        _check_variable(env, container, f"{path}.env[{index}]", problems)
     for index, source in enumerate(container.env_from):
         where = f"{path}.envFrom[{index}]"
         if source.prefix:
@@ -87,28 +86,30 @@ def _check_environment(container: Container, path: str, problems: Problems) -> N
                 problems.check(f"{where}.{name}.name", dns_subdomain_problem(reference.name))
 
 
-def _check_variable(env: EnvVar, path: str, problems: Problems) -> None:
+def _check_variable(env: EnvVar, container: Container, path: str, problems: Problems) -> None:
     problems.check(f"{path}.name", env_name_problem(env.name))
     problems.check(f"{path}.value", text_problem(env.value))
     if env.value_from is not None:
         if env.value:
             problems.add(path, "value and valueFrom exclude each other")
-        _check_source(env.value_from, f"{path}.valueFrom", problems)
+        _check_source(env.value_from, container, f"{path}.valueFrom", problems)
 
 
-def _check_source(source: EnvVarSource, path: str, problems: Problems) -> None:
+def _check_source(source: EnvVarSource, container: Container, path: str, problems: Problems) -> None:
     keys = (("secretKeyRef", source.secret_key_ref), ("configMapKeyRef", source.config_map_key_ref))
-    if sum(one is not None for one in (source.field_ref, *(key for _, key in keys))) != 1:
-        problems.add(path, "exactly one of secretKeyRef, configMapKeyRef and fieldRef is needed")
+    given = (source.field_ref, source.resource_field_ref, *(key for _, key in keys))
+    if sum(one is not None for one in given) != 1:
+        problems.add(path, "exactly one of secretKeyRef, configMapKeyRef, fieldRef and resourceFieldRef is needed")
     for name, key in keys:
         if key is not None:
             problems.check(f"{path}.{name}.name", dns_subdomain_problem(key.name))
             problems.check(f"{path}.{name}.key", secret_key_problem(key.key))
     if source.field_ref is not None:
-        field = source.field_ref.field_path
-        if field not in _FIELD_PATHS and not _FIELD_KEY.fullmatch(field):
-            known = ", ".join((*_FIELD_PATHS, "metadata.labels['KEY']", "metadata.annotations['KEY']"))
-            problems.add(f"{path}.fieldRef.fieldPath", f'"{field}" is not one of {known}')
+        problems.check(f"{path}.fieldRef.fieldPath", field_problem(source.field_ref.field_path))
+    if source.resource_field_ref is not None:
+        if source.resource_field_ref.container_name not in ("", container.name):
+            problems.add(f"{path}.resourceFieldRef.containerName", "only the container's own figures are known to it")
+        problems.check(f"{path}.resourceFieldRef", resource_problem(source.resource_field_ref, container))
 
 
 # --- ports ---

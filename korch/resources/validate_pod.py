@@ -3,37 +3,23 @@
 from korch.errors import InvalidError
 from korch.resources.fields import refusals
 from korch.resources.meta import LabelSelector
-from korch.resources.names import (
-    dns_label_problem,
-    dns_subdomain_problem,
-    path_problem,
-    relative_path_problem,
-    secret_key_problem,
-    volume_name_problem,
-)
+from korch.resources.names import dns_label_problem, dns_subdomain_problem
 from korch.resources.pod import (
     Affinity,
-    ConfigMapVolumeSource,
-    CSIVolumeSource,
     NodeSelectorTerm,
     PodAffinityTerm,
     PodSpec,
-    SecretVolumeSource,
     SecurityContext,
     Toleration,
-    Volume,
     WeightedPodAffinityTerm,
 )
 from korch.resources.problems import Problems
 from korch.resources.publish import published_ports
-from korch.resources.quantity import memory_bytes
 from korch.resources.selectors import label_key_problem, label_value_problem, requirement_problem, validate_selector
 from korch.resources.templates import PUBLISH_ANNOTATION
 from korch.resources.validate_container import check_container, check_hooks, check_unique, check_user
+from korch.resources.validate_volumes import check_volume, check_whole_mounts
 
-VOLUME_DRIVER = "volumes.korch.dev"
-_HOST_PATH_TYPES = ("", "Directory", "DirectoryOrCreate", "File", "Socket")
-_MOST_MODE = 0o777
 _EFFECTS = ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
@@ -53,8 +39,8 @@ def check_pod_spec(spec: PodSpec, path: str, problems: Problems, *, template: bo
         check_hooks(container, f"{path}.containers[{index}]", grace_s, problems)
     check_unique((f'"{name}"' for name in names), f"{path}.volumes", "volume", problems)
     for index, volume in enumerate(spec.volumes):
-        _check_volume(volume, f"{path}.volumes[{index}]", problems)
-    _check_scratch(spec, path, problems)
+        check_volume(volume, spec, f"{path}.volumes[{index}]", problems)
+    check_whole_mounts(spec, path, problems)
     _check_life(spec, path, problems, template=template, ends=ends)
     _check_placement(spec, path, problems)
 
@@ -98,77 +84,6 @@ def _check_life(spec: PodSpec, path: str, problems: Problems, *, template: bool,
         user, group = (own.run_as_user, context.run_as_user), (own.run_as_group, context.run_as_group)
         if user == (None, None) and group != (None, None):
             problems.add(f"{path}.securityContext.runAsGroup", "needs runAsUser: engines take both together")
-
-
-# --- volumes ---
-
-
-def _check_volume(volume: Volume, path: str, problems: Problems) -> None:
-    problems.check(f"{path}.name", dns_label_problem(volume.name))
-    sources = (volume.host_path, volume.empty_dir, volume.csi, volume.config_map, volume.secret)
-    if sum(source is not None for source in sources) != 1:
-        problems.add(path, "exactly one of configMap, secret, hostPath, emptyDir and csi is needed")
-    if volume.host_path is not None:
-        problems.check(f"{path}.hostPath.path", path_problem(volume.host_path.path))
-        if volume.host_path.type not in _HOST_PATH_TYPES:
-            kinds = ", ".join(_HOST_PATH_TYPES[1:])
-            problems.add(f"{path}.hostPath.type", f'"{volume.host_path.type}" is not one of {kinds}')
-    if volume.empty_dir is not None:
-        if volume.empty_dir.medium not in ("", "Memory"):
-            problems.add(f"{path}.emptyDir.medium", f'"{volume.empty_dir.medium}" is not Memory')
-        if volume.empty_dir.size_limit is not None:
-            _check_size(volume.empty_dir.size_limit, volume.empty_dir.medium, f"{path}.emptyDir.sizeLimit", problems)
-    if volume.csi is not None:
-        _check_csi(volume.csi, f"{path}.csi", problems)
-    if volume.config_map is not None:
-        problems.check(f"{path}.configMap.name", dns_subdomain_problem(volume.config_map.name))
-        _check_files(volume.config_map, f"{path}.configMap", problems)
-    if volume.secret is not None:
-        problems.check(f"{path}.secret.secretName", dns_subdomain_problem(volume.secret.secret_name))
-        _check_files(volume.secret, f"{path}.secret", problems)
-
-
-def _check_files(source: ConfigMapVolumeSource | SecretVolumeSource, path: str, problems: Problems) -> None:
-    modes = [(f"{path}.defaultMode", source.default_mode)]
-    for index, item in enumerate(source.items):
-        where = f"{path}.items[{index}]"
-        problems.check(f"{where}.key", secret_key_problem(item.key))
-        problems.check(f"{where}.path", relative_path_problem(item.path))
-        modes.append((f"{where}.mode", item.mode))
-    check_unique((f'"{item.path}"' for item in source.items), f"{path}.items", "path", problems)
-    for where, mode in modes:
-        if mode is not None and not 0 <= mode <= _MOST_MODE:
-            problems.add(where, f"{mode} is not between 0 and 511 (0o777)")
-
-
-def _check_scratch(spec: PodSpec, path: str, problems: Problems) -> None:
-    scratch = {volume.name for volume in spec.volumes if volume.empty_dir is not None}
-    whole = scratch | {volume.name for volume in spec.volumes if volume.csi is not None}
-    for index, container in enumerate(spec.containers):
-        mounted = (f'"{mount.name}"' for mount in container.volume_mounts if mount.name in scratch)
-        check_unique(mounted, f"{path}.containers[{index}].volumeMounts", "emptyDir", problems)
-        for number, mount in enumerate(container.volume_mounts):
-            if mount.sub_path and mount.name in whole:
-                where = f"{path}.containers[{index}].volumeMounts[{number}].subPath"
-                problems.add(where, "is refused: engines mount their volumes as a whole")
-
-
-def _check_size(size: str | int, medium: str, path: str, problems: Problems) -> None:
-    try:
-        memory_bytes(size)
-    except InvalidError as error:
-        problems.add(path, str(error))
-    if medium != "Memory":
-        problems.add(path, "engines limit only volumes in memory; set medium: Memory, or remove it")
-
-
-def _check_csi(csi: CSIVolumeSource, path: str, problems: Problems) -> None:
-    if csi.driver != VOLUME_DRIVER:
-        problems.add(f"{path}.driver", f'"{csi.driver}" is not known; use {VOLUME_DRIVER}: a volume of the engine')
-        return
-    problems.check(f"{path}.volumeAttributes.name", volume_name_problem(csi.volume_attributes.get("name", "")))
-    for key in sorted(csi.volume_attributes.keys() - {"name"}):
-        problems.add(f"{path}.volumeAttributes.{key}", "is not known; there is only name")
 
 
 # --- placement ---

@@ -12,7 +12,7 @@ from korch.engines.run import KEPT_FILES
 from korch.engines.run import run as run_words
 from korch.engines.wish import File, FileVolume, Mount
 from korch.errors import FencedError, InvalidError
-from korch.nodes.files import Values, file_volumes, uses
+from korch.nodes.files import Values, file_volumes, node_fields, uses, versions
 from korch.nodes.machine import Machine
 from korch.resources.codec import with_meta
 from korch.resources.config import ConfigMap
@@ -20,16 +20,24 @@ from korch.resources.meta import ObjectMeta
 from korch.resources.misc import Secret
 from korch.resources.pod import (
     ConfigMapVolumeSource,
+    DownwardAPIVolumeFile,
+    DownwardAPIVolumeSource,
     EnvFromSource,
     EnvVar,
     EnvVarSource,
     HostPathVolumeSource,
+    KeyProjection,
     KeyToPath,
     LocalObjectReference,
+    ObjectFieldSelector,
+    ProjectedVolumeSource,
+    ResourceFieldSelector,
+    ResourceRequirements,
     SecretKeySelector,
     SecretVolumeSource,
     Volume,
     VolumeMount,
+    VolumeProjection,
 )
 from tests.unit.nodes.shells import SHELLS, ShellTransport
 from tests.unit.nodes.test_scripts import CLUSTER, machine, wish
@@ -49,8 +57,51 @@ def mounted(volume: Volume, **mount: Any) -> Any:
     return pod({"volume_mounts": (found,)}, volumes=(volume,))
 
 
+def volumes_of(volume: Volume) -> tuple[FileVolume, ...]:
+    return file_volumes(mounted(volume), VALUES, node_fields("n1", "10.0.0.1"))
+
+
+def test_what_a_pod_says_of_itself() -> None:
+    limits = ResourceRequirements(limits={"memory": "64Mi", "cpu": "1500m"})
+    memory = ResourceFieldSelector(container_name="web", resource="limits.memory", divisor="1Mi")
+    items = (
+        DownwardAPIVolumeFile(path="labels", field_ref=ObjectFieldSelector(field_path="metadata.labels")),
+        DownwardAPIVolumeFile(path="node", field_ref=ObjectFieldSelector(field_path="spec.nodeName"), mode=0o400),
+        DownwardAPIVolumeFile(path="memory", resource_field_ref=memory),
+    )
+    found = pod({"resources": limits}, volumes=(Volume(name="v", downward_api=DownwardAPIVolumeSource(items=items)),))
+    (volume,) = file_volumes(found, VALUES, node_fields("n1", "10.0.0.1"))
+    assert [(one.path, one.mode, one.content) for one in volume.files] == [
+        ("labels", 0o644, b'app="web"'),
+        ("node", 0o400, b"n1"),
+        ("memory", 0o644, b"64"),
+    ]
+    relabelled = with_meta(found, labels={"app": "other"})
+    assert versions(found, VALUES) != versions(relabelled, VALUES)
+    assert versions(mounted(CONFIG), VALUES) == versions(with_meta(mounted(CONFIG), labels={}), VALUES)
+    cpu = EnvVarSource(resource_field_ref=ResourceFieldSelector(resource="limits.cpu"))
+    env = wish_of(pod({"resources": limits, "env": (EnvVar(name="CPUS", value_from=cpu),)})).env
+    assert env[0].value == "2"
+
+
+def test_several_sources_in_one_volume() -> None:
+    parts = (
+        VolumeProjection(secret=KeyProjection(name="s", items=(KeyToPath(key="PASSWORD", path="secret/p"),))),
+        VolumeProjection(config_map=KeyProjection(name="m", items=(KeyToPath(key="LEVEL", path="level"),))),
+        VolumeProjection(config_map=KeyProjection(name="none", optional=True)),
+    )
+    (volume,) = volumes_of(Volume(name="v", projected=ProjectedVolumeSource(sources=parts, default_mode=0o440)))
+    assert [(one.path, one.mode) for one in volume.files] == [("secret/p", 0o440), ("level", 0o440)]
+
+
+def test_no_path_is_a_file_and_a_folder() -> None:
+    items = (KeyToPath(key="LEVEL", path="a"), KeyToPath(key="LEVEL", path="a/b"))
+    with pytest.raises(InvalidError, match='"a" is a file and a folder'):
+        volumes_of(Volume(name="v", config_map=ConfigMapVolumeSource(name="m", items=items)))
+
+
 def test_all_keys_are_files() -> None:
-    (volume,) = file_volumes(mounted(CONFIG), VALUES)
+    (volume,) = volumes_of(CONFIG)
     assert {one.path: (one.mode, one.content) for one in volume.files} == {
         "a.conf": (0o644, b"x=1\n"),
         "LEVEL": (0o644, b"debug"),
@@ -61,7 +112,7 @@ def test_all_keys_are_files() -> None:
 def test_some_keys_under_other_names_and_modes() -> None:
     items = (KeyToPath(key="PASSWORD", path="db/password", mode=0o400),)
     volume = Volume(name="keys", secret=SecretVolumeSource(secret_name="s", items=items))
-    (found,) = file_volumes(mounted(volume), VALUES)
+    (found,) = volumes_of(volume)
     assert [(one.path, one.mode, one.content) for one in found.files] == [("db/password", 0o400, b"hunter2")]
     assert "hunter2" not in repr(found)
 
@@ -70,14 +121,14 @@ def test_what_is_missing_is_named_or_left_out() -> None:
     gone = Volume(name="v", config_map=ConfigMapVolumeSource(name="other"))
     key = Volume(name="v", secret=SecretVolumeSource(secret_name="s", items=(KeyToPath(key="no", path="no"),)))
     with pytest.raises(InvalidError, match='no ConfigMap "other"'):
-        file_volumes(mounted(gone), VALUES)
+        volumes_of(gone)
     with pytest.raises(InvalidError, match='Secret "s" has no key "no"'):
-        file_volumes(mounted(key), VALUES)
+        volumes_of(key)
     for volume in (
         Volume(name="v", config_map=ConfigMapVolumeSource(name="other", optional=True)),
         Volume(name="v", secret=SecretVolumeSource(secret_name="s", items=key.secret.items, optional=True)),  # type: ignore[union-attr]
     ):
-        assert file_volumes(mounted(volume), VALUES) == (FileVolume("v"),)
+        assert volumes_of(volume) == (FileVolume("v"),)
 
 
 def test_mounts_of_the_whole_and_of_a_part() -> None:

@@ -168,9 +168,9 @@ def test_several_documents_lists_and_json():
             id="no field of the container's",
         ),
         pytest.param(
-            in_spec("volumes: [{name: a, projected: {sources: [{}]}}]"),
-            'f.yml:11: Deployment "web": spec.template.spec.volumes[0].projected: is refused: use a volume for each '
-            "ConfigMap and Secret",
+            in_spec("volumes: [{name: a, nfs: {server: x, path: /}}]"),
+            'f.yml:11: Deployment "web": spec.template.spec.volumes[0].nfs: is refused: mount it on the nodes and use '
+            "hostPath",
             id="volume",
         ),
         pytest.param(

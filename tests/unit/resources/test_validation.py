@@ -234,7 +234,7 @@ ILLEGAL = {
         },
         f"{C}.volumeMounts[0].subPath: is refused",
     ),
-    "volume": ({"pod": {"volumes": [{"name": "a"}]}}, f"{P}.volumes[0]: exactly one of configMap, secret, hostPath"),
+    "volume": ({"pod": {"volumes": [{"name": "a"}]}}, f"{P}.volumes[0]: exactly one of configMap, secret, downwardAPI"),
     "volume twice": (
         {"pod": {"volumes": [{"name": "a", "emptyDir": {}}, {"name": "a", "emptyDir": {}}]}},
         f'{P}.volumes: volume "a" is given 2 times',

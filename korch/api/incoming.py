@@ -7,12 +7,12 @@ from typing import Any, Literal
 from msgspec import inspect
 
 from korch.api.answers import Refusal, bad_request, invalid
-from korch.api.wire import strict
+from korch.api.wire import strict, structural
 from korch.api.wire.structural import Structure
 from korch.errors import InvalidError
 from korch.resources.codec import from_dict
 from korch.resources.fields import META_RULES, context_of, rule_for, struct_fields
-from korch.resources.kinds import Kind
+from korch.resources.kinds import CRD, Kind
 from korch.resources.meta import Object, ObjectMeta
 from korch.resources.notices import kind_notice
 from korch.resources.problems import Problem
@@ -152,7 +152,8 @@ def warnings_of(kind: Kind, data: dict[str, Any]) -> tuple[str, ...]:
 
 def _notice(kind: Kind, data: dict[str, Any]) -> tuple[str, ...]:
     text = kind_notice(kind, data)
-    return (text,) if text else ()
+    unchecked = structural.unchecked(data) if kind is CRD else ()
+    return (*([text] if text else ()), *unchecked)
 
 
 def normal(kind: Kind, data: dict[str, Any]) -> dict[str, Any]:

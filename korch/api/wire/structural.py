@@ -31,6 +31,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "number": (int, float),
 }
 _INTEGERS = {"int32": 2**31, "int64": 2**63}
+_MOST_TOLD = 5
 _MAX_MATCHED_CHARS = 256  # even harmless patterns can take the square of the length and more
 
 
@@ -57,6 +58,36 @@ class Structure:
         """What is wrong with the object, by path."""
         body = _body(data)
         return [*_judged(body, self._schema, ""), *_alike_items(body, self.shape, "")]
+
+
+def unchecked(definition: Mapping[str, Any]) -> list[str]:
+    """What a CustomResourceDefinition asks for and nobody will check, with the path of each; a few of them."""
+    found: list[str] = []
+    spec = definition.get("spec")
+    versions = spec.get("versions") if isinstance(spec, dict) else None
+    for index, version in enumerate(versions if isinstance(versions, list) else ()):
+        schema = version.get("schema") if isinstance(version, dict) else None
+        root = schema.get("openAPIV3Schema") if isinstance(schema, dict) else None
+        found += _unchecked(root, f"spec.versions[{index}].schema.openAPIV3Schema")
+    more = [f"and {len(found) - _MOST_TOLD} more of that kind"] if len(found) > _MOST_TOLD else []
+    return found[:_MOST_TOLD] + more
+
+
+def _unchecked(schema: Any, path: str) -> Iterator[str]:
+    if isinstance(schema, list):
+        for index, one in enumerate(schema):
+            yield from _unchecked(one, f"{path}[{index}]")
+    if not isinstance(schema, dict):
+        return
+    if schema.get("x-kubernetes-validations"):
+        yield f"{path}: rules in CEL (x-kubernetes-validations) are not checked"
+    pattern = schema.get("pattern")
+    if isinstance(pattern, str) and _matcher(pattern) is None:
+        yield f"{path}.pattern: is not checked, as it repeats what repeats, or is no pattern that korch reads"
+    for name in ("items", "additionalProperties", "allOf", "anyOf", "oneOf", "not"):
+        yield from _unchecked(schema.get(name), f"{path}.{name}")
+    for name, one in _properties(schema).items():
+        yield from _unchecked(one, f"{path}.properties.{name}")
 
 
 def _head(data: dict[str, Any]) -> dict[str, Any]:

@@ -212,3 +212,16 @@ def test_appliers_share_a_custom_object_part_by_part(tmp_path: Path) -> None:
         assert nothing.json()["message"] == 'Thing.x.io "u" is invalid: spec.size: Required value'
 
     run(tmp_path, check)
+
+
+def test_rules_that_nobody_checks_are_warned_of(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        crd = definition()
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] = [
+            {"rule": "has(self.spec)"}
+        ]
+        made = await world.http.post(CRDS, json=crd)
+        assert made.status_code == 201, made.text
+        assert "rules in CEL (x-kubernetes-validations) are not checked" in made.headers["warning"]
+
+    run(tmp_path, check)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from korch.api.wire.structural import Structure
+from korch.api.wire.structural import Structure, unchecked
 
 Json = dict[str, Any]
 SCHEMA: Json = {
@@ -204,3 +204,21 @@ def test_any_schema_and_object_have_an_answer(schema: Json, data: Json) -> None:
     assert json.dumps(structure.filled(again)) == json.dumps(found)
     structure.problems(data)
     assert (schema, data) == kept
+
+
+def test_what_nobody_will_check_is_told() -> None:
+    text = {"type": "string", "pattern": "(a+)+"}
+    spec = {
+        "type": "object",
+        "x-kubernetes-validations": [{"rule": "self.a > 1"}],
+        "properties": {"list": {"items": text}},
+    }
+    version = {"schema": {"openAPIV3Schema": {"properties": {"spec": spec}}}}
+    root = "spec.versions[0].schema.openAPIV3Schema.properties.spec"
+    first, second = unchecked({"spec": {"versions": [version]}})
+    assert first == f"{root}: rules in CEL (x-kubernetes-validations) are not checked"
+    assert second.startswith(f"{root}.properties.list.items.pattern: is not checked")
+    assert unchecked({"spec": {"versions": [{"schema": {"openAPIV3Schema": SCHEMA}}]}}) == []
+    assert unchecked({"spec": {"versions": [version] * 4}})[-1] == "and 3 more of that kind"
+    for odd in ({}, {"spec": 1}, {"spec": {"versions": [1, {"schema": []}]}}):
+        assert unchecked(odd) == []

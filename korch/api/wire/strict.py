@@ -15,7 +15,7 @@ from korch.resources.meta import Object
 from korch.resources.yamltree import load_trees, plain
 
 MAX_BODY_BYTES = 3 * 1024 * 1024
-MAX_YAML_BYTES = 1024 * 1024  # reading YAML takes far longer than reading JSON
+MAX_YAML_BYTES = 512 * 1024  # half a second of reading; as JSON it would be milliseconds, and clients send that
 
 JSON = "application/json"
 YAML = "application/yaml"

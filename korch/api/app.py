@@ -9,13 +9,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketState
 
 from korch.api import deleting, discovery, openapi, registry, reviews, writing
 from korch.api.answers import (
     Refusal,
+    bad_request,
     bytes_answer,
     encode_json,
     forbidden,
@@ -47,6 +49,7 @@ from korch.store.base import Store
 
 SERVES = "1.35"  # the Kubernetes version whose API this is most like, and that most clients accept
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_CONVERSED = frozenset({"exec", "attach", "portforward"})
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 
 
@@ -55,7 +58,8 @@ def create_app(
 ) -> Starlette:
     """The ASGI app. `app.state.api.close()` ends its watches and what it follows."""
     api = Api(objects, store, clock=clock or SystemClock(), services=services or Services())
-    app = Starlette(routes=[Route("/{path:path}", api.answer, methods=_METHODS)])
+    everything = "/{path:path}"
+    app = Starlette(routes=[Route(everything, api.answer, methods=_METHODS), WebSocketRoute(everything, api.converse)])
     app.router.redirect_slashes = False
     app.state.api = api
     return app
@@ -133,6 +137,19 @@ class Api:
             return await self._stored(_Call(request, info, version, query))
         except Exception as error:
             return refusal_answer(translate(error, info, kind))
+
+    async def converse(self, socket: WebSocket) -> None:
+        """Serve a WebSocket: a terminal, or TCP."""
+        info = _info(socket, {})
+        try:
+            pods = (info.group, info.version, info.resource) == ("", "v1", "pods") and info.namespace and info.name
+            if self._services.streams is None or not pods or info.subresource not in _CONVERSED:
+                raise bad_request("there is nothing here to talk to over a WebSocket")
+            await self._services.streams.converse(socket, info)
+        except Exception as error:
+            refusal = translate(error, info, kinds.POD)
+            if socket.application_state is WebSocketState.CONNECTING:
+                await socket.send_denial_response(refusal_answer(refusal))
 
     async def _served(self, info: RequestInfo) -> Version:
         """What stands behind the path: a kind of korch's own, or a custom one."""
@@ -285,8 +302,8 @@ class Api:
                 body = await call.body()
                 asked = strict.parse_body(body.data, body.content_type)
                 return json_answer(await self._services.token(info, asked), 201)
-            case "log" if self._services.log is not None:
-                return await self._services.log(call.request, info)
+            case "log" | "exec" | "attach" | "portforward" if self._services.streams is not None:
+                return await self._services.streams.plain(call.request, info)
         raise Refusal(501, f"{info.subresource} is not served here", reason="NotImplemented")
 
 
@@ -329,10 +346,10 @@ def _user(request: Request) -> User:
     return found if found is not None else Nobody()
 
 
-def _info(request: Request, query: Mapping[str, str]) -> RequestInfo:
+def _info(request: HTTPConnection, query: Mapping[str, str]) -> RequestInfo:
     """What is wanted, as the door read it; else from the bare path, never from a URL that the Host is a part of."""
-    found = request.scope.get("state", {}).get("info")
-    return found if isinstance(found, RequestInfo) else request_info(request.method, request.scope["path"], query)
+    found, scope = request.scope.get("state", {}).get("info"), request.scope
+    return found if isinstance(found, RequestInfo) else request_info(scope.get("method", "GET"), scope["path"], query)
 
 
 def _not_allowed() -> Refusal:

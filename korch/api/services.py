@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.websockets import WebSocket
 
 from korch.api.requestinfo import RequestInfo
 from korch.client.base import NodeUsage
@@ -61,7 +62,16 @@ class Authorizer(Protocol):
         ...
 
 
-Stream = Callable[[Request, RequestInfo], Awaitable[Response]]
+class Streams(Protocol):
+    """Serves what lasts: logs, exec, attach, port-forward of pods."""
+
+    async def plain(self, request: Request, info: RequestInfo) -> Response:
+        """The answer to a request without a WebSocket."""
+        ...
+
+    async def converse(self, socket: WebSocket, info: RequestInfo) -> None:
+        """Serve a WebSocket. Raises what it is refused for before it was accepted, and nothing after."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +84,7 @@ class Services:
     authorizer: Authorizer | None = None
     user_of_token: Callable[[str], Awaitable[User | None]] | None = None
     usage: Callable[[], Awaitable[Sequence[NodeUsage]]] | None = None
-    log: Stream | None = None
+    streams: Streams | None = None
     token: Callable[[RequestInfo, dict[str, Any]], Awaitable[dict[str, Any]]] | None = None
 
 

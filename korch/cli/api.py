@@ -16,12 +16,15 @@ from korch.api.security.credentials import Credentials, KnownCredentials
 from korch.api.security.guard import Guard
 from korch.api.server import Place, serving
 from korch.api.services import Services
+from korch.api.streams.door import Door
+from korch.api.streams.service import Streams
 
 if TYPE_CHECKING:
     from korch.client.base import NodeUsage
     from korch.master.cluster import Cluster
     from korch.master.fleet import Fleet
     from korch.master.sources import Sources
+    from korch.nodes.machine import Machine
 
 
 @asynccontextmanager
@@ -35,7 +38,8 @@ async def api_served(cluster: Cluster, address: str, port: int, names: tuple[str
     authenticator = Authenticator(KnownCredentials(credentials), clock)
     authorizer, reach = Authorizer(), Reach(cluster)
     tokens = AccountTokens(credentials, clock)
-    services = Services(authorizer, authenticator.user_of_token, reach.usage, token=tokens.answer)
+    streams = Streams(cluster.objects, Door(reach.machine, cluster.record.name))
+    services = Services(authorizer, authenticator.user_of_token, reach.usage, streams, tokens.answer)
     app = create_app(cluster.objects, cluster.store, clock=clock, services=services)
     audit = AuditLog(folder / "audit.log")
     try:
@@ -74,6 +78,10 @@ class Reach:
             if self._fleet is None:
                 self._fleet = Fleet(self._sources.cluster)
             return self._sources.cluster, self._fleet
+
+    async def machine(self, node: str) -> Machine:
+        """The machine behind a node."""
+        return (await self.fleet())[1].machine(node)
 
     async def usage(self) -> Sequence[NodeUsage]:
         """What containers use, by node."""

@@ -62,6 +62,14 @@ class Tunnel(Protocol):
         ...
 
 
+class TcpTunnel(Tunnel, Protocol):
+    """One that can end in one direction alone."""
+
+    async def write_eof(self) -> None:
+        """Send no more; the other side may go on."""
+        ...
+
+
 class Transport(Protocol):
     """One host. Every call may raise `HostUnreachableError` or a `HostRefusedError`, naming the host.
 
@@ -99,7 +107,7 @@ class Transport(Protocol):
         """
         ...
 
-    async def forward(self, address: str, port: int, *, timeout_s: float = 5.0) -> Tunnel:
+    async def forward(self, address: str, port: int, *, timeout_s: float = 5.0) -> TcpTunnel:
         """TCP from the host to `address:port`. `ConnectionRefusedError`; `PermissionError` if sshd forbids it."""
         ...
 

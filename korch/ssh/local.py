@@ -15,7 +15,7 @@ from typing import Final
 from korch.engines.base import Command, Script
 from korch.errors import CommandTimeoutError, HostUnreachableError, NoPermissionError
 from korch.inventory.model import Host
-from korch.ssh.base import Result, Stream, Tunnel
+from korch.ssh.base import Result, Stream, TcpTunnel
 from korch.ssh.frame import KILL_GRACE_S, remote_line, timed_words, true_status
 
 _GRACE_S: Final = 10.0
@@ -95,7 +95,7 @@ class LocalTransport:
             feeding.cancel()
             await asyncio.shield(asyncio.ensure_future(program.end()))
 
-    async def forward(self, address: str, port: int, *, timeout_s: float = 5.0) -> Tunnel:
+    async def forward(self, address: str, port: int, *, timeout_s: float = 5.0) -> TcpTunnel:
         """TCP from this machine. Raises `ConnectionRefusedError`, `TimeoutError`."""
         try:
             async with asyncio.timeout(timeout_s):
@@ -229,7 +229,7 @@ class _Program:
 
 
 class _Tunnel:
-    """Implements `Tunnel`."""
+    """Implements `TcpTunnel`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -244,6 +244,11 @@ class _Tunnel:
         """Send all of `data`."""
         self._writer.write(data)
         await self._writer.drain()
+
+    async def write_eof(self) -> None:
+        """Send no more; to whom has gone is fine."""
+        with contextlib.suppress(OSError):
+            self._writer.write_eof()
 
     async def close(self) -> None:
         """End it."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from korch.engines.base import Command, Script
 from korch.errors import CommandTimeoutError, HostRefusedError, HostUnreachableError, NoPermissionError
 from korch.inventory.model import Host
-from korch.ssh.base import Result, Stream, Tunnel
+from korch.ssh.base import Result, Stream, TcpTunnel
 from korch.ssh.frame import KILL_GRACE_S, new_marker, remote_line, true_status
 from korch.ssh.governor import Breaker
 from korch.ssh.slots import COMMANDS_AT_ONCE, STREAMS_A_LINK, SingleFlight, Slots
@@ -77,7 +77,7 @@ class SshTransport:
             finally:
                 await asyncio.shield(asyncio.ensure_future(self._end(program, become, ask=not control)))
 
-    async def forward(self, address: str, port: int, *, timeout_s: float = 5.0) -> Tunnel:
+    async def forward(self, address: str, port: int, *, timeout_s: float = 5.0) -> TcpTunnel:
         """TCP from the host to `address:port`. Raises `ConnectionRefusedError`, `PermissionError`, `TimeoutError`."""
         from korch.ssh.channels import ChannelRefusedError, NeverOpenedError
         from korch.ssh.tunnel import ChannelTunnel

@@ -1,6 +1,7 @@
 """TCP through a host: a direct-tcpip channel as bytes to read and write."""
 
 import asyncio
+import contextlib
 from typing import Final
 
 from korch.ssh.channels import Channel, Connection
@@ -10,7 +11,7 @@ _CHUNK_BYTES: Final = 65536
 
 
 class ChannelTunnel:
-    """Implements `Tunnel`."""
+    """Implements `TcpTunnel`."""
 
     def __init__(self, channel: Channel, link: Connection) -> None:
         self._channel, self._link = channel, link
@@ -35,6 +36,11 @@ class ChannelTunnel:
             except BROKEN as error:
                 raise BrokenPipeError("the tunnel is closed") from error
             await asyncio.sleep(0)
+
+    async def write_eof(self) -> None:
+        """Send no more; to whom has gone is fine."""
+        with contextlib.suppress(*BROKEN):
+            self._channel.shutdown_write()
 
     @property
     def _is_over(self) -> bool:

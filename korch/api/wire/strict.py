@@ -57,8 +57,15 @@ def parse_patch(body: bytes, content_type: str) -> Any:
 
 def duplicate_keys(raw: bytes) -> list[str]:
     """Paths of keys that a JSON body gives twice, in order. In YAML that is a mistake which `parse_body` refuses."""
+    twice = False
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        nonlocal twice
+        twice = twice or len(dict(pairs)) < len(pairs)
+
     try:
-        found = json.loads(raw, object_pairs_hook=_Pairs)
+        json.loads(raw, object_pairs_hook=look)
+        found = json.loads(raw, object_pairs_hook=_Pairs) if twice else None
     except (ValueError, RecursionError):
         return []
     return list(dict.fromkeys(_repeated(found, "")))

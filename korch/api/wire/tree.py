@@ -43,27 +43,33 @@ def copied(value: Any) -> Any:
 
 def extent(value: Any) -> tuple[int, int]:
     """How many values there are, itself included, and how many levels lie below it."""
-    depths = [depth for _, depth in _walk(value)]
-    return len(depths), max(depths)
+    sizes = [len(level) for level in _levels(value)]
+    return sum(sizes), len(sizes) - 1
 
 
 def check_bounds(value: Any, what: str) -> None:
     """Raise when the value is too deep, too large, or holds whole numbers that no field can hold (64 bits)."""
-    for count, (item, depth) in enumerate(_walk(value)):
+    count = 0
+    for depth, level in enumerate(_levels(value)):
+        count += len(level)
         if depth > MAX_DEPTH:
             raise MalformedError(f"{what} is nested deeper than {MAX_DEPTH} levels")
         if count > MAX_NODES:
             raise TooLargeError(f"{what} has more than {MAX_NODES:,} values")
-        if isinstance(item, int) and not -_INT64 <= item < _INT64:
-            raise MalformedError(f"{what} has the number {str(item)[:40]}, which needs more than 64 bits")
+        for item in level:
+            if isinstance(item, int) and not -_INT64 <= item < _INT64:
+                raise MalformedError(f"{what} has the number {str(item)[:40]}, which needs more than 64 bits")
 
 
-def _walk(value: Any) -> Iterator[tuple[Any, int]]:
-    waiting = [(value, 0)]
-    while waiting:
-        item, depth = waiting.pop()
-        yield item, depth
-        if isinstance(item, dict):
-            waiting += [(inner, depth + 1) for inner in item.values()]
-        elif isinstance(item, list):
-            waiting += [(inner, depth + 1) for inner in item]
+def _levels(value: Any) -> Iterator[list[Any]]:
+    """All values, by depth."""
+    level = [value]
+    while level:
+        yield level
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(item.values())
+            elif isinstance(item, list):
+                below.extend(item)
+        level = below

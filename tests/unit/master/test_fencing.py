@@ -67,6 +67,7 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(
         else:
             await until(lambda: "did not end within" in caplog.text)
         await until(lambda: not alive(int(pid.read_text())))
+        await until(lambda: not hook._running)
         assert time.monotonic() - began < 30
 
     asyncio.run(body())

@@ -94,7 +94,7 @@ def _volume(pod: Pod, volume: Volume, values: Values, node: Mapping[str, str]) -
     by_path = {one.path: one for one in files}
     for path in by_path:
         parts = path.split("/")
-        above = next((found for n in range(1, len(parts)) if (found := "/".join(parts[:n])) in by_path), None)
+        above = next((head for n in range(1, len(parts)) if (head := "/".join(parts[:n])) in by_path), None)
         if above is not None:
             raise InvalidError(f'pod {pod.metadata.name}: in volume {volume.name}, "{above}" is a file and a folder')
     return FileVolume(volume.name, tuple(by_path.values()))

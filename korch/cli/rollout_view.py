@@ -11,11 +11,16 @@ from korch.cli.live import rollout_view
 from korch.client.base import Client, Outcome, Workload
 from korch.client.declare import Declared, check_names, check_ports, declare, pin_images, title
 from korch.errors import ConflictError, NotFoundError
+from korch.resources.autoscaling import HorizontalPodAutoscaler
+from korch.resources.batch import CronJob, Job
+from korch.resources.kinds import kind_of
 from korch.resources.meta import Object
 from korch.resources.pod import Pod
 from korch.resources.podstate import is_ready, main_status
 from korch.resources.templates import template_hash
 from korch.resources.workload import Deployment
+
+NEEDS_MASTER = (Job, CronJob, HorizontalPodAutoscaler)  # they go on by themselves, for which a command is too short
 
 
 async def carry_out(client: Client, objects: Sequence[Object], timeout_s: int, *, wait: bool) -> bool:
@@ -26,6 +31,9 @@ async def carry_out(client: Client, objects: Sequence[Object], timeout_s: int, *
     declared = await declare(client, pinned)
     for found in declared:
         click.echo(f"{title(found.obj)} {found.what}")
+    idle = sorted({kind_of(found.obj).name for found in declared if isinstance(found.obj, NEEDS_MASTER)})
+    if idle and not (await client.info()).has_master:
+        click.echo(f"Note: {' and '.join(idle)}: nothing happens before a master leads (`korch master`).", err=True)
     workloads = {found.workload: found for found in declared if found.workload is not None}
     if not workloads:
         return True

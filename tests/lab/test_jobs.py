@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.lab.faulty import Faulty
+from tests.lab.korch_cli import Run
 from tests.lab.mastering import AT_ONCE, all_ready, eventually, mastered, places
 
 pytestmark = pytest.mark.faults
@@ -51,10 +52,10 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 """
 
 
-def applied(site: Faulty, text: str) -> None:
+def applied(site: Faulty, text: str) -> Run:
     manifest = site.korch.cwd / "manifest.yml"
     manifest.write_text(text)
-    site.korch("apply", "-f", str(manifest), "--no-wait")
+    return site.korch("apply", "-f", str(manifest), "--no-wait")
 
 
 def status_of(site: Faulty, name: str) -> dict[str, Any]:
@@ -101,8 +102,9 @@ def test_jobs_run_to_their_end_on_both_engines(faulty: Faulty) -> None:
 
 
 def test_a_cron_job_makes_a_job_each_minute(faulty: Faulty) -> None:
+    told = applied(faulty, CRON.format(image=faulty.image())).err
+    assert "CronJob: nothing happens before a master leads" in told, told
     with mastered(faulty):
-        applied(faulty, CRON.format(image=faulty.image()))
         eventually("a job has ended", lambda: any("completionTime" in job["status"] for job in jobs_of(faulty)))
         eventually(
             "it is on record", lambda: "lastSuccessfulTime" in faulty.korch.objects("cronjob", "often")[0]["status"]

@@ -4,6 +4,7 @@ Each pod is counted once, whatever crashes in between, with Kubernetes' own prot
 ended until its uid is on record in the job's status, and the uid becomes a count once the finalizer is gone.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,8 +67,19 @@ def is_finished(job: Job) -> bool:
 
 
 def plan_job(job: Job, pods: Sequence[Pod], now: float) -> JobPlan:
-    """What brings the job nearer to its end; `pods` are all that it owns. Order of input is irrelevant."""
-    pods = sorted(pods, key=lambda pod: pod.metadata.name)
+    """What brings the job nearer to its end; `pods` are all that it owns. Order of input is irrelevant.
+
+    Pods that were lost with their node are deleted once they are counted: what may still run there is ended on its
+    return. Others that have ended stay, for people to look at.
+    """
+    ordered = sorted(pods, key=lambda pod: pod.metadata.name)
+    plan = _plan(job, ordered, now)
+    lost = (pod for pod in ordered if pod.status.reason == "NodeLost" and not is_tracked(pod))
+    gone = tuple(pod for pod in lost if pod.metadata.deletion_timestamp is None)
+    return dataclasses.replace(plan, delete=(*gone, *plan.delete)) if gone else plan
+
+
+def _plan(job: Job, pods: Sequence[Pod], now: float) -> JobPlan:
     if job.metadata.deletion_timestamp is not None:
         return JobPlan(job.status, release=tuple(pod for pod in pods if is_tracked(pod)))
     if is_finished(job):

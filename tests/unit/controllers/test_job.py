@@ -174,6 +174,19 @@ def test_restarts_count_when_the_pods_restart():
     assert toy.verdict() == "Failed"
 
 
+def test_what_was_lost_with_its_node_is_counted_replaced_and_ended_on_its_return():
+    toy = Toy(job())
+    toy.settle()
+    name = toy.active()[0]
+    lost = toy.pods[name]
+    toy.pods[name] = replace(lost, status=replace(lost.status, phase="Failed", reason="NodeLost"))
+    plan = toy.plan()
+    assert (plan.release, plan.delete) == ((toy.pods[name],), ())
+    toy.settle()
+    assert name not in toy.pods
+    assert (toy.job.status.failed, len(toy.active())) == (1, 1)
+
+
 def test_a_deadline():
     toy = Toy(job(active_deadline_seconds=60))
     toy.settle()

@@ -13,10 +13,9 @@ from msgspec.structs import replace
 
 from korch.errors import AlreadyExistsError, ConflictError
 from korch.objects.view import View
-from korch.resources.meta import LabelSelector, ObjectMeta, ObjectReference
+from korch.resources.meta import ObjectMeta, ObjectReference
 from korch.resources.pod import ContainerPort, Pod
 from korch.resources.podstate import is_ready, main_status, owner_reference
-from korch.resources.selectors import matches
 from korch.resources.service import (
     MANAGED_BY,
     MANAGER,
@@ -53,7 +52,7 @@ def selects(service: Service, pod: Pod) -> bool:
     wanted, meta = service.spec.selector, pod.metadata
     if not wanted or meta.namespace != service.metadata.namespace:
         return False
-    return matches(LabelSelector(match_labels=wanted), meta.labels)
+    return wanted.items() <= meta.labels.items()
 
 
 def plan_slices(service: Service, pods: Iterable[Pod], slices: Iterable[EndpointSlice]) -> SlicePlan:

@@ -41,6 +41,7 @@ KINDS = (
     *(ControllerRevision, PodDisruptionBudget, HorizontalPodAutoscaler, Service, EndpointSlice, ConfigMap, Secret),
 )
 OWNED = (ReplicaSet, ControllerRevision, Job, Pod, EndpointSlice)  # what goes with its owner
+VALUES = (ConfigMap, Secret)
 WORKERS = 4
 
 
@@ -81,6 +82,7 @@ class Controllers:
         gauge: Gauge | None = None,
     ) -> None:
         self._view, self._scope, self._wake = view, scope, wake
+        self._started = False
         scheduler = SchedulingController(view, clock, allowed=allowed, mine=scope.has)
         self._deployments: WorkQueue[tuple[str, str]] = WorkQueue(
             "deployment", DeploymentController(view, clock).reconcile
@@ -116,8 +118,9 @@ class Controllers:
         """Look at all that stands, then at what changes."""
         self._view.listen(self._route)
         for type_ in KINDS:
-            for obj in self._view.all(type_):
+            for obj in self._view.all(type_) if type_ not in VALUES else ():  # keepers look at their pods anyway
                 self._route(Change("ADDED", obj, None, 0))
+        self._started = True
         for queue in self._queues:
             alone = queue is self._placing or queue is self._evictions
             workers = 1 if alone else WORKERS  # one pass places all, and one counts for all budgets
@@ -168,7 +171,7 @@ class Controllers:
             owner = controller_of(obj)
             if owner is not None and owner.kind == "Service":
                 self._services.add((obj.metadata.namespace, owner.name))
-        elif isinstance(obj, Pod):
+        elif isinstance(obj, Pod) and self._started:  # before that, each service is looked at for all pods
             pods = [found for found in (obj, change.previous) if isinstance(found, Pod)]
             for service in self._view.all(Service, obj.metadata.namespace):
                 if any(selects(service, pod) for pod in pods):

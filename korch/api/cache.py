@@ -271,6 +271,11 @@ class Cache:
             del self._pending[kind]
         if self._changes is not following:  # the watch broke meanwhile, and something may be missing
             return await self._load(kind)
+        former = self._prefixes.get(kind.prefix())
+        if former is not None and former != kind:  # a custom kind with another definition: its watchers begin anew
+            old = self._kinds.pop(former, None)
+            if old is not None:
+                old.close()
         self._prefixes[kind.prefix()] = kind
         self._kinds[kind] = cache
         return cache

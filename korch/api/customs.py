@@ -2,14 +2,15 @@
 
 import asyncio
 import dataclasses
+import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from korch.api.cache import Cache
 from korch.api.entries import Entry
 from korch.api.versions import Data, Version, plain_version
 from korch.api.wire.structural import Structure
-from korch.errors import ConflictError, NotFoundError
+from korch.errors import ConflictError, InvalidError, NotFoundError
 from korch.objects.objects import Objects
 from korch.objects.values import Clock
 from korch.resources import kinds
@@ -17,6 +18,8 @@ from korch.resources.codec import from_dict
 from korch.resources.crd import CustomResourceDefinition
 from korch.resources.customs import Custom, custom, established
 from korch.resources.kinds import CRD, Kind
+
+log = logging.getLogger(__name__)
 
 
 class Customs:
@@ -40,11 +43,15 @@ class Customs:
     async def _learn(self, entries: tuple[Entry, ...]) -> None:
         found: dict[tuple[str, str, str], Version] = {}
         for entry in entries:
-            crd = from_dict(CRD, entry.plain())
-            assert isinstance(crd, CustomResourceDefinition)
-            made = custom(crd)
-            if made is not None:
-                found |= self._versions(made)
+            try:
+                crd = cast("CustomResourceDefinition", from_dict(CRD, entry.plain()))
+                made = custom(crd)
+                versions = self._versions(made) if made is not None else {}
+            except (InvalidError, TypeError, ValueError) as error:  # one bad definition takes no other kind away
+                log.warning("the definition %s cannot be served: %s", entry.name, error)
+                continue
+            if versions:
+                found |= versions
                 await self.establish(crd)
         kinds.keep_only({(group, plural) for group, plural, _ in found})
         self._found = found

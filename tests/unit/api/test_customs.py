@@ -186,6 +186,26 @@ def test_a_definition_may_grow(tmp_path: Path) -> None:
         await world.get("/apis")  # a client asks what there is before it uses it
         patched = await world.http.patch(f"{THINGS}/t", json={"more": "x"}, headers=MERGE)
         assert patched.json()["more"] == "x"
+        async with watching(world, THINGS) as watcher:
+            assert (await watcher.take(1))[0]["object"]["more"] == "x"
+
+    run(tmp_path, check)
+
+
+def test_watchers_of_a_kind_begin_anew_when_its_definition_has_changed(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        await world.make(CRDS, definition())
+        await world.make(THINGS, thing())
+        async with watching(world, THINGS) as watcher:
+            assert shown(await watcher.take(1)) == [("ADDED", "t")]
+            grown = definition()
+            grown["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["more"] = {"type": "string"}
+            await world.http.put(f"{CRDS}/things.x.io", json=grown)
+            await world.get("/apis")
+            await world.get(THINGS)
+            event = (await watcher.take(1))[0]
+            assert (event["type"], event["object"]["code"]) == ("ERROR", 410)
+            assert await watcher.next() is None
 
     run(tmp_path, check)
 

@@ -2,6 +2,7 @@
 # /var/lib/korch/claims/CLUSTER-ID   who claims it, readable by all users of the machine
 # /var/lib/korch/machine             a random word written at first contact: two names that show it are one machine
 # /var/lib/korch/CLUSTER-ID/epoch    the highest epoch seen
+# /var/lib/korch/CLUSTER-ID/engine   which engine has the containers: when it is down, another one is no replacement
 korch_read_epoch() {
     korch_have=0
     [ -f "$korch_dir/epoch" ] && read -r korch_have <"$korch_dir/epoch"
@@ -35,6 +36,9 @@ korch_enter() {
         korch_read_epoch
     fi
     [ "$korch_have" -le "$1" ] || korch_refuse 75 fenced "$korch_have"
+    korch_recorded=
+    [ ! -f "$korch_dir/engine" ] || read -r korch_recorded <"$korch_dir/engine"
+    [ "$korch_recorded" = "$korch_engine" ] || korch_put "$korch_dir/engine" "$korch_engine" 2>/dev/null || :
 }
 
 # korch_claim SHARED CLAIM: with the exclusive lock held.

@@ -20,7 +20,13 @@ echo '@korch listening'
 grep -h ' 0A ' /proc/net/tcp /proc/net/tcp6 2>/dev/null
 echo "@korch machine $(uname -m) $korch_user ${USER:-${LOGNAME:-}}"
 
-# The first engine that answers is taken; its answers are gathered side by side.
+# The first engine that answers is taken; its answers are gathered side by side. Where one has the cluster's containers,
+# no other is asked while that one is installed, even if it does not answer.
+korch_recorded=
+[ ! -f "$korch_dir/engine" ] || read -r korch_recorded <"$korch_dir/engine"
+case $korch_engines in
+*' '*) [ -z "$korch_recorded" ] || ! command -v "$korch_recorded" >/dev/null 2>&1 || korch_engines=$korch_recorded ;;
+esac
 korch_answered=
 for korch_engine in $korch_engines; do
     command -v "$korch_engine" >/dev/null 2>&1 || continue

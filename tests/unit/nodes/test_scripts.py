@@ -739,6 +739,24 @@ def test_a_silent_engine_is_a_state_with_a_cure(shell: ShellTransport, words: st
     run(work)
 
 
+def test_an_engine_that_has_the_containers_is_not_replaced_by_another_while_it_is_down(shell: ShellTransport) -> None:
+    """Or its containers would count as gone, be started again by the other engine, and be there twice."""
+
+    async def work() -> None:
+        if os.getuid() != 0:
+            pytest.skip("Podman without root is refused")
+        shell.install("podman")
+        before = Machine(shell, CLUSTER, state_root=str(shell.folder / "korch"))  # type: ignore[arg-type]
+        await before.start(wish(), epoch=1)
+        assert before.engine == "docker"
+        for word in ("info", "ps"):
+            (shell.state / f"fail-{word}").write_text("1 Cannot connect to the Docker daemon")
+        for asked in (before, Machine(shell, CLUSTER, state_root=str(shell.folder / "korch"))):  # type: ignore[arg-type]
+            assert (await asked.report()).state == "EngineDown"
+
+    run(work)
+
+
 def test_no_engine_at_all(shell: ShellTransport) -> None:
     async def work() -> None:
         (shell.bin / "docker").unlink()

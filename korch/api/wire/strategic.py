@@ -80,9 +80,10 @@ def _merged(patch: dict[str, Any], key: str, value: Any, live: Any, shape: Shape
     old = live if isinstance(live, list) else []
     if shape.merges:
         dropped = patch.get(_DELETE + key)
-        kept = _without(old, dropped) if isinstance(dropped, list) else old
-        united = {ident(item): item for item in [*kept, *copied(value)]}
-        return _ordered(list(united.values()), old, patch.get(_ORDER + key), "")
+        united = list({ident(item): item for item in [*old, *copied(value)]}.values())
+        merged = _ordered(united, old, value, "")
+        kept = _without(merged, dropped) if isinstance(dropped, list) else merged
+        return _ordered(kept, old, patch.get(_ORDER + key), "")
     if shape.merge_key:
         return _merged_list(patch, key, value, old, shape, where)
     return copied(value)
@@ -124,7 +125,8 @@ def _merged_list(
         place = _place(found, result, item, shape)
         live = result.get(place)
         result[place] = _merged_map(item, live if isinstance(live, dict) else {}, shape, f"{where}[{index}]")
-    return _ordered([result[place] for place in sorted(result)], old, patch.get(_ORDER + key), shape.merge_key)
+    merged = _ordered([result[place] for place in sorted(result)], old, items, shape.merge_key)
+    return _ordered(merged, old, patch.get(_ORDER + key), shape.merge_key)
 
 
 def _place(found: list[int], items: dict[int, Any], wanted: dict[str, Any], shape: Shape) -> int:
@@ -146,7 +148,7 @@ def _key_of(item: Any, merge_key: str) -> Hashable:
 
 
 def _ordered(items: list[Any], before: list[Any], order: Any, merge_key: str) -> list[Any]:
-    """The items as `$setElementOrder` has them; those that it does not name keep their place among their neighbours."""
+    """The items in an order (a list of them or of their keys); others stand before what they stood before already."""
     if not isinstance(order, list):
         return items
     wanted = {_key_of(one, merge_key): index for index, one in reversed(list(enumerate(order)))}
@@ -157,8 +159,8 @@ def _ordered(items: list[Any], before: list[Any], order: Any, merge_key: str) ->
     result: list[Any] = []
     while named and others:
         mine, theirs = old.get(_key_of(named[0], merge_key)), old.get(_key_of(others[0], merge_key))
-        first = mine is not None and theirs is not None and mine < theirs
-        result.append(named.popleft() if first else others.popleft())
+        later = mine is not None and theirs is not None and theirs < mine
+        result.append(others.popleft() if later else named.popleft())
     return [*result, *named, *others]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -193,8 +194,8 @@ def test_a_result_shares_nothing_with_the_patch() -> None:
 def test_items_merge_by_their_key() -> None:
     live = pods({"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b", "image": "2"})
     patch = pods({"name": "a", "image": "3", "env": [{"name": "Y", "value": "2"}]}, {"name": "c", "image": "4"})
-    env = [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]
-    wanted = pods({"name": "a", "image": "3", "env": env}, {"name": "b", "image": "2"}, {"name": "c", "image": "4"})
+    env = [{"name": "Y", "value": "2"}, {"name": "X", "value": "1"}]  # new ones come first, as in Kubernetes
+    wanted = pods({"name": "a", "image": "3", "env": env}, {"name": "c", "image": "4"}, {"name": "b", "image": "2"})
     assert strategic(patch, live) == wanted
 
 
@@ -227,7 +228,7 @@ def test_the_template_of_a_deployment_merges_as_a_pod_does() -> None:
         ),
         (
             {"containers": [{"name": "c"}], "$setElementOrder/containers": [{"name": "c"}, {"name": "b"}]},
-            {"containers": [{"name": "a"}, {"name": "c"}, {"name": "b"}]},  # `a` stays where it was: before `b`
+            {"containers": [{"name": "c"}, {"name": "a"}, {"name": "b"}]},  # `a` stays where it was: before `b`
         ),
     ],
 )
@@ -238,11 +239,11 @@ def test_directives(patch: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 def test_lists_of_scalars_are_united() -> None:
     live = {"metadata": {"finalizers": ["a", "b"]}}
-    assert strategic({"metadata": {"finalizers": ["c", "a"]}}, live) == {"metadata": {"finalizers": ["a", "b", "c"]}}
+    assert strategic({"metadata": {"finalizers": ["c", "a"]}}, live) == {"metadata": {"finalizers": ["c", "a", "b"]}}
     gone = {"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}
     assert strategic(gone, live) == {"metadata": {"finalizers": ["b"]}}
     both = {"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["d"]}}
-    assert strategic(both, live) == {"metadata": {"finalizers": ["b", "d"]}}
+    assert strategic(both, live) == {"metadata": {"finalizers": ["d", "b"]}}
 
 
 def test_retain_keys_drops_the_other_members() -> None:
@@ -298,6 +299,21 @@ def test_custom_kinds_take_no_strategic_patch_and_unknown_types_are_named() -> N
     with pytest.raises(UnsupportedMediaTypeError):
         apply_patch("application/xml", {}, {}, POD)
     assert apply_patch(f"{MERGE_PATCH}; charset=utf-8", {"a": 1}, {}, POD) == {"a": 1}
+
+
+RECORDED = json.loads((Path(__file__).parent / "kubectl_patches.json").read_text())  # `kubectl patch --local`, 1.37
+
+
+def _without_empty(value: Any) -> Any:
+    if isinstance(value, dict):
+        cleaned = {key: _without_empty(item) for key, item in value.items()}
+        return {key: item for key, item in cleaned.items() if item not in ({}, [], None, "")}
+    return [_without_empty(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("recorded", RECORDED)
+def test_the_result_is_the_one_of_kubernetes(recorded: dict[str, Any]) -> None:
+    assert _without_empty(strategic(recorded["patch"], recorded["live"], DEPLOYMENT)) == recorded["result"]
 
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])

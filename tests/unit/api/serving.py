@@ -46,11 +46,17 @@ class World:
         return made
 
 
-def run(tmp_path: Path, test: Callable[[World], Awaitable[None]], services: Services | None = None) -> None:
+def run(
+    tmp_path: Path,
+    test: Callable[[World], Awaitable[None]],
+    services: Services | None = None,
+    *,
+    timeout_s: float = 60,
+) -> None:
     """Run one test on a fresh store; a test that hangs fails."""
 
     async def main() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(timeout_s):
             store = await open_sqlite(tmp_path / "state.db")
             world = World(store, services or Services())
             try:

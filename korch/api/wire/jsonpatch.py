@@ -1,4 +1,4 @@
-"""JSON Patch (RFC 6902), as Kubernetes reads it: a failing `test` refuses all of it."""
+"""JSON Patch (RFC 6902), as Kubernetes reads it: a failing `test` refuses all of it, an unset member is as null."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -46,8 +46,7 @@ def _apply(operation: dict[str, Any], document: Any, budget: _Budget) -> Any:
     match operation.get("op"):
         case "add":
             return _add(document, path, copied(budget.take(_value(operation), path)))
-        case "replace":
-            _get(document, path)
+        case "replace":  # also of a member that is not set: an object leaves out what is empty
             return _set(document, path, copied(budget.take(_value(operation), path)))
         case "remove":
             return _remove(document, path)

@@ -15,10 +15,12 @@ _ARGV_LIMIT = 64_000  # bytes; the whole command travels as one word of at most 
 def run(engine: EngineName, wish: ContainerWish) -> tuple[str, ...]:
     """Words for `ENGINE run`: detached, never pulling. Without environment values: see `split_environment`.
 
-    Running it twice is safe: the second fails on the name. Raises `InvalidError` for what this engine cannot do.
+    With `--attach` first they are for `ENGINE create`, and a start follows. Running it twice is safe: the
+    second fails on the name. Raises `InvalidError` for what this engine cannot do.
     """
     words = (
-        *("--detach", "--name", wish.name, "--pull", "never"),
+        *_first_words(engine, wish),
+        *("--name", wish.name, "--pull", "never"),
         *_pairs("--label", (f"{key}={value}" for key, value in sorted(labels_of(wish.identity).items()))),
         *("--restart", wish.restart, "--stop-timeout", str(wish.stop_grace_s)),
         *_log_words(engine, wish),
@@ -37,6 +39,11 @@ def run(engine: EngineName, wish: ContainerWish) -> tuple[str, ...]:
     if any("\0" in word for word in words):
         raise InvalidError(f"container {wish.identity.container}: a setting holds a NUL byte")
     return words
+
+
+def _first_words(engine: EngineName, wish: ContainerWish) -> tuple[str, ...]:
+    """Docker ends the input after its first client only for a container that is made with `--attach`, then started."""
+    return ("--attach", "stdin") if engine == "docker" and wish.stdin and wish.stdin_once else ("--detach",)
 
 
 def _pairs(flag: str, values: Iterable[str]) -> tuple[str, ...]:

@@ -103,6 +103,7 @@ class ContainerWish:
     log_max_files: int = 3
     tty: bool = False
     stdin: bool = False
+    stdin_once: bool = False  # it ends with the first client that was attached to it; Podman does so anyway
 
     @property
     def name(self) -> str:

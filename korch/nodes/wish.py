@@ -82,6 +82,7 @@ def container_wish(
         stop_grace_s=30 if grace_s is None else grace_s,
         tty=bool(container.tty),
         stdin=bool(container.stdin),
+        stdin_once=bool(container.stdin_once),
     )
 
 

@@ -110,7 +110,6 @@ POD_SECURITY_RULES = {
 CONTAINER_RULES = {
     "terminationMessagePath": _warned("the last log lines are the message", "/dev/termination-log"),
     "terminationMessagePolicy": _warned("the last log lines are the message", "FallbackToLogsOnError", "File"),
-    "stdinOnce": _warned("standard input stays open"),
     "resizePolicy": _warned("changed resources always replace the pod"),
     "restartPolicy": _refused("a pod has one container; its restartPolicy is the pod's"),
     "restartPolicyRules": _refused("a pod has one container; its restartPolicy is the pod's"),

@@ -188,6 +188,7 @@ class Container(Struct, frozen=True, kw_only=True):
     image_pull_policy: str = ""
     security_context: SecurityContext | None = None
     stdin: bool | None = None
+    stdin_once: bool | None = None
     tty: bool | None = None
     termination_message_path: str = ""
     termination_message_policy: str = ""

@@ -35,10 +35,18 @@ korch_run() {
 $korch_values
 EOF
     if [ -n "$korch_file" ]; then
-        printf %s "$korch_file" | base64 -d | "$korch_engine" run "$@" 2>&1
+        printf %s "$korch_file" | base64 -d | korch_make "$@" 2>&1
     else
-        "$korch_engine" run "$@" 2>&1 </dev/null
+        korch_make "$@" 2>&1 </dev/null
     fi
+}
+
+# `run --attach` would wait for the end. Killed between the two, the container is found and started the next time.
+korch_make() {
+    case $1 in
+    --attach) "$korch_engine" create "$@" && "$korch_engine" start "$korch_name" </dev/null ;;
+    *) "$korch_engine" run "$@" ;;
+    esac
 }
 
 korch_labels() {

@@ -43,6 +43,12 @@ def test_the_least_wish_for_podman() -> None:
     )
 
 
+def test_input_that_ends_with_its_first_client_needs_a_container_that_is_made_with_it() -> None:
+    once = replace(WISH, stdin=True, stdin_once=True)
+    assert run("docker", once)[:2] == ("--attach", "stdin")
+    assert run("podman", once)[0] == run("docker", replace(once, stdin_once=False))[0] == "--detach"
+
+
 def tail(wish: ContainerWish, engine: EngineName = "docker") -> tuple[str, ...]:
     """The words that a wish adds to those of every container."""
     words = run(engine, wish)

@@ -103,7 +103,7 @@ class Streams:
             return self._door.exec(target, argv, stdin=stdin, size=size)
 
         await socket.accept(protocol or None)
-        await Session(Talk(socket), start, Wanted(stdin, stdout, stderr, tty)).run()
+        await Session(Talk(socket), start, Wanted(stdin, stdout, stderr, tty, status=not attached)).run()
 
     async def _forwarded(self, info: RequestInfo) -> Target:
         pod = await find_pod(self._objects, info)

@@ -32,12 +32,13 @@ Start = Callable[[tuple[int, int] | None], AbstractAsyncContextManager[Stream]]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which streams a client asks for."""
+    """Which streams a client asks for, and whether it hears how the program ended."""
 
     stdin: bool
     stdout: bool
     stderr: bool
     tty: bool
+    status: bool = True  # of a program that was started for this client; of others the pod tells
 
 
 @dataclass(slots=True)
@@ -73,7 +74,7 @@ class Session:
             raise GoneError
         if ended[0] < 0:
             return failure_frame("the connection to the node broke: how the program ended is not known")
-        return exit_frame(ended[0])
+        return exit_frame(ended[0] if self.wanted.status else 0)
 
     async def _copy(self, stream: Stream, ended: list[int]) -> None:
         """Output to the client, no faster than it reads."""

@@ -101,6 +101,27 @@ def test_jobs_run_to_their_end_on_both_engines(faulty: Faulty) -> None:
         assert not faulty.seen()
 
 
+def test_work_on_a_lost_node_goes_on_elsewhere_and_is_ended_there(faulty: Faulty) -> None:
+    text = JOB.format(
+        name="long", node="any", image=faulty.image(), completions=2, policy="Never", script="exec sleep 900", limit=6
+    ).replace("      nodeSelector: {kubernetes.io/hostname: any}\n", "")
+    with mastered(faulty) as master:
+        applied(faulty, text)
+        eventually("two pods", lambda: all_ready(faulty, "long-", 2))
+        lost = sorted(set(places(faulty, "long-").values()))[0]
+        there = {uid for uid, node in places(faulty, "long-").items() if node == lost}
+        faulty.lab.partition(lost)
+        eventually("two pods without it", lambda: all_ready(faulty, "long-", 2, without=lost))
+        assert status_of(faulty, "long")["failed"] == len(there)
+        faulty.lab.heal(lost)
+        master.says(f"{lost}: is back")
+        eventually("its containers have ended", lambda: not [one for one in faulty.seen() if one.node == lost])
+        assert len(faulty.seen()) == 2
+        assert not there & {pod["metadata"]["uid"] for pod in faulty.korch.objects("pods")}
+        faulty.korch("delete", "job", "long")
+        eventually("nothing is left", lambda: not faulty.seen())
+
+
 def test_a_cron_job_makes_a_job_each_minute(faulty: Faulty) -> None:
     told = applied(faulty, CRON.format(image=faulty.image())).err
     assert "CronJob: nothing happens before a master leads" in told, told

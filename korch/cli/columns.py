@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from korch.cli.output import age, headline
+from korch.resources.codec import to_dict
 from korch.resources.disruption import PodDisruptionBudget
+from korch.resources.kinds import Kind, kind_of_type
 from korch.resources.meta import LabelSelector, Object
 from korch.resources.misc import Event, Lease, Namespace, Secret
 from korch.resources.node import Node, NodeLoad
@@ -319,10 +321,6 @@ def _lease(lease: Lease, now: float) -> tuple[object, ...]:
     return lease.metadata.name, lease.spec.holder_identity or NONE, age(lease.metadata.creation_timestamp, now)
 
 
-def _any(obj: Object, now: float) -> tuple[object, ...]:
-    return obj.metadata.name, age(obj.metadata.creation_timestamp, now)
-
-
 _TEMPLATE = ("CONTAINERS", "IMAGES", "SELECTOR")
 _COLUMNS: dict[type[Object], Columns] = {
     Pod: Columns(("NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE", "PORTS"), _pod, wide=3),
@@ -359,9 +357,23 @@ _COLUMNS: dict[type[Object], Columns] = {
     Namespace: Columns(("NAME", "STATUS", "AGE"), _namespace),
     Lease: Columns(("NAME", "HOLDER", "AGE"), _lease),
 }
-_OTHERS = Columns(("NAME", "AGE"), _any)
 
 
 def columns_of(type_: type[Object]) -> Columns:
-    """The columns of a kind; name and age for one that has none of its own."""
-    return _COLUMNS.get(type_, _OTHERS)
+    """The columns of a kind; those that the API shows to kubectl for one that has none of its own here."""
+    return _COLUMNS.get(type_) or _as_served(kind_of_type(type_))
+
+
+def _as_served(kind: Kind) -> Columns:
+    """The columns of the API's tables, those for `-o wide` last."""
+    from korch.api.wire.tables import table
+
+    found = table(kind, (), now=0.0)["columnDefinitions"]
+    order = sorted(range(len(found)), key=lambda index: bool(found[index]["priority"]))
+
+    def cells(obj: Object, now: float) -> tuple[object, ...]:
+        (row,) = table(kind, (to_dict(obj),), now=now, include="None")["rows"]
+        return tuple(row["cells"][index] for index in order)
+
+    wide = sum(bool(column["priority"]) for column in found)
+    return Columns(tuple(found[index]["name"].upper() for index in order), cells, wide)

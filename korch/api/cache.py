@@ -13,7 +13,7 @@ from contextlib import aclosing, suppress
 
 from korch.api.answers import too_new
 from korch.api.entries import Change, Entry, entry_of
-from korch.errors import ExpiredError, KorchError, TransientError
+from korch.errors import ExpiredError, KorchError, StoreError, TransientError
 from korch.resources.kinds import Kind
 from korch.store.base import Changes, Event, Record, Store
 
@@ -57,7 +57,11 @@ class KindCache:
         """Follow one change; what is older than the list is known."""
         if event.revision <= self.loaded:
             return
-        change = self.change_of(event, self._entries.get(event.key))
+        try:
+            change = self.change_of(event, self._entries.get(event.key))
+        except StoreError as error:  # a damaged record takes nothing else away
+            log.error("%s", error)
+            return
         if change.new is None:
             self._entries.pop(event.key, None)
         else:
@@ -221,11 +225,18 @@ class Cache:
                 log.info("the history was compacted faster than it was read: loading again")
             except KorchError as error:
                 log.warning("the store cannot be followed: %s", error)
-                self._failure = error
-                self._running.set()
-                self._drop()
-                await asyncio.sleep(_RETRY_S)
+                await self._fail(error)
+            except Exception as error:
+                log.exception("following the store failed; this is a bug in korch")
+                await self._fail(KorchError(str(error)))
             self._drop()
+
+    async def _fail(self, error: KorchError) -> None:
+        """Tell who waits, and whoever asks until it is better."""
+        self._failure = error
+        self._running.set()
+        self._drop()
+        await asyncio.sleep(_RETRY_S)
 
     async def _read_on(self, changes: Changes) -> None:
         """Apply all that comes, with a chance for others now and then, never within one transaction."""

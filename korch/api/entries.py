@@ -8,6 +8,7 @@ import msgspec
 
 from korch.api import shapes
 from korch.api.selecting import Selection, fields_of
+from korch.errors import StoreError
 from korch.resources.kinds import Kind
 from korch.store.base import Record
 
@@ -45,8 +46,11 @@ class Entry:
 
 
 def entry_of(kind: Kind, record: Record) -> Entry:
-    """A record's object."""
-    return from_plain(kind, msgspec.json.decode(record.value), record.key, record.revision)
+    """A record's object; `StoreError` names the key of a damaged one."""
+    try:
+        return from_plain(kind, msgspec.json.decode(record.value), record.key, record.revision)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise StoreError(f"record {record.key} cannot be read: {error}", hint="Restore a backup.") from error
 
 
 def from_plain(kind: Kind, data: dict[str, Any], key: str, revision: int) -> Entry:

@@ -387,3 +387,42 @@ def test_many_watchers_see_each_change_once_in_order(tmp_path: Path, monkeypatch
             assert seen == list(range(begin + 1, end + 1))
 
     run(tmp_path, check)
+
+
+def test_a_damaged_record_is_named_and_takes_nothing_else_away(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        await fill(world, 1)
+        async with watching(world, CONFIGMAPS) as watcher:
+            await world.store.put("/core/configmaps/default/bad", b"{")
+            await world.make(CONFIGMAPS, configmap("good"))
+            assert shown(await watcher.take(2)) == [("ADDED", "c000"), ("ADDED", "good")]
+        assert names(await world.get(CONFIGMAPS)) == ["c000", "good"]
+        answer = await world.http.get(f"{CONFIGMAPS}/bad")
+        assert (answer.status_code, "/core/configmaps/default/bad" in answer.json()["message"]) == (500, True)
+
+    run(tmp_path, check)
+
+
+def test_a_store_that_cannot_be_followed_for_a_moment_is_waited_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caching, "_RETRY_S", 0.01)
+
+    async def check(world: World) -> None:
+        await fill(world, 1)
+        real = world.store.watch
+        left = [caching.StoreError("the disk is full"), RuntimeError("a bug")]
+
+        def watch(prefix: str, *, after: int):
+            if left:
+                raise left.pop(0)
+            return real(prefix, after=after)
+
+        monkeypatch.setattr(world.store, "watch", watch)
+        answers = [(await world.http.get(CONFIGMAPS)).status_code]
+        while answers[-1] != 200:
+            await asyncio.sleep(0.01)
+            answers.append((await world.http.get(CONFIGMAPS)).status_code)
+        assert set(answers[:-1]) == {503}
+
+    run(tmp_path, check)

@@ -94,7 +94,9 @@ async def carry(tunnel: TcpTunnel, upward: Pipe, downward: Callable[[bytes], Awa
 class _Pair:
     """The two streams of one connection, as far as they are open."""
 
+    key: str
     port: int
+    unwanted: bool = False
     data: int = 0
     error: int = 0
     upward: Pipe = field(default_factory=Pipe)
@@ -145,10 +147,23 @@ class SpdyForward:
                         pair.upward.end()
             case spdy.Reset(stream):
                 pair = self._streams.get(stream)
-                if pair is not None and pair.task is not None and stream == pair.data:
-                    pair.task.cancel()
+                if pair is not None and (stream == pair.data or pair.task is None):
+                    self._end(pair)
             case spdy.Ping(number):
                 await self._send(spdy.ping(number))
+
+    def _end(self, pair: _Pair) -> None:
+        """The client wants no more of a connection."""
+        pair.unwanted = True
+        if pair.task is not None:
+            pair.task.cancel()
+        else:
+            self._forget(pair)
+
+    def _forget(self, pair: _Pair) -> None:
+        del self._pairs[pair.key]
+        for stream in (pair.data, pair.error):
+            self._streams.pop(stream, None)
 
     async def _open(self, frame: spdy.Opened) -> None:
         """A stream of a new connection, or the other one of a connection that has one."""
@@ -165,7 +180,7 @@ class SpdyForward:
             if len(self._pairs) >= MOST_AT_ONCE:
                 await self._send(spdy.reset(frame.stream, _REFUSED_STREAM))
                 return
-            pair = self._pairs[key] = _Pair(int(port))
+            pair = self._pairs[key] = _Pair(key, int(port))
         if getattr(pair, kind):
             raise spdy.SpdyError(f"the {kind} stream of connection {key[:20]} comes twice")
         setattr(pair, kind, frame.stream)
@@ -175,9 +190,9 @@ class SpdyForward:
         if frame.fin and kind == "data":
             pair.upward.end()
         if pair.data and pair.error:
-            pair.task = asyncio.create_task(self._forward(key, pair), name=f"forward to {self._pod} {pair.port}")
+            pair.task = asyncio.create_task(self._forward(pair), name=f"forward to {self._pod} {pair.port}")
 
-    async def _forward(self, key: str, pair: _Pair) -> None:
+    async def _forward(self, pair: _Pair) -> None:
         """One connection, from its beginning to its end."""
         problem = ""
 
@@ -189,6 +204,9 @@ class SpdyForward:
                 await carry(await self._dial(pair.port), pair.upward, down)
             except (OSError, KorchError) as error:
                 problem = refusal_text(pair.port, self._pod, error)
+            except asyncio.CancelledError:
+                if not pair.unwanted:
+                    raise
             if problem:
                 await self._send(spdy.data(pair.error, problem.encode()))
             for stream in (pair.error, pair.data):
@@ -197,7 +215,7 @@ class SpdyForward:
             return
         finally:
             pair.upward.break_()
-            del self._pairs[key], self._streams[pair.data], self._streams[pair.error]
+            self._forget(pair)
 
     async def _send(self, data: bytes) -> None:
         async with self._sending:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from korch.lab.machine import CLEAN_ENV
+from tests.kubetools import tool
 from tests.lab.faulty import Faulty, wait_for
 from tests.lab.mastering import mastered
 from tests.lab.test_api_access import KUBECTL, Kubectl, let_in
 
-HELM = os.environ.get("KORCH_TEST_HELM") or shutil.which("helm") or ""
+HELM = os.environ.get("KORCH_TEST_HELM") or tool("helm") or shutil.which("helm") or ""
 PORT = "8080"  # where the lab's image listens
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(not (HELM and KUBECTL), reason="there is no helm or no kubectl")]

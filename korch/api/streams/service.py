@@ -90,7 +90,8 @@ class Streams:
                 "none of the offered protocols is spoken here: v5.channel.k8s.io and v4.channel.k8s.io are"
             )
         target = await self._entered(info, query.get("container", ""), argv)
-        stdin, stdout, stderr, tty = (truth(query.get(word)) for word in ("stdin", "stdout", "stderr", "tty"))
+        stdin, tty = truth(query.get("stdin")), truth(query.get("tty"))
+        stdout, stderr = (truth(query.get(word, "true")) for word in ("stdout", "stderr"))  # Kubernetes' defaults
         if not (stdin or stdout or stderr):
             raise bad_request("at least one of stdin, stdout, stderr must be asked for")
         attached = info.subresource == "attach"

@@ -189,7 +189,7 @@ def test_who_attaches_hears_that_it_ended(tmp_path: Path) -> None:
         (EXEC, ("base64.channel.k8s.io",), 400, "none of the offered protocols"),
         (EXEC + "&container=x", V5, 400, "container x is not valid for pod p"),
         (EXEC.replace("command=cat", "a=b"), V5, 422, "command: Required value"),
-        (EXEC.partition("&")[0], V5, 400, "at least one of stdin, stdout, stderr"),
+        (EXEC.partition("&")[0] + "&stdout=false&stderr=false", V5, 400, "at least one of stdin, stdout, stderr"),
         (FORWARD, V5, 400, "ports=NUMBER"),
         (FORWARD + "?ports=0", V5, 400, "ports=NUMBER"),
         ("/api/v1/namespaces/default/pods/p/log", V5, 400, "nothing here to talk to"),

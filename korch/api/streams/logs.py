@@ -133,8 +133,8 @@ class LogResponse(Response):
             if not self._begun:
                 await refusal_answer(Refusal(error.http_status, f"{error} {error.hint}".strip()))(scope, receive, send)
                 return
-            text = f"{'' if self._left else chr(10)}{error}\n"  # the answer is under way: there is no other place
-            await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+            last = f"{error}\n".encode()  # the answer is under way: there is no other place
+            await send({"type": "http.response.body", "body": last, "more_body": True})
         except OSError:  # the client has gone
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})

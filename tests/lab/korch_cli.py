@@ -4,6 +4,7 @@ Every run is checked for what must never happen: a traceback, a crash file, the 
 an error without a next step.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -21,6 +22,10 @@ import yaml
 
 from korch.lab.lab import Lab
 from korch.lab.machine import CLEAN_ENV
+from korch.master.cluster import open_cluster
+from korch.resources.codec import to_dict
+from korch.resources.kinds import kind_named
+from korch.settings import Settings
 from tests.lab.conftest import node_host
 
 ROOT = Path(__file__).parents[2]
@@ -117,10 +122,23 @@ class Korch:
         """What unexpected errors left under KORCH_HOME."""
         return "\n".join(path.read_text() for path in sorted(self.home.glob("crash-*")))
 
-    def objects(self, *words: str) -> list[dict[str, Any]]:
-        """`korch get WORDS -o json` as a list."""
-        found = self("get", *words, "-o", "json").data()
-        return list(found["items"]) if "items" in found else [found]
+    def objects(self, kinds: str, name: str = "", *, selector: str = "", all_namespaces: bool = False) -> list[Any]:
+        """The objects as they are stored: of the namespace "default", or cluster-wide. Read here, for the sake of
+        tests that look many times: `korch get` itself is a program start."""
+        settings = Settings(self.home, self.environment().get("KORCH_CLUSTER", self.cluster))
+
+        async def read() -> list[Any]:
+            async with open_cluster(settings, need_inventory=False) as cluster:
+                found: list[Any] = []
+                for kind in map(kind_named, kinds.split(",")):
+                    namespace = "default" if kind.namespaced and not all_namespaces else ""
+                    if name:
+                        found.append(await cluster.objects.get(kind.type, name, namespace))
+                    else:
+                        found += (await cluster.objects.list(kind.type, namespace, selector=selector or None)).items
+                return [to_dict(one) for one in found]
+
+        return asyncio.run(read())
 
     def with_env(self, **more: str) -> "Korch":
         """The same with further variables of the environment."""
@@ -268,7 +286,7 @@ class Site:
 
     def clear(self) -> None:
         """Delete every app, and see that nothing of korch's is left on any node."""
-        apps = [item["metadata"] for item in self.korch.objects("deploy", "-A")]
+        apps = [item["metadata"] for item in self.korch.objects("deploy", all_namespaces=True)]
         for space in sorted({meta["namespace"] for meta in apps}):
             self.korch("delete", "-n", space, *(meta["name"] for meta in apps if meta["namespace"] == space))
         left = [(one.node, one.name) for one in self.containers()]

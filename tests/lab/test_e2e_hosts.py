@@ -43,7 +43,7 @@ def everything_back(site: Site) -> Iterator[None]:
     """After each test: the ordinary inventory, and no app."""
     yield
     hosts(site)
-    if site.korch.objects("deploy", "-A"):
+    if site.korch.objects("deploy", all_namespaces=True):
         site.clear()
 
 

@@ -78,7 +78,7 @@ def test_three_replicas_run_on_three_nodes_as_asked(site: Site) -> None:
     assert "web: 3 of 3 replicas run" in done.out
     found = site.of("web")
     assert sorted(one.node for one in found) == ["n1", "n2", "n3"]
-    pods = {pod["metadata"]["name"]: pod for pod in site.korch.objects("pods", "-l", "app=web")}
+    pods = {pod["metadata"]["name"]: pod for pod in site.korch.objects("pods", selector="app=web")}
     cluster = site.korch("cluster", "show", "-o", "json").data()["id"]
     for one in found:
         assert one.running
@@ -387,7 +387,7 @@ def test_secrets_arrive_whole_and_stand_nowhere(site: Site, tmp_path: Path) -> N
             node, "cat /var/lib/korch/*/wishes/* /var/lib/korch/*/* 2>/dev/null; true"
         )
     site.korch("delete", "hush")
-    assert "marker7531" not in json.dumps(site.korch.objects("secrets", "-A"))
+    assert "marker7531" not in json.dumps(site.korch.objects("secrets", all_namespaces=True))
     assert folder_text(site.korch.home / "clusters").count("marker7531-other") in (0, 0)
 
 
@@ -437,7 +437,7 @@ def test_dry_run_and_plan_change_nothing(site: Site) -> None:
 def test_why_and_whatif(site: Site) -> None:
     deploy(site, "reason", "--replicas", "2")
     why = site.korch("why", "reason")
-    for row in site.korch.objects("pods", "-l", "app=reason"):
+    for row in site.korch.objects("pods", selector="app=reason"):
         assert f"{row['metadata']['name']} is on {row['spec']['nodeName']}" in why.out
     assert "SCORE" in why.out
     assert why.out.count("* n") == 2
@@ -513,7 +513,7 @@ def test_a_manifest_as_for_kubectl(site: Site, tmp_path: Path) -> None:
 
 def test_logs_and_exec(site: Site) -> None:
     deploy(site, "talk", "--replicas", "2", "--health", "/healthz", "--port", "8080")
-    pods = [pod["metadata"]["name"] for pod in site.korch.objects("pods", "-l", "app=talk")]
+    pods = [pod["metadata"]["name"] for pod in site.korch.objects("pods", selector="app=talk")]
     merged = site.korch("logs", "talk")
     assert all(f"[{pod}] web 1 listens on port 8080" in merged.out for pod in pods)
     one = site.korch("logs", f"pod/{pods[0]}", "--tail", "1")

@@ -24,7 +24,7 @@ unit: setup
 test: setup
 	@$(PY) -m korch.lab.packages lab test || [ "$$CI" != true ]
 	@$(PY) -m tests.kubetools || [ "$$CI" != true ]
-	$(PY) -m pytest -n 3 --dist loadgroup $(if $(CI),--reruns 2 --reruns-delay 2) $(ARGS)
+	$(PY) -m pytest -n 3 --dist loadfile $(if $(CI),--reruns 2 --reruns-delay 2) $(ARGS)
 
 bench: setup bench-packages
 	$(PY) -m benchmarks

@@ -29,18 +29,9 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the lab's tests, and keep those of one file and one engine on one worker: they share a lab."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker("lab")
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{_engine(item)}"))
-
-
-def _engine(item: pytest.Item) -> str:
-    """The engine that the test is made for, "" when it is made for all."""
-    callspec = getattr(item, "callspec", None)
-    words = set(callspec.id.split("-")) if callspec else set()
-    return next((engine for engine in ("docker", "podman") if engine in words), "")
 
 
 def node_host(lab: Lab, node: str, user: str = "root") -> Host:

@@ -17,8 +17,9 @@ from korch.nodes.keeper import Keeper
 from korch.nodes.machine import Machine
 from korch.objects.objects import Objects
 from korch.objects.view import View
+from korch.resources.config import ConfigMap
 from korch.resources.meta import ObjectMeta
-from korch.resources.misc import Event
+from korch.resources.misc import Event, Secret
 from korch.resources.pod import (
     Container,
     EnvVar,
@@ -36,6 +37,7 @@ from korch.resources.pod import (
     VolumeMount,
 )
 from korch.resources.podstate import is_ready, main_status
+from korch.resources.service import EndpointSlice
 from korch.resources.workload import ReplicaSet
 from tests.lab.conftest import node_host
 from tests.lab.korch_cli import make_site
@@ -117,7 +119,7 @@ def with_node(lab: Lab, body: Callable[[Kept], Awaitable[None]], *, keeping: boo
     async def kept() -> AsyncIterator[Kept]:
         async with machine_of(lab) as machine:
             objects = Objects(MemoryStore(), clock=WallClock())  # type: ignore[arg-type]
-            view = View(objects, (Pod, ReplicaSet))
+            view = View(objects, (Pod, ReplicaSet, EndpointSlice, ConfigMap, Secret))
             async with background() as group:
                 await view.start(group)
                 node = Kept(lab, objects, view, machine, lab.address("n1"))

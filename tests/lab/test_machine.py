@@ -156,6 +156,7 @@ def test_a_full_disk_stops_starts_and_not_removals(lab: Lab) -> None:
         await machine.pull(lab.image())
         first = wish(lab)
         await machine.start(first, epoch=1)
+        lab.exec_in("n1", ("sh", "-c", '"$1" rmi -f "$2" || :', "sh", str(machine.engine), lab.image("2")))
         lab.fill_disk("n1")
         assert (await machine.report()).state == "DiskPressure"
         with pytest.raises((EngineCallError, NoPermissionError)) as caught:

@@ -4,6 +4,7 @@ They are kept in `.venv/kube/MINOR/`; a second run finds them there.
 """
 
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,12 @@ def tool(name: str, minor: str = MINORS[0]) -> str:
     """Where the program is; "" when it was not fetched."""
     path = FOLDER / minor / name
     return str(path) if path.exists() else ""
+
+
+# What the tests use: what the environment names, else what was fetched, else what is installed; "" when there is none.
+KUBECTL, HELM = (
+    os.environ.get(f"KORCH_TEST_{name.upper()}") or tool(name) or shutil.which(name) or "" for name in PROGRAMS
+)
 
 
 def fetch(minor: str) -> None:

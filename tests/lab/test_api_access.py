@@ -1,8 +1,6 @@
 """Who gets into the API of a real master: the real kubectl with what `korch kubeconfig` made, and without."""
 
 import json
-import os
-import shutil
 import signal
 import socket
 import ssl
@@ -16,12 +14,10 @@ import pytest
 import yaml
 
 from korch.lab.machine import CLEAN_ENV
-from tests.kubetools import tool
+from tests.kubetools import KUBECTL
 from tests.lab.faulty import Faulty, wait_for
 from tests.lab.korch_cli import KORCH
 from tests.lab.mastering import mastered, start_master
-
-KUBECTL = os.environ.get("KORCH_TEST_KUBECTL") or tool("kubectl") or shutil.which("kubectl") or ""
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(not KUBECTL, reason="there is no kubectl")]
 

@@ -1,8 +1,6 @@
 """helm with the chart that `helm create` makes, on real nodes: installed, upgraded, rolled back and taken away."""
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,12 +10,11 @@ from typing import Any
 import pytest
 
 from korch.lab.machine import CLEAN_ENV
-from tests.kubetools import tool
+from tests.kubetools import HELM, KUBECTL
 from tests.lab.faulty import Faulty, wait_for
 from tests.lab.mastering import mastered
-from tests.lab.test_api_access import KUBECTL, Kubectl, let_in
+from tests.lab.test_api_access import Kubectl, let_in
 
-HELM = os.environ.get("KORCH_TEST_HELM") or tool("helm") or shutil.which("helm") or ""
 PORT = "8080"  # where the lab's image listens
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(not (HELM and KUBECTL), reason="there is no helm or no kubectl")]

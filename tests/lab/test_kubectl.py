@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from korch.lab.machine import CLEAN_ENV
+from tests.kubetools import KUBECTL
 from tests.lab.faulty import Faulty, wait_for
 from tests.lab.mastering import mastered
-from tests.lab.test_api_access import KUBECTL, Kubectl, let_in
+from tests.lab.test_api_access import Kubectl, let_in
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(not KUBECTL, reason="there is no kubectl")]
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.kubetools import KUBECTL
 from tests.lab.faulty import Faulty
 from tests.lab.mastering import mastered
-from tests.lab.test_api_access import KUBECTL, Kubectl, let_in
+from tests.lab.test_api_access import Kubectl, let_in
 from tests.lab.test_kubectl import names, of, until, web
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(not KUBECTL, reason="there is no kubectl")]

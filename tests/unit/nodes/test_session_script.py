@@ -19,7 +19,7 @@ import pytest
 from korch.engines.events import EngineEvent
 from korch.errors import HostUnreachableError
 from korch.inventory.model import Host
-from korch.nodes import machine as machine_module
+from korch.nodes import looking
 from korch.nodes import session as session_module
 from korch.nodes.machine import ClusterIdentity, Machine
 from korch.nodes.news import EngineWatch, News, Pulse, Sample
@@ -226,7 +226,7 @@ def test_whatever_is_killed_there_nothing_stays(node: Node, victim: str) -> None
 
 
 def test_without_heartbeats_it_ends_itself(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_module, "SILENCE_S", 1)
+    monkeypatch.setattr(looking, "SILENCE_S", 1)
 
     async def work() -> None:
         async with node.session() as session:
@@ -239,7 +239,7 @@ def test_without_heartbeats_it_ends_itself(node: Node, monkeypatch: pytest.Monke
 
 
 def test_with_heartbeats_it_lives_longer_than_the_limit(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_module, "SILENCE_S", 1)
+    monkeypatch.setattr(looking, "SILENCE_S", 1)
     monkeypatch.setattr(session_module, "HEARTBEAT_S", 0.2)
 
     async def work() -> None:

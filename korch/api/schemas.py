@@ -1,12 +1,14 @@
 """OpenAPI schemas made from korch's own types: what `kubectl explain` shows is what korch knows.
 
-A field's text is the sentence of its type's docstring that names it, and what the field rules say of it. Fields that
-korch only warns of or refuses are shown too, so that their treatment can be read.
+A field's text is the one of `explained.txt`, or the sentence of its type's docstring that names it, and what the field
+rules say of it. Fields that korch only warns of or refuses are shown too, so that their treatment can be read.
 """
 
 import inspect as python
 import re
 from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 import msgspec
@@ -15,7 +17,8 @@ from msgspec import inspect
 from korch.api.shapes import REQUIRED
 from korch.api.wire.shapes import PLAIN, Shape, shape_of
 from korch.resources.fields import META_RULES, RULES, context_of, struct_fields
-from korch.resources.kinds import Kind
+from korch.resources.kinds import KINDS, Kind
+from korch.resources.meta import ObjectMeta
 
 Schema = dict[str, Any]
 _PREFIX = "#/components/schemas/"
@@ -72,9 +75,13 @@ class Schemas:
     def add_free(self, kind: Kind, schema: Mapping[str, Any] | None = None) -> str:
         """Add a kind with a schema of its own, or with fields that are not told; its schema name."""
         name = f"dev.korch.{kind.group}.{kind.version}.{kind.name}"
-        text = {"type": "string"}
-        own = {"apiVersion": text, "kind": text, "metadata": {"type": "object", **_ANY}}
-        described = {"type": "object", "description": f"{kind.name} in version {kind.version}.", **(schema or _ANY)}
+        said = explained()["*"]
+        own: Schema = {word: {"type": "string", "description": said[word]} for word in ("apiVersion", "kind")}
+        shape = shape_of(kind.group, kind.name).child("metadata")
+        own["metadata"] = _described({"$ref": ref(self._struct(ObjectMeta, "ObjectMeta", shape))}, said["metadata"])
+        stored = next((one.api_version for one in KINDS if one.name == kind.name), "")
+        text = f"{kind.name} in version {kind.version}" + (f": another form of the one in {stored}." if stored else ".")
+        described = {"type": "object", "description": text, **(schema or _ANY)}
         self.found[name] = {**described, "properties": {**described.get("properties", {}), **own}}
         self._frame(kind, name)
         return name
@@ -86,7 +93,7 @@ class Schemas:
         self.found.setdefault(name, {})
         self._shapes[name] = shape
         text = " ".join((python.getdoc(type_) or "").split())
-        notes = _notes(text)
+        notes = {**_notes(text), **explained().get("*", {}), **explained().get(type_.__name__, {})}
         rules = RULES.get(context, {})
         properties: dict[str, Schema] = {}
         for field, info in struct_fields(type_).items():
@@ -96,7 +103,7 @@ class Schemas:
             properties[field] = _described(schema, " ".join(part for part in said if part))
         for field in rules:
             if field not in properties:
-                properties[field] = {**_ANY, "description": _treatment(rules, field)}
+                properties[field] = {**_ANY, "description": _treatment(rules, field) or notes.get(field, "")}
         required = [field for field, info in struct_fields(type_).items() if info.required]
         required += [field for field in REQUIRED.get(type_.__name__, {}) if field in properties]
         made: Schema = {"type": "object", "description": text, "properties": properties}
@@ -171,6 +178,20 @@ def _treatment(rules: Any, field: str) -> str:
         return ""
     verb = "Accepted with a warning" if rule.treatment == "warned" else "Refused"
     return f"{verb}: {rule.why}."
+
+
+@cache
+def explained() -> dict[str, dict[str, str]]:
+    """Type → field → what it is, from the file that says so; `*` is for fields that mean the same everywhere."""
+    found: dict[str, dict[str, str]] = {}
+    section: dict[str, str] = {}
+    for line in (files("korch.api") / "explained.txt").read_text().splitlines():
+        if line.startswith("["):
+            section = found.setdefault(line.strip("[]"), {})
+        elif line and not line.startswith("#"):
+            field, _, text = line.partition(" ")
+            section[field] = text
+    return found
 
 
 def _notes(text: str) -> dict[str, str]:

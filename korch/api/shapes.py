@@ -52,7 +52,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "DeploymentSpec": {"selector": {}, "template": {}},
     "ReplicaSetSpec": {"selector": {}},
     "DaemonSetSpec": {"selector": {}, "template": {}},
-    "PodSpec": {"containers": []},
+    "PodSpec": {"containers": [], "securityContext": {}},  # `kubectl debug` takes the second for granted
     "JobSpec": {"template": {}},
 }
 _ALWAYS = frozenset({"NodeStatus", "PodStatus"})  # made where its holder lacks it; others only where they stand already

@@ -27,6 +27,7 @@ from korch.resources.pod import (
     PodSpec,
     Probe,
     ResourceRequirements,
+    SecurityContext,
     Volume,
 )
 from korch.resources.rbac import ClusterRoleBinding, RoleBinding
@@ -117,6 +118,7 @@ def pod_spec(spec: PodSpec) -> PodSpec:
         dns_policy=spec.dns_policy or "ClusterFirst",
         scheduler_name=spec.scheduler_name or SCHEDULER_NAME,
         volumes=tuple(_volume(volume) for volume in spec.volumes),
+        security_context=_security(spec.security_context),
         tolerations=tuple(replace(t, operator=t.operator or "Equal") for t in spec.tolerations),
     )
 
@@ -148,7 +150,13 @@ def _container(container: Container) -> Container:
         liveness_probe=_probe(container.liveness_probe),
         startup_probe=_probe(container.startup_probe),
         lifecycle=_lifecycle(container.lifecycle),
+        security_context=_security(container.security_context),
     )
+
+
+def _security(context: SecurityContext | None) -> SecurityContext | None:
+    """One that says nothing is none: answers show pods with an empty one, which clients send back."""
+    return None if context == SecurityContext() else context
 
 
 def _lifecycle(lifecycle: Lifecycle | None) -> Lifecycle | None:

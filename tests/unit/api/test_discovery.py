@@ -1,13 +1,19 @@
 """What the API says of itself: discovery in both forms, schemas, reviews, versions."""
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec import inspect
 
 from korch.api import discovery, openapi, registry
 from korch.api.requestinfo import RequestInfo
+from korch.api.schemas import explained
 from korch.api.services import Nobody, Services
+from korch.resources.fields import RULES, struct_fields
 from korch.resources.kinds import KINDS, Kind
 from tests.unit.api.serving import World, run
 
@@ -96,8 +102,6 @@ def test_schemas(tmp_path: Path) -> None:
     "kind", [kind for kind in KINDS if "patch" in registry.verbs_of(kind)], ids=lambda kind: kind.plural
 )
 def test_kubectl_learns_that_the_server_validates(kind: Kind) -> None:
-    import json
-
     document = json.loads(openapi.document(kind.group, kind.version) or b"")
     operations = [
         path["patch"]
@@ -110,13 +114,54 @@ def test_kubectl_learns_that_the_server_validates(kind: Kind) -> None:
 
 
 def test_lists_with_keys_say_so() -> None:
-    import json
-
     schemas = json.loads(openapi.document("apps", "v1") or b"")["components"]["schemas"]
     spec = next(schema for name, schema in schemas.items() if name.endswith(".PodSpec"))
     containers = spec["properties"]["containers"]
     assert (containers["x-kubernetes-patch-merge-key"], containers["x-kubernetes-patch-strategy"]) == ("name", "merge")
     assert "Refused" in spec["properties"]["hostPID"]["description"]
+
+
+def types_of(kinds: Iterable[Kind]) -> dict[str, type[msgspec.Struct]]:
+    """Every type that objects of these kinds are made of, by name."""
+    found: dict[str, type[msgspec.Struct]] = {}
+
+    def walk(type_: Any) -> None:
+        if isinstance(type_, inspect.StructType):
+            if type_.cls.__name__ in found:
+                return
+            found[type_.cls.__name__] = type_.cls
+            for field in struct_fields(type_.cls).values():
+                walk(field.type)
+        for inner in (*getattr(type_, "types", ()), *getattr(type_, "item_types", ())):
+            walk(inner)
+        for name in ("item_type", "value_type"):
+            if hasattr(type_, name):
+                walk(getattr(type_, name))
+
+    for kind in kinds:
+        walk(inspect.type_info(kind.type))
+    return found
+
+
+def test_explain_has_a_sentence_for_every_field() -> None:
+    for group, versions in registry.groups().items():
+        for version in versions:
+            document = json.loads(openapi.document(group, version) or b"")
+            for name, schema in document["components"]["schemas"].items():
+                if name.endswith(("List", ".Status")):
+                    continue
+                assert schema["description"], name
+                silent = [field for field, found in schema["properties"].items() if not found.get("description")]
+                assert not silent, f"api/explained.txt has no line for {name.rpartition('.')[2]}: {silent}"
+
+
+def test_nothing_is_explained_that_is_not_there() -> None:
+    types = types_of(KINDS)
+    for name, fields in explained().items():
+        of = types.values() if name == "*" else [types[name]]
+        known = {field for type_ in of for field in (*struct_fields(type_), *RULES.get(type_.__name__, ()))}
+        assert set(fields) <= known, f"[{name}] of api/explained.txt: {sorted(set(fields) - known)}"
+        assert all(text.endswith(".") and not text[0].isspace() for text in fields.values()), name
 
 
 def test_health_and_version(tmp_path: Path) -> None:

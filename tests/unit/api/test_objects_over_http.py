@@ -423,3 +423,17 @@ def test_a_scheduler_of_somebody_elses_can_bind(tmp_path: Path) -> None:
         assert (await world.http.post(f"{PODS}/web-1/binding", json=wish)).status_code == 409
 
     run(tmp_path, check)
+
+
+def test_an_empty_security_context_is_shown_and_changes_nothing(tmp_path: Path) -> None:
+    """`kubectl debug` takes for granted that there is one; what reads and writes all of it must not roll anything."""
+
+    async def check(world: World) -> None:
+        made = await world.make(DEPLOYMENTS, deployment())
+        assert made["spec"]["template"]["spec"]["securityContext"] == {}
+        answer = await world.http.put(f"{DEPLOYMENTS}/web", json=made)
+        assert answer.json()["metadata"]["generation"] == 1
+        assert answer.json()["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+        assert (await world.make(PODS, pod()))["spec"]["securityContext"] == {}
+
+    run(tmp_path, check)

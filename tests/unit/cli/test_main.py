@@ -342,3 +342,15 @@ def test_every_command_has_examples_and_words_for_its_options(words: str) -> Non
     if isinstance(command, click.Group):
         shown = CliRunner().invoke(cli, [*words.split()[1:], "--help"]).stdout
         assert not [line for line in shown.splitlines() if line.startswith("  ") and line.endswith("...")]
+
+
+def test_leaving_at_once_loses_neither_output_nor_the_status() -> None:
+    program = (
+        "import atexit, sys; sys.argv = ['korch', *sys.argv[1:]]; atexit.register(print, 'the end', flush=False);"
+        "from korch.cli.main import main; main()"
+    )
+    for words, status, begin in ((["--version"], 0, "korch "), (["no-such-command"], 2, "")):
+        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+        assert done.returncode == status
+        assert done.stdout.startswith(begin)
+        assert done.stdout.endswith("the end\n")

@@ -3,14 +3,14 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from korch.errors import InvalidError, NotFoundError
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """`home` holds everything that korch writes on this machine (0700). `inventories` as given, maybe empty."""
 
     home: Path

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any, cast
 
+import msgspec.structs
+
 from korch.api.cache import Cache
 from korch.api.entries import Entry
 from korch.api.versions import Data, Version, plain_version
@@ -89,7 +91,7 @@ def version_of(found: Custom, name: str) -> Version:
     structure = Structure(found.schemas[name])
     if name == found.kind.version:
         return dataclasses.replace(plain_version(found.kind), custom=found, structure=structure)
-    shown = dataclasses.replace(found.kind, version=name)
+    shown = msgspec.structs.replace(found.kind, version=name)
     return Version(found.kind, shown, _named(shown), _named(found.kind), found, structure)
 
 

@@ -3,10 +3,11 @@
 What is stored is one shape; requests for another one are translated on their way in and out.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec.structs
 
 from korch.api.wire.structural import Structure
 from korch.resources.autoscaling import from_v1, to_v1
@@ -80,6 +81,6 @@ def event_in(event: Data) -> Data:
 
 
 VERSIONS: tuple[Version, ...] = (
-    Version(AUTOSCALER, dataclasses.replace(AUTOSCALER, version="v1"), to_v1, from_v1),
-    Version(EVENT, dataclasses.replace(EVENT, group="events.k8s.io"), event_out, event_in),
+    Version(AUTOSCALER, msgspec.structs.replace(AUTOSCALER, version="v1"), to_v1, from_v1),
+    Version(EVENT, msgspec.structs.replace(EVENT, group="events.k8s.io"), event_out, event_in),
 )

@@ -36,7 +36,7 @@ def cluster() -> None:
 @cluster_options()
 def list_() -> None:
     """List the clusters with their inventories; `*` marks the one that commands mean now."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from korch.cli.output import table
 
@@ -115,7 +115,7 @@ def show(output: str | None) -> None:
 @cluster_options()
 def set_inventory() -> None:
     """Record another inventory for the cluster. Hosts that it no longer has are cordoned; their pods stay."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from korch.master.cluster import absolute_source, open_cluster, set_inventories
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,8 @@ class Wish:
         for app, where in self.apps:
             known = (await client.list(Secret, app.namespace)).items
             old = await _standing(client, app)
-            meant = replace(app, replicas=old.spec.replicas) if old is not None and app.replicas is None else app
+            kept = old.spec.replicas if old is not None and app.replicas is None else app.replicas
+            meant = msgspec.structs.replace(app, replicas=kept)
             expanded = expand(meant, values=self.values, known=known, token=new_token(), where=where)
             if self.options.image and old is not None and (gone := settings_gone(old, expanded.deployment)):
                 click.echo(f"Warning: {app.name} had {gone}, which this command takes away: {_WHOLE_WISH}", err=True)
@@ -226,7 +227,7 @@ def _app_from_flags(options: DeployOptions, app: App) -> App:
         changes["constraints"] = {**app.constraints, **{key: (value,) for key, value in chosen.items()}}
     if options.health:
         changes["health"] = Health(http=options.health)
-    return replace(app, **changes)
+    return msgspec.structs.replace(app, **changes)
 
 
 def _words(command: str) -> tuple[str, ...]:

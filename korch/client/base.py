@@ -5,8 +5,9 @@ Two forms: over HTTP to a running master, and in-process on `objects` when none 
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
+
+import msgspec
 
 from korch.errors import KorchError
 from korch.objects.objects import Change, ObjectList
@@ -18,8 +19,7 @@ from korch.ssh.base import Stream
 T = TypeVar("T", bound=Object)
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
+class Workload(msgspec.Struct, frozen=True):
     """Names a workload: a Deployment of a namespace."""
 
     namespace: str
@@ -30,8 +30,7 @@ class Workload:
         return self.name if self.namespace == "default" else f"{self.namespace}/{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class NodeSeen:
+class NodeSeen(msgspec.Struct, frozen=True):
     """What one look at a node brought. With `error`, `node` and `load` are as stored before."""
 
     node: Node
@@ -39,8 +38,7 @@ class NodeSeen:
     error: KorchError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """One step of a rollout. `phase`: scheduled, pulling, starting, running, ready, failed, lost, stopping, gone."""
 
     workload: Workload
@@ -50,8 +48,7 @@ class Progress:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How a rollout ended. `pods` are those of the workload that stand; `error` is None when the wish is true."""
 
     workload: Workload
@@ -61,8 +58,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedStep:
+class PlannedStep(msgspec.Struct, frozen=True):
     """One thing that would happen. `node` "" = no node fits."""
 
     do: Literal["start", "stop", "wait"]
@@ -72,8 +68,7 @@ class PlannedStep:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """One precondition on a node, as `korch node check` prints it. `cure` says what to do when it is not ok."""
 
     name: str
@@ -82,8 +77,7 @@ class Check:
     cure: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LogOptions:
+class LogOptions(msgspec.Struct, frozen=True):
     """As `kubectl logs`: `tail` None = all; `since_s` None = from the beginning."""
 
     follow: bool = False
@@ -93,8 +87,7 @@ class LogOptions:
     previous: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterInfo:
+class ClusterInfo(msgspec.Struct, frozen=True):
     """The cluster's record: `inventories` as recorded at its making; `lead` is who leads now, "" for nobody.
 
     `doing`: "master", or what the command that leads is about.
@@ -106,7 +99,7 @@ class ClusterInfo:
     created: str
     lead: str = ""
     doing: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = msgspec.field(default=())
 
     @property
     def has_master(self) -> bool:
@@ -114,8 +107,7 @@ class ClusterInfo:
         return self.doing == "master"
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterFound:
+class ClusterFound(msgspec.Struct, frozen=True):
     """A cluster that nodes tell of by claims, containers and kept wishes."""
 
     id: str
@@ -126,8 +118,7 @@ class ClusterFound:
     workloads: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Adoption:
+class Adoption(msgspec.Struct, frozen=True):
     """What an adoption did, or would do. `taken` is empty when everything is on record already."""
 
     clusters: tuple[ClusterFound, ...]
@@ -138,8 +129,7 @@ class Adoption:
     takes_over: bool = False  # the store becomes another cluster's
 
 
-@dataclass(frozen=True, slots=True)
-class Orphan:
+class Orphan(msgspec.Struct, frozen=True):
     """A container of the cluster whose pod uid its state never heard of."""
 
     node: str
@@ -149,16 +139,14 @@ class Orphan:
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
+class Pruned(msgspec.Struct, frozen=True):
     """What a pruning removed, and what it could not look at."""
 
     removed: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ImageSource:
+class ImageSource(msgspec.Struct, frozen=True):
     """An image to send: `id` as engines name it, its bytes as `docker save` gives them, and the names to know it by.
 
     The first of `references` is its name inside the archive; none: it has only its id. `total_bytes` 0: not known.
@@ -170,8 +158,7 @@ class ImageSource:
     total_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PushedImage:
+class PushedImage(msgspec.Struct, frozen=True):
     """A name under which an image was sent from a caller's machine, and what it means since then."""
 
     reference: str
@@ -179,8 +166,7 @@ class PushedImage:
     pushed_at: str
 
 
-@dataclass(frozen=True, slots=True)
-class PushResult:
+class PushResult(msgspec.Struct, frozen=True):
     """How sending an image to one node ended."""
 
     node: str
@@ -188,8 +174,7 @@ class PushResult:
     error: KorchError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerUsage:
+class ContainerUsage(msgspec.Struct, frozen=True):
     """What a running container uses now; None where it cannot be told. Memory is without what the kernel can drop."""
 
     uid: str  # of its pod
@@ -198,8 +183,7 @@ class ContainerUsage:
     memory_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeUsage:
+class NodeUsage(msgspec.Struct, frozen=True):
     """The containers of one node, or why they could not be measured."""
 
     node: str

@@ -3,16 +3,16 @@
 import base64
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from korch.client.base import Client, Workload
 from korch.errors import InvalidError, NotFoundError
 from korch.resources.annotations import FAILED_REVISION
 from korch.resources.codec import with_meta
-from korch.resources.images import PINNED, pinned_meta, pinned_template
+from korch.resources.images import PINNED, containers_of, pin_text, pinned_meta, pinned_template
 from korch.resources.kinds import kind_of
 from korch.resources.meta import Object
 from korch.resources.misc import Secret
@@ -25,8 +25,7 @@ from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 T = TypeVar("T", bound=Object)
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(msgspec.Struct, frozen=True):
     """One object after its declaration. `since` is the generation that a wait for it begins at."""
 
     obj: Object
@@ -64,13 +63,16 @@ async def pin_images(client: Client, objects: Sequence[Object]) -> tuple[Object,
         if spec is None or not spec.containers:
             pinned.append(obj)
             continue
-        image, names = spec.containers[0].image, tuple(ref.name for ref in spec.image_pull_secrets)
-        never = spec.containers[0].image_pull_policy == "Never"
-        key = (image, "Never" if never else "", *((obj.metadata.namespace, *names) if names else ()))
-        if key not in exact:
-            auth = await _pull_auth(client, objects, names, obj.metadata.namespace or "default")
-            exact[key] = await client.resolve_image(image, auth=auth, pull=not never)
-        pinned.append(_pinned(obj, exact[key]))
+        names = tuple(ref.name for ref in spec.image_pull_secrets)
+        found: dict[str, str] = {}
+        for container in containers_of(spec):
+            never = container.image_pull_policy == "Never"
+            key = (container.image, "Never" if never else "", *((obj.metadata.namespace, *names) if names else ()))
+            if key not in exact:
+                auth = await _pull_auth(client, objects, names, obj.metadata.namespace or "default")
+                exact[key] = await client.resolve_image(container.image, auth=auth, pull=not never)
+            found[container.name] = exact[key]
+        pinned.append(_pinned(obj, pin_text(spec, found)))
     return tuple(pinned)
 
 

@@ -1,8 +1,8 @@
 """HorizontalPodAutoscaler: measures the pods of a workload now and then, and wishes for as many as they ask for."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from korch.controllers.scaling import Decision, Past, Used, decide
@@ -22,8 +22,7 @@ Gauge = Callable[[frozenset[str]], Awaitable[Mapping[str, Used]]]
 """What the pods on these nodes use, by uid; pods that cannot be measured are missing."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(msgspec.Struct, frozen=True):
     """The workload that is scaled."""
 
     type: type[Deployment] | type[ReplicaSet]

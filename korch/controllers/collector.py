@@ -8,7 +8,6 @@ owns is gone; `orphan` holds it until all that it owns has forgotten it; a names
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -40,8 +39,7 @@ class _Head(msgspec.Struct):
     metadata: ObjectMeta
 
 
-@dataclass(frozen=True, slots=True)
-class Thing:
+class Thing(msgspec.Struct, frozen=True):
     """One object as the collector knows it."""
 
     kind: Kind

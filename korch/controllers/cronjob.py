@@ -5,8 +5,8 @@ only the latest is made up for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from korch.controllers.job import is_finished
@@ -24,8 +24,7 @@ SCHEDULED = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 LOOK_AT_LEAST_EVERY_S = 60.0  # clocks are set, and machines sleep
 
 
-@dataclass(frozen=True, slots=True)
-class CronPlan:
+class CronPlan(msgspec.Struct, frozen=True):
     """Jobs to delete, the time (Unix seconds) whose job is to be made, and the status to write.
 
     `skipped`: why a time passes without a job.

@@ -6,8 +6,8 @@ waits where the node is full or away, and `korch why` tells.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 from msgspec.structs import replace
 
 from korch.errors import AlreadyExistsError, ConflictError
@@ -49,13 +49,12 @@ DAEMON_TOLERATIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonPlan:
+class DaemonPlan(msgspec.Struct, frozen=True):
     """Nodes to make a pod for, pods to delete, and the status to show."""
 
     create: tuple[str, ...] = ()
     delete: tuple[Pod, ...] = ()
-    status: DaemonSetStatus = field(default_factory=DaemonSetStatus)
+    status: DaemonSetStatus = msgspec.field(default_factory=DaemonSetStatus)
 
 
 def node_of(pod: Pod) -> str:
@@ -98,8 +97,7 @@ def daemon_spec(spec: PodSpec, node: str) -> PodSpec:
     return replace(spec, affinity=replace(affinity, node_affinity=near), tolerations=(*spec.tolerations, *more))
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """One node, for one daemon set. `wanted`: a pod shall run there; `stays`: one that is there may; `up`: it works."""
 
     wanted: bool

@@ -6,9 +6,10 @@ go. So every such wish survives the process that had it, and one place counts th
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+import msgspec
+from msgspec.structs import replace
 from msgspec.structs import replace as changed
 
 from korch.errors import ConflictError
@@ -39,8 +40,7 @@ ALWAYS_ALLOW = "AlwaysAllow"
 T = TypeVar("T", bound=Object)
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True):
     """A budget as it stands: of `expected` pods `healthy` are ready, and `desired` of them must stay so."""
 
     name: str
@@ -71,8 +71,7 @@ class Budget:
         return replace(self, healthy=self.healthy - int(is_ready(pod)), pods=self.pods - {pod.metadata.uid})
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """Whether a marked pod may go now; `why` says what it waits for.
 
     `stuck`: its successor has no place; `held`: a budget holds it.
@@ -85,8 +84,7 @@ class Verdict:
     held: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class World:
+class World(msgspec.Struct, frozen=True):
     """What the verdicts are made from: all of these kinds in the cluster, or at least in the namespaces concerned."""
 
     pods: tuple[Pod, ...]

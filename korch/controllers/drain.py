@@ -1,7 +1,8 @@
 """What a drain does with each pod of a node. Pure."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+
+import msgspec
 
 from korch.controllers.disruption import World, stops_first
 from korch.resources.pod import Pod
@@ -10,8 +11,7 @@ from korch.resources.podstate import controller_of, is_counted, named_volumes
 DRAIN = "drain"  # the reason on pods that a drain has marked
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(msgspec.Struct, frozen=True):
     """A pod that is to leave. `stop_first`: without a successor beside it; `note`: what that means for its owner."""
 
     pod: Pod
@@ -19,8 +19,7 @@ class Move:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DrainPlan:
+class DrainPlan(msgspec.Struct, frozen=True):
     """Pods to mark, those that go already, those that belong to the node and stay, and refusals with the reason."""
 
     moves: tuple[Move, ...] = ()

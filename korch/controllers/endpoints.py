@@ -7,8 +7,8 @@ slice; where the engine chose the ports, each pod has one of its own. A pod that
 import hashlib
 import ipaddress
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from korch.errors import AlreadyExistsError, ConflictError
@@ -37,8 +37,7 @@ _ANYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 (published on every a
 Ports = tuple[EndpointPort, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SlicePlan:
+class SlicePlan(msgspec.Struct, frozen=True):
     """Slices to make, to change and to remove; and the pods that the service selects and that nobody can reach."""
 
     create: tuple[EndpointSlice, ...] = ()

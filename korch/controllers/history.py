@@ -1,7 +1,6 @@
 """What the template of a DaemonSet once was: a ControllerRevision for each, to which people can go back. Pure plan."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -21,8 +20,7 @@ from korch.resources.workload import DaemonSet
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryPlan:
+class HistoryPlan(msgspec.Struct, frozen=True):
     """Revisions to make, to change and to forget."""
 
     create: tuple[ControllerRevision, ...] = ()

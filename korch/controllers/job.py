@@ -4,11 +4,11 @@ Each pod is counted once, whatever crashes in between, with Kubernetes' own prot
 ended until its uid is on record in the job's status, and the uid becomes a count once the finalizer is gone.
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
+import msgspec.structs
 from msgspec.structs import replace
 
 from korch.controllers.jobcount import (
@@ -38,16 +38,14 @@ _NAME_LENGTH = 57  # of a job's name in those of its pods: with five characters 
 _AT_ONCE = 100  # pods made in one pass
 
 
-@dataclass(frozen=True, slots=True)
-class NewPod:
+class NewPod(msgspec.Struct, frozen=True):
     """A pod to make; `index` is its number in an indexed job."""
 
     name: str
     index: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobPlan:
+class JobPlan(msgspec.Struct, frozen=True):
     """In this order: the status to write, pods to let go of (counted), to delete (uncounted), and to make.
 
     `remove`: the job's time after its end is over. `again_s`: something happens by the passing of time alone.
@@ -76,7 +74,7 @@ def plan_job(job: Job, pods: Sequence[Pod], now: float) -> JobPlan:
     plan = _plan(job, ordered, now)
     lost = (pod for pod in ordered if pod.status.reason == "NodeLost" and not is_tracked(pod))
     gone = tuple(pod for pod in lost if pod.metadata.deletion_timestamp is None)
-    return dataclasses.replace(plan, delete=(*gone, *plan.delete)) if gone else plan
+    return msgspec.structs.replace(plan, delete=(*gone, *plan.delete)) if gone else plan
 
 
 def _plan(job: Job, pods: Sequence[Pod], now: float) -> JobPlan:

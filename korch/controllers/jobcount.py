@@ -1,7 +1,8 @@
 """How the pods of a job are counted, and how long it waits after failures. Pure."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from korch.resources.batch import Job, UncountedTerminatedPods
 from korch.resources.pod import Pod
@@ -14,15 +15,14 @@ FIRST_DELAY_S = 10.0
 LONGEST_DELAY_S = 360.0
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
+class Counted(msgspec.Struct, frozen=True):
     """Totals, and the uids of pods that have ended and are in no total yet."""
 
     succeeded: int
     failed: int
     newly_succeeded: tuple[str, ...] = ()
     newly_failed: tuple[str, ...] = ()
-    indexes: frozenset[int] = field(default_factory=frozenset)
+    indexes: frozenset[int] = msgspec.field(default_factory=frozenset)
 
     @property
     def noted(self) -> frozenset[str]:

@@ -1,8 +1,9 @@
 """Whether a workload has come true: what a person who waits for it is told. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from korch.controllers.daemonset import plan_daemons
 from korch.resources.annotations import FAILED_REVISION, STOP_FIRST
@@ -23,8 +24,7 @@ from korch.resources.templates import template_hash
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """How a workload stands. "going": waiting may help; "stuck": only a change helps; `message` says why not done.
 
     `silent`: it is stuck because of nodes that do not answer.

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from korch.errors import AlreadyExistsError, ConflictError
@@ -18,8 +18,7 @@ from korch.resources.templates import safe_digits
 from korch.resources.workload import ReplicaSet, ReplicaSetStatus
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaPlan:
+class ReplicaPlan(msgspec.Struct, frozen=True):
     """Names of pods to create, pods to delete, and the status to show.
 
     `succeed`: a pod that is to leave its node, and the name of the one that is to take its place.

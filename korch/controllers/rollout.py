@@ -4,10 +4,10 @@ Kubernetes' rolling update, with korch's two additions for objects marked `korch
 pod fits nowhere is done stop-first, and a revision that fails goes back as a whole (or stops, when it is the first).
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
+import msgspec.structs
 from msgspec.structs import replace
 
 from korch.resources.annotations import AUTO_ROLLBACK, COMPLETED, FAILED_REVISION, REVISION, STOP_FIRST, WANTED
@@ -27,8 +27,7 @@ from korch.resources.times import parse_time, rfc3339
 from korch.resources.workload import Deployment, DeploymentStatus, ReplicaSet
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutPlan:
+class RolloutPlan(msgspec.Struct, frozen=True):
     """What to do next. `scale`: (set, replicas); `victim`: an old pod that its set is to remove first."""
 
     create_revision: int = 0  # make the set of the current template, with this revision number; 0 = it stands
@@ -38,7 +37,7 @@ class RolloutPlan:
     completed: str = ""  # the set to mark as having run in full
     go_back_to: str = ""  # the set whose template becomes the deployment's again
     give_up: str = ""  # template hash to record as failed
-    status: DeploymentStatus = field(default_factory=DeploymentStatus)
+    status: DeploymentStatus = msgspec.field(default_factory=DeploymentStatus)
     events: tuple[tuple[str, str, str], ...] = ()  # (type, reason, message)
     look_again_s: float | None = None
 
@@ -55,8 +54,7 @@ def current_set(deployment: Deployment, sets: Sequence[ReplicaSet]) -> ReplicaSe
     return next((found for found in sets if template_hash(found.spec.template) == wanted), None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
+class _Facts(msgspec.Struct, frozen=True):
     """The counts that the plan is made from."""
 
     deployment: Deployment
@@ -115,7 +113,7 @@ def plan_rollout(
         watched_since,
     )
     plan = _finish(facts, _steps(facts))
-    return dataclasses.replace(plan, status=_status(facts, plan))
+    return msgspec.structs.replace(plan, status=_status(facts, plan))
 
 
 def _steps(facts: _Facts) -> RolloutPlan:
@@ -254,7 +252,7 @@ def _finish(facts: _Facts, plan: RolloutPlan) -> RolloutPlan:
     empty = [old for old in facts.old if not old.spec.replicas and not facts.of(old)]
     keep = 10 if limit is None else limit
     remove = tuple(old.metadata.name for old in empty[: max(0, len(empty) - keep)]) if _complete(facts) else ()
-    return dataclasses.replace(plan, completed=completed, remove=remove)
+    return msgspec.structs.replace(plan, completed=completed, remove=remove)
 
 
 def _scale(facts: _Facts, targets: Mapping[str, int]) -> tuple[tuple[str, int], ...]:

@@ -6,8 +6,9 @@ working to capacity when there is a reason to shrink; pods that are not ready ye
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from korch.errors import InvalidError
 from korch.resources.autoscaling import (
@@ -42,8 +43,7 @@ _DOWN = HPAScalingRules(
 _READ: dict[str, Callable[[str | int | float], int]] = {"cpu": cpu_millis, "memory": memory_bytes}
 
 
-@dataclass(frozen=True, slots=True)
-class Used:
+class Used(msgspec.Struct, frozen=True):
     """What a pod uses."""
 
     cpu_millis: int
@@ -54,31 +54,28 @@ class Used:
         return self.cpu_millis if resource == "cpu" else self.memory_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(msgspec.Struct, frozen=True):
     """What was recommended and done lately: (time, replicas) and (time, change), oldest first."""
 
     recommended: tuple[tuple[float, int], ...] = ()
     changed: tuple[tuple[float, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(msgspec.Struct, frozen=True):
     """The replicas that one metric asks for, and what was measured."""
 
     replicas: int
     current: MetricStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """`replicas` after all rules. `limited`: which one held back the load's wish; `problem`: what is not measured."""
 
     replicas: int
     past: Past
     limited: str = ""
     problem: str = ""
-    metrics: tuple[MetricStatus, ...] = field(default=())
+    metrics: tuple[MetricStatus, ...] = msgspec.field(default=())
 
 
 def decide(

@@ -5,9 +5,10 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from korch.errors import InvalidError
 from korch.inventory.marked import Marked, Place, fault
@@ -48,8 +49,7 @@ _QUANTITIES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(msgspec.Struct, frozen=True):
     """The variables of one host and what `{{ … }}` may name besides."""
 
     entry: Entry

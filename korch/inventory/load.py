@@ -11,9 +11,10 @@ How a source is told apart, first match wins:
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from korch.errors import InvalidError
 from korch.inventory.ansible_cli import read_with_ansible
@@ -30,8 +31,7 @@ from korch.inventory.vagrant import read_vagrant
 _FILE_ENDINGS = (".yml", ".yaml", ".json", ".ini", ".toml", ".cfg", ".py", ".sh")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """One `-i`, told apart. `path` is set for Ansible files, the lab's too, and is Vagrant's folder."""
 
     kind: Literal["ansible", "vagrant", "list"]

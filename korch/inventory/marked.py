@@ -6,11 +6,12 @@ equal keys win in silence.
 
 import json
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import yaml
+from msgspec.structs import replace
 
 from korch.errors import InvalidError
 
@@ -20,8 +21,7 @@ _VAULT_TAGS = {"!vault", "!vault-encrypted"}
 _STANDARD = "tag:yaml.org,2002:"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where something was written. Line 0: only the source is known."""
 
     file: str
@@ -32,8 +32,7 @@ class Place:
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-@dataclass(frozen=True, slots=True)
-class Marked:
+class Marked(msgspec.Struct, frozen=True):
     """A value and where its key (or itself) stands. Maps and lists hold `Marked` again.
 
     `raw` is a scalar as it was written. `kind`: "unsafe" is text that is never a template, "vault" is encrypted.

@@ -1,15 +1,15 @@
 """Hosts as the inventories describe them."""
 
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from korch.errors import NotFoundError
 from korch.inventory.patterns import select_hosts
 from korch.inventory.tree import did_you_mean
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(msgspec.Struct, frozen=True):
     """One machine. `None` means that the inventory does not say: SSH's configuration or the machine itself decides."""
 
     name: str  # as in the inventory; the Node's name is `node_name(name)`
@@ -21,13 +21,13 @@ class Host:
     connection: Literal["ssh", "local"] = "ssh"
     become: bool | None = None  # None: try without, then with sudo
     groups: tuple[str, ...] = ()  # sorted, without "all"
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     taints: tuple[str, ...] = ()  # "key=value:NoSchedule"
     engine: Literal["docker", "podman"] | None = None
     node_address: str | None = None  # where published ports bind and other nodes connect
     zone: str | None = None
     max_pods: int | None = None
-    reserved: dict[str, str] = field(
+    reserved: dict[str, str] = msgspec.field(
         default_factory=dict
     )  # {"cpu": "500m", "memory": "256Mi"} kept for the host itself
     shared: bool = False  # may carry another cluster's claim too
@@ -35,8 +35,7 @@ class Host:
     origin: str = ""  # "hosts.yml:12", for messages
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
+class Inventory(msgspec.Struct, frozen=True):
     """All hosts of all sources; `limit` restricts placement only, so hosts outside it are here too.
 
     `groups` has every group with all its hosts, those of its children too, in inventory order; "all" and "ungrouped"

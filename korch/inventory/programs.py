@@ -5,16 +5,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from korch.errors import SetupError
 
 PROGRAM_TIMEOUT_S = 120.0  # cloud inventory plugins ask remote APIs
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
+class Ran(msgspec.Struct, frozen=True):
     """How a local program ended, and its output as text."""
 
     status: int

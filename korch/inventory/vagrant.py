@@ -1,8 +1,9 @@
 """The running machines of a Vagrantfile, as `vagrant ssh-config` describes them."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from korch.errors import InvalidError, SetupError
 from korch.inventory.marked import Marked, Place
@@ -14,8 +15,7 @@ _INSTALL = "Install Vagrant (Debian: apt-get install vagrant), or write an Ansib
 _OWN_VARIABLES = {"hostname": "ansible_host", "port": "ansible_port", "user": "ansible_user"}
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(msgspec.Struct, frozen=True):
     """One `Host` block: options in order, values as written (quotes and all)."""
 
     name: str

@@ -7,6 +7,7 @@ set the template hash, so that nothing is restarted and nothing rolls afterwards
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 from msgspec.structs import replace
 
 from korch.controllers.rollout import revision_of
@@ -25,8 +26,7 @@ from korch.resources.workload import DaemonSet, Deployment, PodTemplateSpec, Rep
 Wish = Deployment | ReplicaSet | DaemonSet | Pod
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFind:
+class NodeFind(msgspec.Struct, frozen=True):
     """What one node holds of the cluster: its containers, and the wishes that it keeps."""
 
     node: str
@@ -34,8 +34,7 @@ class NodeFind:
     wishes: tuple[Wish, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """What the store knows. `ended`: pod uids with a tombstone."""
 
     deployments: tuple[Deployment, ...] = ()
@@ -46,16 +45,14 @@ class Known:
     ended: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class TakenPod:
+class TakenPod(msgspec.Struct, frozen=True):
     """A pod to write, and the container that it stands for."""
 
     pod: Pod
     seen: ObservedContainer
 
 
-@dataclass(frozen=True, slots=True)
-class AdoptionPlan:
+class AdoptionPlan(msgspec.Struct, frozen=True):
     """Objects to write, in this order. `replace` are deployments whose newer wish a node keeps."""
 
     deployments: tuple[Deployment, ...] = ()

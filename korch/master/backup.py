@@ -1,7 +1,6 @@
 """`korch backup` and `korch restore`: what goes beyond the file itself. The file is the store's matter."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -18,8 +17,7 @@ from korch.store.lease import Lead
 from korch.store.sqlite import open_sqlite
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(msgspec.Struct, frozen=True):
     """What a backup is of. `written`: when, as the file system says."""
 
     id: str

@@ -7,11 +7,11 @@ import socket
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from korch.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, SetupError, StoreError
 from korch.objects.objects import Clock, Objects, SystemClock
@@ -39,8 +39,7 @@ class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     inventories: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
+class Cluster(msgspec.Struct, frozen=True):
     """An open cluster. `inventory` is None for commands that only read the state."""
 
     settings: Settings

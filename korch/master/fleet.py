@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
+import msgspec.structs
 from msgspec.structs import replace
 
 from korch.client.base import NodeSeen
@@ -53,8 +53,7 @@ A = TypeVar("A")
 AnObject = TypeVar("AnObject", bound=Object)
 
 
-@dataclass(frozen=True, slots=True)
-class Contact:
+class Contact(msgspec.Struct, frozen=True):
     """A host that answers. `address` is its node address, "" when it is not clear."""
 
     host: Host
@@ -156,9 +155,9 @@ class Fleet:
 
     def differing(self, cluster: Cluster) -> frozenset[str]:
         """The nodes that this inventory does not have, or describes otherwise."""
-        new = {node_name(host.name): dataclasses.replace(host, origin="") for host in cluster.hosts().hosts}
+        new = {node_name(host.name): msgspec.structs.replace(host, origin="") for host in cluster.hosts().hosts}
         return frozenset(
-            name for name, host in self._hosts.items() if new.get(name) != dataclasses.replace(host, origin="")
+            name for name, host in self._hosts.items() if new.get(name) != msgspec.structs.replace(host, origin="")
         )
 
     async def renew(self, cluster: Cluster) -> frozenset[str]:

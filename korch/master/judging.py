@@ -1,7 +1,8 @@
 """How the workloads of a run stand, and what the caller is told in the end."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from korch.client.base import Workload
 from korch.controllers.outcome import Standing, standing, standing_of_daemons
@@ -15,8 +16,7 @@ from korch.resources.podstate import condition, controller_of, workload_name
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(msgspec.Struct, frozen=True):
     """A workload with its pods, and how it stands. `may_go_back`: its revision never ran in full."""
 
     workload: Workload

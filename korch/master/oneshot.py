@@ -7,7 +7,8 @@ leads, it follows what that one does, and takes the lead when that one leaves.
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from korch.client.base import Outcome, Progress, Workload
 from korch.errors import FencedError, HostUnreachableError, KorchError, at

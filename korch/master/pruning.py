@@ -7,7 +7,8 @@ the cluster can ask for it again (see `Machine.prune`, which holds to the first 
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from korch.client.base import Orphan, Pruned
 from korch.errors import FencedError, ForbiddenError, KorchError, NotFoundError, at
@@ -21,7 +22,7 @@ from korch.master.images import pushed_images
 from korch.nodes.parcels import WorkloadRecord
 from korch.objects.objects import Objects
 from korch.resources.expand import unused_secrets
-from korch.resources.images import PINNED, image_reference
+from korch.resources.images import image_references
 from korch.resources.meta import ObjectMeta
 from korch.resources.misc import Secret
 from korch.resources.pod import Pod, PodSpec
@@ -38,7 +39,9 @@ log = logging.getLogger(__name__)
 async def wanted_images(cluster: Cluster) -> frozenset[str]:
     """References that somebody may still ask for: of what runs, of all revisions on record, of what people pushed."""
     objects = cluster.objects
-    found = {image_reference(pod) for pod in (await objects.list(Pod)).items}
+    found: set[str] = set()
+    for pod in (await objects.list(Pod)).items:
+        found |= _references(pod.metadata, pod.spec)
     workloads: list[Workload] = list((await objects.list(Deployment)).items)
     workloads += (await objects.list(ReplicaSet)).items
     workloads += (await objects.list(DaemonSet)).items
@@ -49,9 +52,8 @@ async def wanted_images(cluster: Cluster) -> frozenset[str]:
 
 
 def _references(meta: ObjectMeta, spec: PodSpec) -> set[str]:
-    """The exact image of a template; its containers' images as written when that is not on record."""
-    exact = meta.annotations.get(PINNED)
-    return {exact} if exact else {container.image for container in spec.containers}
+    """The exact images of a template; its containers' images as written when those are not on record."""
+    return set(image_references(meta.annotations, spec).values())
 
 
 async def prune_after(cluster: Cluster, fleet: Fleet, contacts: Mapping[str, Contact], epoch: int) -> None:
@@ -85,9 +87,10 @@ async def prune_images(cluster: Cluster, contacts: Mapping[str, Contact], epoch:
 
 
 def _was_brought(pod: Pod, contacts: Mapping[str, Contact]) -> bool:
-    """Whether the pod's image was not on its node when this run first looked."""
+    """Whether one of the pod's images was not on its node when this run first looked."""
     contact = contacts.get(pod.spec.node_name)
-    return contact is not None and image_reference(pod) not in contact.images
+    wanted = image_references(pod.metadata.annotations, pod.spec).values()
+    return contact is not None and any(image not in contact.images for image in wanted)
 
 
 async def find_orphans(cluster: Cluster, fleet: Fleet) -> tuple[Orphan, ...]:
@@ -116,8 +119,7 @@ async def prune(cluster: Cluster, fleet: Fleet, *, orphans: frozenset[str] = fro
         await lead.release()
 
 
-@dataclass(frozen=True, slots=True)
-class _Pruning:
+class _Pruning(msgspec.Struct, frozen=True):
     """One pass over the nodes that answer."""
 
     cluster: Cluster

@@ -1,7 +1,6 @@
 """The inventory of a master that runs: read again when one of its sources changed."""
 
 import asyncio
-import dataclasses
 import logging
 import os
 import time
@@ -9,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+import msgspec.structs
 
 from korch.errors import KorchError
 from korch.inventory.load import load_inventory, parse_source
@@ -103,5 +103,5 @@ class Sources:
             return None
         if new.hosts == old.hosts and new.groups == old.groups:
             return None
-        self.cluster = dataclasses.replace(self.cluster, record=record, inventory=new)
+        self.cluster = msgspec.structs.replace(self.cluster, record=record, inventory=new)
         return self.cluster

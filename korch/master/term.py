@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
+
+import msgspec.structs
 
 from korch.controllers.collector import Collector
 from korch.errors import FencedError, KorchError
@@ -36,7 +37,7 @@ class Term:
         self._sources, self._lead, self._hook = sources, lead, hook
         cluster = sources.cluster
         objects = Objects(cluster.store, clock=cluster.clock, fence=lead.fence)
-        self._cluster = dataclasses.replace(cluster, objects=objects)
+        self._cluster = msgspec.structs.replace(cluster, objects=objects)
         self._fleet = Fleet(self._cluster)
         self._view = View(objects, KINDS)
         self._watches: dict[str, NodeWatch] = {}
@@ -133,7 +134,7 @@ class Term:
             log.warning("%s", warning)
         for name in sorted(self._fleet.differing(cluster)):
             await self._unwatch(name)  # before its transport goes
-        self._cluster = cluster = dataclasses.replace(cluster, objects=self._cluster.objects)
+        self._cluster = cluster = msgspec.structs.replace(cluster, objects=self._cluster.objects)
         other = await self._fleet.renew(cluster)
         names = set(self._fleet.node_names)
         for name in sorted(names - self._watches.keys()):

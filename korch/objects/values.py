@@ -1,24 +1,23 @@
 """What the objects layer hands out: lists, changes, tombstones; and the clock it reads."""
 
 import time
-from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
+
+import msgspec
 
 from korch.resources.meta import Object, Struct
 
 T = TypeVar("T", bound=Object)
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectList(Generic[T]):
+class ObjectList(msgspec.Struct, Generic[T], frozen=True):
     """Objects sorted by namespace and name, and the revision at which exactly this is true: watch from there."""
 
     items: tuple[T, ...]
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Change(Generic[T]):
+class Change(msgspec.Struct, Generic[T], frozen=True):
     """One change. Of a deletion, `object` is the last state; `previous` is None for a creation."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED"]
@@ -27,8 +26,7 @@ class Change(Generic[T]):
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Deletion:
+class Deletion(msgspec.Struct, frozen=True):
     """How to delete. `propagation`: what is owned goes afterwards, before its owner does, or stays behind.
 
     `revision`: only as it was read; `force`: what runs on a node is not waited for; `contents`: a namespace goes with

@@ -1,8 +1,9 @@
 """One application in the short form, as a value: what `korch.yml` and the flags of `korch deploy` say."""
 
 import re
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from korch.errors import InvalidError
 from korch.resources.names import path_problem, volume_name_problem
@@ -11,8 +12,7 @@ from korch.resources.validate_container import port_problem
 Protocol = Literal["TCP", "UDP"]
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(msgspec.Struct, frozen=True):
     """A published port. `node` 0 = a free port of the node is chosen."""
 
     container: int
@@ -20,8 +20,7 @@ class Port:
     protocol: Protocol = "TCP"
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True):
     """`source`: a path of the node, the name of a volume of its engine, or "" for a volume that dies with the pod."""
 
     target: str
@@ -29,8 +28,7 @@ class Mount:
     read_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(msgspec.Struct, frozen=True):
     """When a replica is ready. One of `http` (a path), `tcp`, `exec` is set; `port` None = the first port."""
 
     http: str | None = None
@@ -44,8 +42,7 @@ class Health:
     restart: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class App:
+class App(msgspec.Struct, frozen=True):
     """What to run. Quantities as in Kubernetes; `constraints` map a label to one value or to alternatives."""
 
     name: str
@@ -55,7 +52,7 @@ class App:
     ports: tuple[Port, ...] = ()
     entrypoint: tuple[str, ...] = ()  # replaces the image's ENTRYPOINT
     command: tuple[str, ...] = ()  # replaces the image's CMD
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = msgspec.field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
     cpu: str = ""
@@ -63,7 +60,7 @@ class App:
     cpu_limit: str = ""
     memory_limit: str = ""  # "" = as much as `memory`
     health: Health | None = None
-    constraints: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    constraints: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     spread: tuple[str, ...] = ()
     stop_grace_s: int | None = None
     update: Literal["rolling", "recreate"] = "rolling"
@@ -71,8 +68,8 @@ class App:
     user: str = ""  # "UID" or "UID:GID"
     workdir: str = ""
     read_only: bool = False
-    labels: dict[str, str] = field(default_factory=dict)
-    annotations: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def parse_port(text: str) -> Port:

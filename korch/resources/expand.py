@@ -7,7 +7,8 @@ so that the pods roll, and the old revision still finds the values that it ran w
 import base64
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from korch.errors import InvalidError
 from korch.resources.annotations import AUTO_ROLLBACK
@@ -73,8 +74,7 @@ _LABELS = {
 _PULL = {"": "", "always": "Always", "missing": "IfNotPresent", "never": "Never"}
 
 
-@dataclass(frozen=True, slots=True)
-class Expansion:
+class Expansion(msgspec.Struct, frozen=True):
     """The objects of an app. `secret` is one that exists already when its values are the same."""
 
     deployment: Deployment

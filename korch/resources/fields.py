@@ -6,7 +6,6 @@ otherwise; any other field that Kubernetes knows needs a rule here, and what has
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -19,8 +18,7 @@ from korch.resources.problems import Problem
 Treatment = Literal["warned", "refused"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """`why` completes "FIELD: ...". `harmless` values say what korch does anyway; so do empty ones, unless `strict`."""
 
     treatment: Treatment

@@ -1,7 +1,8 @@
 """The registry of kinds: what exists, under which name, and where it is stored."""
 
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from korch.errors import InvalidError
 from korch.resources.autoscaling import HorizontalPodAutoscaler
@@ -20,8 +21,7 @@ from korch.resources.service import EndpointSlice, Ingress, IngressClass, Networ
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """One kind. `short`: kubectl's abbreviations; `has_status`: spec and status are written apart.
 
     `categories`: words such as `all` that stand for it too; `scalable`: it has `/scale`; `returned`: the API answers a

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from msgspec import inspect
 
 from korch.errors import InvalidError
@@ -25,8 +26,7 @@ _INSTEAD = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """Objects as written, without defaults, each with its FILE:LINE; warnings are whole sentences for people."""
 
     objects: tuple[tuple[Object, str], ...] = ()

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from korch.errors import InvalidError
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """One mistake. `path` is the field, as `spec.replicas`; `message` completes "PATH: ..."."""
 
     path: str

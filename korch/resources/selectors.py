@@ -5,9 +5,10 @@ One matching function serves labels of pods, labels of nodes (which also know Gt
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, cast
+
+import msgspec
 
 from korch.errors import InvalidError
 from korch.resources.meta import LabelSelector
@@ -23,8 +24,7 @@ _COMPARE = re.compile(r"(?P<key>[^=!<>\s]+)\s*(?P<sign>==|=|!=|>|<)\s*(?P<value>
 _SIGNS: dict[str, Operator] = {"=": "In", "==": "In", "!=": "NotIn", ">": "Gt", "<": "Lt"}
 
 
-@dataclass(frozen=True, slots=True)
-class Requirement:
+class Requirement(msgspec.Struct, frozen=True):
     """One condition on one label. `NotIn` and `DoesNotExist` hold for objects without the label, as in Kubernetes."""
 
     key: str
@@ -32,8 +32,7 @@ class Requirement:
     values: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Selector:
+class Selector(msgspec.Struct, frozen=True):
     """Conditions that must all hold; without any, everything matches."""
 
     requirements: tuple[Requirement, ...] = ()

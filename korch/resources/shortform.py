@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from korch.errors import InvalidError
 from korch.resources.app import App, Health, parse_duration, parse_mount, parse_port
 from korch.resources.manifests import did_you_mean, raise_mistakes
@@ -91,8 +93,7 @@ def _advice(error: InvalidError) -> str:
     return f"({error.hint})" if error.hint else ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
+class _Key(msgspec.Struct, frozen=True):
     """How a key is read, and into which field of the value it goes."""
 
     field: str

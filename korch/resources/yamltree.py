@@ -7,9 +7,9 @@ are in JSON. Scalars remember how they were written. A key given twice is an err
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import yaml
 
 from korch.errors import InvalidError
@@ -33,14 +33,13 @@ _STEP = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(msgspec.Struct, frozen=True):
     """A value and its line. `text` is a scalar as written, without quotes; `lines` has the line of each key."""
 
     value: "dict[str, Tree] | list[Tree] | Scalar"
     line: int
     text: str = ""
-    lines: dict[str, int] = field(default_factory=dict)
+    lines: dict[str, int] = msgspec.field(default_factory=dict)
 
     @property
     def kind(self) -> str:

@@ -1,10 +1,10 @@
 """What the scheduler answers: a node or none, with the reasons, fit to be kept on the pod and shown to people."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from korch.errors import InvalidError
 from korch.resources.annotations import DECISION
@@ -15,8 +15,7 @@ REASONS_TOLD = 6  # in one sentence
 BYTES_KEPT = 12_000  # of the annotation; Kubernetes allows 256 KiB for all annotations of an object
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One part of a score: `points` of the node's 0..100, and where they come from."""
 
     name: str
@@ -24,8 +23,7 @@ class Part:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """Why a node does not take the pod. `one` and `many` continue "1 ..." and "2 ...", `detail` is about that node."""
 
     category: str
@@ -34,8 +32,7 @@ class Refusal:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What was said of one node: a refusal, or a score with its parts."""
 
     node: str
@@ -44,8 +41,7 @@ class Verdict:
     parts: tuple[Part, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """How many nodes were refused for one reason; up to `NAMES_KEPT` of them by name."""
 
     category: str
@@ -54,8 +50,7 @@ class Refused:
     nodes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """Where one pod goes (`node` None: nowhere now), in one sentence and in detail. `verdicts`: best node first.
 
     `refused` is empty, and `verdicts` holds the winner only, when the caller asked for no more record than that.
@@ -73,8 +68,7 @@ class Decision:
     refused: tuple[Refused, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One line of `korch why`: a node that was scored, or one that was refused."""
 
     node: str

@@ -6,6 +6,8 @@ These depend on standing facts of node and pod only, so one pass serves every sh
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from korch.resources.node import Taint
 from korch.resources.pod import NodeSelectorTerm, Toleration
 from korch.resources.quantity import human_bytes
@@ -42,8 +44,7 @@ _STATES: dict[str, tuple[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What holds for all pods of one call. `allowed_nodes` None: every node."""
 
     allowed_nodes: frozenset[str] | None

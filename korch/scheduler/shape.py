@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from korch.errors import InvalidError
-from korch.resources.images import PINNED
+from korch.resources.images import PINNED, containers_of, exact_images
 from korch.resources.meta import LabelSelector, ObjectMeta
 from korch.resources.pod import (
     Affinity,
@@ -233,10 +233,11 @@ def image_name(image: str) -> str:
 
 def _images(pod: Pod) -> tuple[str, ...]:
     """The names under which nodes know its images: what was pulled by its digest is there without its tag."""
-    names = [container.image for container in (*pod.spec.containers, *pod.spec.init_containers)]
-    pinned = pod.metadata.annotations.get(PINNED, "")
-    if names and "@sha256:" in pinned:
-        names[0] = pinned
+    exact = exact_images(pod.metadata.annotations, pod.spec)
+    names = [
+        pinned if "@sha256:" in (pinned := exact.get(container.name, "")) else container.image
+        for container in containers_of(pod.spec)
+    ]
     return tuple(sorted({image_name(name) for name in names if name}))
 
 

@@ -2,14 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from korch.engines.base import Command, Script
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """How a program ended. `status` is its exit status, 124 when its time on the host ran out, -1 when unknown."""
 
     status: int

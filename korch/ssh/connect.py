@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
+import msgspec
+
 from korch.errors import HostKeyUnknownError, HostRefusedError, HostUnreachableError, InvalidError, KorchError
 from korch.inventory.model import Host
 from korch.settings import Settings
@@ -28,8 +30,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ShownKey:
+class ShownKey(msgspec.Struct, frozen=True):
     """The key that a host shows, for a person who decides whether to trust it."""
 
     host: str

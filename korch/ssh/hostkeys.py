@@ -13,9 +13,10 @@ import hmac
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+
+import msgspec
 
 from korch.errors import HostKeyChangedError, HostKeyRevokedError, HostKeyUnknownError, StoreError
 
@@ -30,8 +31,7 @@ _RSA_ALGORITHMS: Final = ("rsa-sha2-512", "rsa-sha2-256")  # SHA-1 is left out, 
 _SHORT_NAMES: Final = {"ssh-ed25519": "ED25519", "ssh-rsa": "RSA", "ssh-dss": "DSA"}
 
 
-@dataclass(frozen=True, slots=True)
-class HostKey:
+class HostKey(msgspec.Struct, frozen=True):
     """A host's public key, as in known_hosts and on the wire."""
 
     type: str
@@ -49,8 +49,7 @@ class HostKey:
         return _SHORT_NAMES.get(self.type) or ("ECDSA" if self.type.startswith("ecdsa-") else self.type)
 
 
-@dataclass(frozen=True, slots=True)
-class KnownHost:
+class KnownHost(msgspec.Struct, frozen=True):
     """One readable line of a known_hosts file."""
 
     names: str  # as written: patterns or a hashed name
@@ -113,8 +112,7 @@ def algorithms(known: Sequence[KnownHost]) -> tuple[str, ...]:
     return tuple(name for kind in order for name in (_RSA_ALGORITHMS if kind == "ssh-rsa" else (kind,)))
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What known_hosts says of a key, and the line that says so."""
 
     is_known: Literal["yes", "new", "changed", "revoked"]

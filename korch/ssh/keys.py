@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import paramiko
 from paramiko.agent import AgentKey, AgentSSH
 
@@ -26,8 +27,7 @@ REFRESH_S: Final = 10.0
 AGENT_TIMEOUT_S: Final = 20.0  # an agent may wait for a person's confirmation
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True):
     """A private key that may be shown to hosts."""
 
     label: str  # for messages: "~/.ssh/id_ed25519", "agent key ann@desk"

@@ -10,8 +10,9 @@ import asyncio
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 VERSION: Final = 4
 HELLO: Final = 0x00000001
@@ -35,8 +36,7 @@ class MuxError(Exception):
     """The master answers no, or in no way that this version understands."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """What the master says."""
 
     kind: int

@@ -7,9 +7,10 @@ still reaches the user as it is.
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from korch.errors import InvalidError
 from korch.ssh.options import SshOptions
@@ -34,8 +35,7 @@ _BARE: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """What decides how a master is started, besides the user's own options."""
 
     socket: Path
@@ -128,8 +128,7 @@ _WITH_VALUE: Final = frozenset(f"-{letter}" for letter in "BbcDEeFIiJLlmOoPpQRSW
 _OTHER_DEEDS: Final = frozenset(("-q", "-M", "-S", "-O", "-W", "-f", "-n", "-t", "-s", "-E"))
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """The meaning of ssh's last words. `text` is for people."""
 
     kind: str

@@ -12,8 +12,10 @@ import socket
 import subprocess
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from korch.errors import InvalidError, SetupError
 from korch.inventory.model import Host
@@ -43,8 +45,7 @@ class Local:
         return cls(os.path.expanduser("~"), getpass.getuser(), os.getuid(), socket.gethostname(), os.environ)
 
 
-@dataclass(frozen=True, slots=True)
-class SshOptions:
+class SshOptions(msgspec.Struct, frozen=True):
     """What `ssh` would do for one destination. Paths are expanded; files need not exist."""
 
     asked: str  # the word that ssh was given
@@ -290,4 +291,4 @@ class OptionsReader:
         options = parse_options(done.stdout.decode("utf-8", "surrogateescape"), words[-1], self._local)
         said = done.stderr.decode("utf-8", "replace").splitlines()
         warnings = tuple(line.strip().removeprefix("Warning: ") for line in said if "Identity file" in line)
-        return replace(options, warnings=warnings)
+        return msgspec.structs.replace(options, warnings=warnings)

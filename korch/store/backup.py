@@ -5,10 +5,11 @@ import os
 import shutil
 import sqlite3
 import time
-from dataclasses import dataclass
 from fcntl import LOCK_EX
 from pathlib import Path
 from urllib.parse import quote
+
+import msgspec
 
 from korch.errors import NotFoundError, StoreError
 from korch.store import failures, files, sql
@@ -17,8 +18,7 @@ from korch.store.places import make_private_folder, refuse_shared_file_system
 REVISION_GAP = 1_000_000  # more than any client can have seen since the backup; so no old revision ever comes again
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(msgspec.Struct, frozen=True):
     """Where the store stands after a restore, and under which name the former file was kept (None: there was none)."""
 
     revision: int

@@ -6,8 +6,9 @@ Keys look like `/GROUP/PLURAL/NAMESPACE/NAME`. Values are bytes; the store does 
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from korch.errors import ConflictError
 
@@ -29,8 +30,7 @@ class KeyConflictError(ConflictError):
         self.key, self.expected, self.actual = key, expected, actual
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """One key as it stands: `revision` of its last write, `created` the revision since which it has existed."""
 
     key: str
@@ -39,8 +39,7 @@ class Record:
     created: int
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One change. `record` is None for a deletion, `previous` is None for a creation; both hold whole values."""
 
     key: str
@@ -49,8 +48,7 @@ class Event:
     previous: Record | None
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True):
     """Records in key order and the revision at which exactly this is true. `more` tells that `limit` cut the list."""
 
     records: tuple[Record, ...]
@@ -58,8 +56,7 @@ class Listing:
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     """Write `value`. `expect`: None = in any case, 0 = only if the key does not exist, N = only at that revision."""
 
     key: str
@@ -67,16 +64,14 @@ class Put:
     expect: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     """Remove a key; removing what is not there does nothing when `expect` is None or 0. `expect` as in `Put`."""
 
     key: str
     expect: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """Write nothing; the transaction holds only if the key is at revision `expect` (0 = does not exist)."""
 
     key: str

@@ -9,9 +9,10 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
 
 from korch.errors import StoreError
 from korch.store import failures, files
@@ -31,8 +32,7 @@ _SCHEMA = """
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """What was measured on `node` at `at` (Unix seconds of this machine): names to numbers."""
 
     node: str
@@ -40,8 +40,7 @@ class Sample:
     measured: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
+class _Job(msgspec.Struct, frozen=True):
     call: Callable[[sqlite3.Connection], Any]
     future: asyncio.Future[Any]
 

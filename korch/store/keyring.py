@@ -7,7 +7,6 @@ import base64
 import binascii
 import os
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +34,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[_Key, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
+class _Loaded(msgspec.Struct, frozen=True):
     """What the file held. `mark`: which file it was, and when it was written."""
 
     mark: tuple[int, int, int]

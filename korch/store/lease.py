@@ -11,9 +11,10 @@ import os
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from korch.errors import FencedError, KorchError, StoreError
 from korch.store.base import Check, KeyConflictError, Put, Record, Store
@@ -25,18 +26,16 @@ _FLOCK_RETRY_S = 0.2
 _PREFIX = "/korch.dev/leads"
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True):
     """Who leads: `identity` is "" when the lease is free; `epoch` counts the times it changed hands."""
 
     identity: str
     epoch: int
     ttl_s: float
-    note: Mapping[str, str] = field(default_factory=dict)
+    note: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """The lease's two records at one moment. `lock` is the identity of the flock that the holder holds, or ""."""
 
     holder: Holder
@@ -178,7 +177,7 @@ class Lead:
             # Either it was taken by another; or it cannot be written, and then it falls with the flock or the TTL.
             try:
                 with suppress(KorchError):
-                    await self._store.txn([Put(self._holder_key, _encode(asdict(free)), expect=revision)])
+                    await self._store.txn([Put(self._holder_key, _encode(free), expect=revision)])
             finally:
                 self._file.drop()
 
@@ -224,7 +223,7 @@ class Lead:
 
     def _claim(self, epoch: int, expect: int) -> Put:
         mine = Holder(self.identity, epoch, self._ttl_s, self._note)
-        return Put(self._holder_key, _encode(asdict(mine)), expect)
+        return Put(self._holder_key, _encode(mine), expect)
 
     def _beat(self, expect: int | None) -> Put:
         return Put(self._beat_key, _encode({"holder": self.identity, "lock": self._file.identity}), expect)
@@ -275,7 +274,7 @@ class Lead:
 
 
 def _encode(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True).encode()
+    return msgspec.json.encode(value, order="deterministic")
 
 
 def _decode_holder(record: Record) -> Holder:

@@ -6,8 +6,9 @@ Writing functions expect an open write transaction; the caller begins and ends i
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from korch.errors import ExpiredError
 from korch.store.base import Delete, Event, KeyConflictError, Listing, Op, Put, Record
@@ -26,16 +27,14 @@ _REMEMBER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """The newest revision, and the one up to which history has been forgotten."""
 
     revision: int
     compacted: int
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True):
     """Events in order; they are all there are up to `revision`. `last` = nothing newer was there."""
 
     events: tuple[Event, ...]

@@ -8,9 +8,10 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
 
 from korch.errors import InvalidError, KorchError, StoreError
 from korch.store import failures, files, sql
@@ -26,8 +27,7 @@ Answer = TypeVar("Answer")
 _READERS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(msgspec.Struct, frozen=True):
     """What the state takes on the disk: the file, what of it holds data, SQLite's log beside it; revisions kept."""
 
     file_bytes: int
@@ -36,8 +36,7 @@ class Size:
     revisions: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(msgspec.Struct, frozen=True):
     call: Callable[[sqlite3.Connection], Any]
     future: asyncio.Future[Any]
 

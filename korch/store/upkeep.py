@@ -2,8 +2,9 @@
 
 import sqlite3
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from korch.store import sql
 
@@ -13,8 +14,7 @@ _PAGES_A_STEP = 256
 _WAL_BYTES = 32_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """How much history stays: at most `revisions`, none older than `age_s`, fewer when the file passes `file_bytes`.
 
     Never fewer than `least_revisions`, so that watchers that are a little behind can go on.

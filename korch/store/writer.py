@@ -6,8 +6,9 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from korch.errors import KorchError, StoreError
 from korch.store import failures, files, sql
@@ -17,24 +18,21 @@ from korch.store.upkeep import Limits, Upkeep
 Result = int | KorchError
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True):
     """A transaction to commit and the future that waits for its revision. Cancelled before its turn: never begun."""
 
     ops: Sequence[Op]
     future: asyncio.Future[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Compact:
+class Compact(msgspec.Struct, frozen=True):
     """History to forget, beside the writes."""
 
     revision: int
     future: asyncio.Future[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Leap:
+class Leap(msgspec.Struct, frozen=True):
     """A revision to be beyond, and the future that waits for the new one."""
 
     at_least: int

@@ -5,12 +5,12 @@ import os
 import socket
 import time
 from collections.abc import Coroutine, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from korch.engines.base import Command, Script
 from korch.errors import InvalidError

@@ -10,10 +10,10 @@ import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from korch.engines.base import Command, Script
 from korch.errors import (

@@ -90,9 +90,7 @@ def test_a_pending_pod_has_its_sentence_and_the_refusals(world: World) -> None:
 
 
 def replace_decision(**changes: object) -> Decision:
-    import dataclasses
-
-    return dataclasses.replace(DECISION, **changes)  # type: ignore[arg-type]
+    return replace(DECISION, **changes)  # type: ignore[arg-type]
 
 
 def test_a_pod_that_nobody_looked_at_yet(world: World) -> None:

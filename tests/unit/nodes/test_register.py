@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import msgspec.structs
 import pytest
 
 from korch.engines.images import ImageInfo, ListedImage
@@ -61,7 +62,7 @@ def test_labels_and_taints_follow_the_inventory_and_leave_others_alone() -> None
     node = new_node(HOST)
     node = with_meta(node, labels={**node.metadata.labels, "mine": "yes"})
     node = replace(node, spec=replace(node.spec, taints=(*node.spec.taints, Taint(key="own", effect="NoSchedule"))))
-    changed = dataclasses.replace(HOST, labels={"tier": "web"}, taints=(), zone=None)
+    changed = msgspec.structs.replace(HOST, labels={"tier": "web"}, taints=(), zone=None)
     after = declared_node(changed, node)
     assert after.metadata.labels["mine"] == "yes"
     assert after.metadata.labels["tier"] == "web"
@@ -72,7 +73,7 @@ def test_labels_and_taints_follow_the_inventory_and_leave_others_alone() -> None
 
 
 def test_reserved_resources_are_not_allocatable() -> None:
-    host = dataclasses.replace(HOST, reserved={"cpu": "500m", "memory": "1Gi"}, max_pods=7)
+    host = msgspec.structs.replace(HOST, reserved={"cpu": "500m", "memory": "1Gi"}, max_pods=7)
     status = seen_status(new_node(host), host, report(), "10.0.0.1", 1000.0)
     assert status.allocatable["cpu"] == "3500m"
     assert status.allocatable["memory"] == str(7 << 30)

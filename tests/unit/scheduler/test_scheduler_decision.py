@@ -1,10 +1,9 @@
 """Decisions: sentences, tables, and the annotation."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from korch.errors import InvalidError
 from korch.scheduler.decision import (

@@ -1,12 +1,12 @@
 """What `ssh` is told, and what its last words mean."""
 
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from korch.errors import InvalidError
 from korch.ssh.openssh_words import Told, key_words, master_words, meaning, quoted_files, refusal

@@ -8,11 +8,11 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from dataclasses import replace as with_fields
 from typing import TypeVar
 
 import msgspec
 from msgspec.structs import replace
+from msgspec.structs import replace as with_fields
 
 from korch.client.base import Adoption, ClusterFound
 from korch.controllers.replicaset import plan_replicas
@@ -27,7 +27,7 @@ from korch.master.gathering import each, failures
 from korch.master.handover import take_lead
 from korch.nodes.machine import ClusterIdentity, Machine
 from korch.nodes.parcels import StoredWish
-from korch.nodes.podstatus import Readiness, observed_status
+from korch.nodes.podstatus import Readiness, Sight, observed_status
 from korch.nodes.readiness import run_probe
 from korch.nodes.records import record_of
 from korch.objects.objects import Objects
@@ -297,7 +297,8 @@ class _Adopting:
         contact = self._fleet.answering[pod.spec.node_name]
         readiness = await _readiness(contact, pod, seen)
         since = self._cluster.clock.now() - (seen.running_s or 0.0)
-        status = observed_status(pod, seen, now=since, host_ip=contact.address, readiness=readiness)
+        sights = {pod.spec.containers[0].name: Sight(seen, readiness)}
+        status = observed_status(pod, sights, now=since, host_ip=contact.address)
         placed = Condition(type="PodScheduled", status="True")
         return replace(status, conditions=with_condition(status.conditions, placed, rfc3339(since)))
 
@@ -328,7 +329,7 @@ async def _readiness(contact: Contact, pod: Pod, seen: ObservedContainer) -> Rea
         return Readiness(passing=True)
     if seen.state != "running":
         return Readiness(message="it does not run")
-    verdict = await run_probe(contact.machine, pod, seen, probe)
+    verdict = await run_probe(contact.machine, pod.spec.containers[0], seen, probe)
     return Readiness(passing=not verdict.problem, message=verdict.problem)
 
 

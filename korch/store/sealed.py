@@ -7,7 +7,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from korch.errors import ConflictError, StoreError
 from korch.store.base import Changes, Event, Listing, Op, Put, Record, Store

@@ -12,6 +12,7 @@ import msgspec
 from starlette.responses import Response
 
 from korch.api.requestinfo import RequestInfo
+from korch.client.forms import error_data
 from korch.errors import (
     AlreadyExistsError,
     ApplyConflictError,
@@ -115,9 +116,11 @@ def warning_header(text: str) -> str:
     return f'299 - "{line}"'.encode("ascii", "replace").decode()
 
 
-def refusal_answer(refusal: Refusal) -> Response:
-    """The refusal as an answer."""
-    return json_answer(refusal.body(), refusal.code, headers=refusal.headers)
+def refusal_answer(refusal: Refusal, told: Exception | None = None) -> Response:
+    """The refusal as an answer; of `told`, what went wrong, korch's own client hears what korch itself says."""
+    said = told.__cause__ if isinstance(told, Refusal) else told
+    ours = {"korch": error_data(said)} if isinstance(said, KorchError) else {}
+    return json_answer({**refusal.body(), **ours}, refusal.code, headers=refusal.headers)
 
 
 # --- what korch says, in Kubernetes' words ---

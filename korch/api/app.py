@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketState
 
-from korch.api import deleting, discovery, openapi, registry, reviews, writing
+from korch.api import deleting, discovery, openapi, own, registry, reviews, writing
 from korch.api.answers import (
     Refusal,
     bad_request,
@@ -34,7 +34,7 @@ from korch.api.metricsapi import Metrics
 from korch.api.parts import Parts
 from korch.api.reading import Reading, get, list_
 from korch.api.registry import Virtual
-from korch.api.requestinfo import RequestInfo, request_info
+from korch.api.requestinfo import RequestInfo, is_own, request_info
 from korch.api.selecting import selection
 from korch.api.services import Nobody, Services, User
 from korch.api.versions import Version
@@ -114,6 +114,7 @@ class Api:
         self._parts = Parts(objects)
         self._customs = Customs(objects, self.cache, clock)
         self._metrics = Metrics(objects, clock, services)
+        self._own = own.Own(services)
         self._ending = asyncio.Event()
 
     async def close(self) -> None:
@@ -129,6 +130,8 @@ class Api:
         try:
             if not info.is_resource:
                 return await self._plain(request, info)
+            if is_own(info):
+                return await self._own.answer(request, info)
             virtual = registry.virtual(info.group, info.version, info.resource)
             if virtual is not None:
                 return await self._virtual(virtual, request, info, query)
@@ -136,7 +139,8 @@ class Api:
             kind = version.shown
             return await self._stored(_Call(request, info, version, query))
         except Exception as error:
-            return refusal_answer(translate(error, info, kind))
+            told = error if "korch-client" in request.headers else None
+            return refusal_answer(translate(error, info, kind), told)
 
     async def converse(self, socket: WebSocket) -> None:
         """Serve a WebSocket: a terminal, or TCP."""
@@ -149,7 +153,8 @@ class Api:
         except Exception as error:
             refusal = translate(error, info, kinds.POD)
             if socket.application_state is WebSocketState.CONNECTING:
-                await socket.send_denial_response(refusal_answer(refusal))
+                told = error if "korch-client" in socket.headers else None
+                await socket.send_denial_response(refusal_answer(refusal, told))
 
     async def _served(self, info: RequestInfo) -> Version:
         """What stands behind the path: a kind of korch's own, or a custom one."""

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from korch.client.forms import ACTS, LOOKS
+
 _TRUE = frozenset({"true", "1", "t", "yes"})
 _STREAMS = frozenset({"exec", "attach", "portforward"})  # opened with GET by WebSocket clients, and yet they act
 _NAMESPACE_PARTS = frozenset({"status", "finalize"})  # /namespaces/NAME/status is no resource inside NAME
+_OWN = frozenset({LOOKS, ACTS})
 _VERBS = {
     "GET": "get",
     "HEAD": "get",
@@ -55,6 +58,11 @@ def request_info(method: str, path: str, query: Mapping[str, str]) -> RequestInf
     if not name and verb in ("list", "watch", "deletecollection"):
         name = _selected_name(query.get("fieldSelector", ""))
     return RequestInfo(verb, plain, group, version, resource, subresource, namespace, name)
+
+
+def is_own(info: RequestInfo) -> bool:
+    """Whether it is one of the calls that korch's own client makes beside those about objects."""
+    return info.group == "korch.dev" and info.resource in _OWN
 
 
 def truth(text: str | None) -> bool:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from korch.api.requestinfo import RequestInfo
-from korch.client.base import NodeUsage
+from korch.client.base import Client, NodeUsage
 
 
 class User(Protocol):
@@ -78,7 +78,7 @@ class Streams(Protocol):
 class Services:
     """`user_of_token`: whose bearer token it is; `usage`: what containers use now, by node.
 
-    `token` answers a TokenRequest.
+    `token` answers a TokenRequest; `client` does what korch's own client asks for beside objects.
     """
 
     authorizer: Authorizer | None = None
@@ -86,6 +86,7 @@ class Services:
     usage: Callable[[], Awaitable[Sequence[NodeUsage]]] | None = None
     streams: Streams | None = None
     token: Callable[[RequestInfo, dict[str, Any]], Awaitable[dict[str, Any]]] | None = None
+    client: Callable[[], Awaitable[Client]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from korch.api.streams.door import Door
 from korch.api.streams.service import Streams
 
 if TYPE_CHECKING:
-    from korch.client.base import NodeUsage
+    from korch.client.base import Client, NodeUsage
     from korch.master.cluster import Cluster
     from korch.master.fleet import Fleet
     from korch.master.sources import Sources
@@ -39,7 +39,7 @@ async def api_served(cluster: Cluster, address: str, port: int, names: tuple[str
     authorizer, reach = Authorizer(), Reach(cluster)
     tokens = AccountTokens(credentials, clock)
     streams = Streams(cluster.objects, Door(reach.machine, cluster.record.name))
-    services = Services(authorizer, authenticator.user_of_token, reach.usage, streams, tokens.answer)
+    services = Services(authorizer, authenticator.user_of_token, reach.usage, streams, tokens.answer, reach.client)
     app = create_app(cluster.objects, cluster.store, clock=clock, services=services)
     audit = AuditLog(folder / "audit.log")
     try:
@@ -82,6 +82,12 @@ class Reach:
     async def machine(self, node: str) -> Machine:
         """The machine behind a node."""
         return (await self.fleet())[1].machine(node)
+
+    async def client(self) -> Client:
+        """What korch's own client asks for is done as a command here does it, over these connections."""
+        from korch.master.local import LocalClient
+
+        return LocalClient(*await self.fleet())
 
     async def usage(self) -> Sequence[NodeUsage]:
         """What containers use, by node."""

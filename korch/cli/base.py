@@ -6,6 +6,7 @@ a command runs, so that `korch --help` stays quick.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ class GlobalOptions:
     inventories: list[str] = field(default_factory=list)
     cluster: str | None = None
     host_key: str | None = None
+    server: str | None = None
+    context: str | None = None
+    kubeconfig: str | None = None
     verbosity: int = 0
 
 
@@ -50,13 +54,22 @@ def _gather(ctx: click.Context, param: click.Parameter, value: Any) -> None:
             setattr(options, name, value)
 
 
-def cluster_options(*, short_inventory: bool = True) -> Callable[[F], F]:
-    """Decorator: `-i/--inventory`, `--cluster`, `--host-key` and `-v`, on the program, a group or a command alike.
+def cluster_options(*, short_inventory: bool = True, remote: bool = True) -> Callable[[F], F]:
+    """Decorator: what names a cluster, and `-v`, on the program, a group or a command alike.
 
     They may stand before or after the command's name; `run` reads them. `short_inventory=False` leaves `-i` to the
-    command (`korch exec -i` means stdin).
+    command (`korch exec -i` means stdin), `remote=False` leaves it `--server` and `--context`.
     """
     inventory = ("-i", "--inventory") if short_inventory else ("--inventory",)
+    far = (
+        ("--context", "NAME", "Work over HTTPS with this context of the kubeconfig; also KORCH_CONTEXT."),
+        ("--server", "URL", "Work over HTTPS with the API at this address; also KORCH_SERVER."),
+        (
+            "--kubeconfig",
+            "FILE",
+            "Work over HTTPS with this kubeconfig. Default for the others: KUBECONFIG, as kubectl.",
+        ),
+    )
     decorators = (
         click.option(
             *inventory,
@@ -64,12 +77,22 @@ def cluster_options(*, short_inventory: bool = True) -> Callable[[F], F]:
             metavar="SOURCE",
             multiple=True,
             expose_value=False,
+            is_eager=True,
             callback=_gather,
             help="Ansible inventory, vagrant[:DIR], lab, or [user@]host[:port],...; may be repeated. "
             "Recorded at first use.",
         ),
         click.option(
-            "--cluster", metavar="NAME", expose_value=False, callback=_gather, help="Which cluster, if not the default."
+            "--cluster",
+            metavar="NAME",
+            expose_value=False,
+            is_eager=True,
+            callback=_gather,
+            help="Which cluster of this machine, if not the default.",
+        ),
+        *(
+            click.option(name, metavar=word, expose_value=False, is_eager=True, callback=_gather, help=text)
+            for name, word, text in (far if remote else ())
         ),
         click.option(
             "--host-key",
@@ -119,7 +142,16 @@ def timeout_option(function: F) -> F:
 
 def namespace_option(function: F) -> F:
     """Decorator: `-n/--namespace`, given to the command as `namespace`."""
-    return click.option("-n", "--namespace", metavar="NAME", default="default", help='Default: "default".')(function)
+    help_ = 'Default: "default", or what the context of a kubeconfig says.'
+    return click.option("-n", "--namespace", metavar="NAME", default=None, callback=_namespace, help=help_)(function)
+
+
+def _namespace(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    if value is None and not ctx.resilient_parsing and (way := remote_way()) is not None:
+        from korch.cli.remote import access
+
+        return access(way).namespace or "default"
+    return "default" if value is None else value
 
 
 def examples(*lines: str) -> str:
@@ -127,10 +159,56 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """That a cluster is reached over HTTPS, and how: each "" for what the kubeconfig says. `why`, for messages."""
+
+    server: str
+    context: str
+    kubeconfig: str
+    why: str
+
+
+def remote_way() -> Way | None:
+    """How to reach the cluster over HTTPS; None when it is worked on in this process.
+
+    Options go before the environment: `-i` and `--cluster` mean this machine, `--server`, `--context` and
+    `--kubeconfig` mean HTTPS, then so do KORCH_SERVER and KORCH_CONTEXT. KUBECONFIG, which is there for other programs
+    too, counts alone only on a machine that has no cluster of its own.
+    """
+    options, environ = global_options(), os.environ
+    server, context = environ.get("KORCH_SERVER", ""), environ.get("KORCH_CONTEXT", "")
+    here = "-i" if options.inventories else "--cluster" if options.cluster else ""
+    named = {"--server": options.server, "--context": options.context, "--kubeconfig": options.kubeconfig}
+    said = [f"{name} {value}" for name, value in named.items() if value]
+    if said and here:
+        raise click.UsageError(f"{said[0]} means a cluster that is reached over HTTPS, {here} one of this machine.")
+    if said or (not here and (server or context)):
+        why = said[0] if said else f"KORCH_SERVER={server}" if server else f"KORCH_CONTEXT={context}"
+        return Way(options.server or server, options.context or context, options.kubeconfig or "", why)
+    if here or not environ.get("KUBECONFIG") or environ.get("KORCH_CLUSTER") or environ.get("KORCH_INVENTORY"):
+        return None
+    return _way_of_kubeconfig(environ["KUBECONFIG"])
+
+
+def _way_of_kubeconfig(paths: str) -> Way | None:
+    from korch.settings import korch_home
+
+    if next(korch_home().glob("clusters/*/state.db"), None) is not None:
+        return None
+    there = any(os.path.exists(os.path.expanduser(path)) for path in paths.split(os.pathsep) if path)
+    return Way("", "", "", "KUBECONFIG, as this machine has no cluster of its own") if there else None
+
+
 def current_settings() -> Settings:
-    """Where things are and which cluster is meant, from flags and environment."""
+    """Where things are and which cluster is meant, from flags and environment. Refused when it is one over HTTPS."""
     from korch.settings import read_settings
 
+    way = remote_way()
+    if way is not None and (way.server or way.context or way.kubeconfig):
+        from korch.client.http import beside_the_state
+
+        raise beside_the_state(f"`{click.get_current_context().command_path}`", way.why)
     options = global_options()
     return read_settings(
         cluster=options.cluster, inventories=tuple(dict.fromkeys(options.inventories)), host_key=options.host_key
@@ -150,12 +228,22 @@ def run(
     `need_inventory=False` is for commands that only read the store: they load no SSH. An `endless` command is meant
     to be ended by Ctrl-C, which is then no event worth a sentence. `settings` default to those of the command line.
     """
-    chosen = settings or current_settings()
+    way = remote_way() if settings is None else None
+    chosen = settings or (current_settings() if way is None else None)
+    if way is not None and limit:
+        raise click.UsageError(f"--limit is a pattern of an inventory, which is not here ({way.why}).")
 
     async def with_client() -> T:
-        from korch.master.local import open_client
+        client: Client
+        if way is not None:
+            from korch.cli.remote import open_remote
 
-        client = await open_client(chosen, limit=limit, need_inventory=need_inventory)
+            client = await open_remote(way)
+        else:
+            from korch.master.local import open_client
+
+            assert chosen is not None
+            client = await open_client(chosen, limit=limit, need_inventory=need_inventory)
         for warning in client.warnings:
             click.echo(f"Warning: {warning}", err=True)
         try:

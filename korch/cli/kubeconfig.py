@@ -57,7 +57,7 @@ def role_options(function: F) -> F:
 @click.option("--context", metavar="NAME", default="", help="The context's name; default: korch-CLUSTER[-ROLE].")
 @click.option("--force", is_flag=True, help="Replace a context of that name that leads to another cluster.")
 @click.option("-o", "--output", metavar="FILE", default="", help="This file instead of kubectl's own; - for stdout.")
-@cluster_options()
+@cluster_options(remote=False)
 def kubeconfig(server: str, context: str, force: bool, output: str, **who: Any) -> None:
     """Make a credential for the API and write it to a kubeconfig, beside the contexts that are there.
 

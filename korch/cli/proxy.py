@@ -28,7 +28,7 @@ _TTL_S = 24 * 3600.0
 )
 @click.option("-n", "--namespace", metavar="NAME", default="", help="Only in this namespace; default: everywhere.")
 @click.option("--server", metavar="URL", default="", help="Where the API is; default: where it was served last.")
-@cluster_options()
+@cluster_options(remote=False)
 def proxy(port: int, role: Any, namespace: str, server: str) -> None:
     """Serve the API at http://127.0.0.1:PORT until Ctrl-C, with a credential of its own that ends with it.
 

@@ -50,15 +50,15 @@ async def open_client(settings: Settings, *, limit: str = "", need_inventory: bo
     except BaseException:
         await stack.aclose()
         raise
-    return LocalClient(cluster, stack)
+    return LocalClient(cluster, stack=stack)
 
 
 class LocalClient:
     """Implements `korch.client.base.Client` on objects and SSH; connections are made when first needed."""
 
-    def __init__(self, cluster: Cluster, stack: AsyncExitStack) -> None:
-        self.cluster, self._stack = cluster, stack
-        self._fleet: Fleet | None = None
+    def __init__(self, cluster: Cluster, fleet: "Fleet | None" = None, stack: AsyncExitStack | None = None) -> None:
+        self.cluster, self._stack = cluster, stack or AsyncExitStack()
+        self._fleet = fleet
 
     @property
     def fleet(self) -> "Fleet":

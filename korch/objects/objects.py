@@ -3,7 +3,6 @@
 Every write is a compare-and-set under the caller's fence, so that any number of processes may use one store at a time.
 """
 
-import difflib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -96,10 +95,7 @@ class Objects:
         kind = kind_of_type(type_)
         prefix = kind.prefix(namespace)
         names = [r.key.removeprefix(prefix) for r in (await self._store.list(prefix, limit=_SUGGEST_FROM)).records]
-        close = difflib.get_close_matches(name, names, n=1)
-        where = f" -n {namespace}" if kind.namespaced and namespace != DEFAULT_NAMESPACE else ""
-        lists = f"`korch get {kind.plural}{where}` lists what there is."
-        return f'Did you mean "{close[0]}"? {lists}' if close else lists
+        return prepare.not_found_hint(kind, namespace, name, names)
 
     # --- writing ---
 

@@ -1,6 +1,7 @@
 """Pure: what is stored when an object is created, changed, bound or marked for deletion."""
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -10,11 +11,11 @@ from korch.objects.values import Deletion
 from korch.resources.annotations import DECISION
 from korch.resources.codec import typed, with_meta
 from korch.resources.crd import CustomResourceDefinition
-from korch.resources.defaults import GRACE_S, with_defaults
-from korch.resources.kinds import kind_of, kind_of_type
+from korch.resources.defaults import DEFAULT_NAMESPACE, GRACE_S, with_defaults
+from korch.resources.kinds import Kind, kind_of, kind_of_type
 from korch.resources.meta import Condition, Object, ObjectMeta
 from korch.resources.misc import Namespace
-from korch.resources.pod import Pod
+from korch.resources.pod import Pod, PodStatus
 from korch.resources.times import parse_time, rfc3339
 from korch.resources.validation import validate, validate_update
 
@@ -42,6 +43,14 @@ def named(type_: type[Object], name: str, namespace: str, verb: str = "") -> str
     return f'{kind.name.lower()} "{name}"{verb}' + (f' in namespace "{namespace}"' if kind.namespaced else "")
 
 
+def not_found_hint(kind: Kind, namespace: str, name: str, names: Sequence[str]) -> str:
+    """What to say to somebody who named an object that is not there: the name that looks like it, and where to look."""
+    close = difflib.get_close_matches(name, names, n=1)
+    where = f" -n {namespace}" if kind.namespaced and namespace != DEFAULT_NAMESPACE else ""
+    lists = f"`korch get {kind.plural}{where}` lists what there is."
+    return f'Did you mean "{close[0]}"? {lists}' if close else lists
+
+
 def for_create(obj: T, *, name: str, uid: str, now: float) -> T:
     """The object as first stored: defaults filled in, valid, with identity, without status."""
     if obj.metadata.resource_version:
@@ -57,6 +66,8 @@ def for_create(obj: T, *, name: str, uid: str, now: float) -> T:
         managed_fields=(),
     )
     blank: dict[str, Any] = {"status": type(obj)().status} if kind_of(obj).has_status else {}  # type: ignore[attr-defined]
+    if isinstance(obj, Pod):
+        blank = {"status": PodStatus(phase="Pending")}
     ready = with_defaults(typed(replace(obj, metadata=meta, **blank)))
     validate(ready)
     return ready

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from korch.api.requestinfo import RequestInfo, request_info, truth
+from korch.api.requestinfo import RequestInfo, is_own, request_info, truth
 from korch.api.security.audit import AuditLog
 from korch.api.security.authenticate import Authenticator, impersonated
 from korch.api.security.authorize import READ, Authorizer, refusal
@@ -157,7 +157,7 @@ class Guard:
             await self._too_large(call)
             return
         try:
-            async with asyncio.timeout(self._limits.request_s):
+            async with asyncio.timeout(self._limits.work_s if is_own(call.info) else self._limits.request_s):
                 await self._app(call.scope, self._bounded(call), self._watched(call))
         except TimeoutError:
             if call.status:

@@ -16,6 +16,7 @@ class Limits:
 
     body_bytes: int = 3 * 1024 * 1024  # Kubernetes' own
     request_s: float = 60.0
+    work_s: float = 600.0  # of what korch's own client has done on nodes, such as pulling an image
     at_once: int = 100
     streams: int = 1000  # watches, followed logs, exec and the like, of one user
     rate_per_s: float = 1000.0

@@ -11,7 +11,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from korch.cli.main import cli
-from korch.client.base import Check, ClusterInfo, LogOptions, NodeSeen, NodeUsage, Outcome, Workload
+from korch.client.base import Check, ClusterInfo, LogOptions, NodeSeen, NodeUsage, Outcome, PlannedStep, Workload
 from korch.errors import KorchError, NotFoundError
 from korch.objects.objects import Objects
 from korch.resources.meta import Condition, LabelSelector, Object, ObjectMeta, OwnerReference
@@ -157,6 +157,18 @@ class FakeClient:
 
     async def modify(self, type_: type[Any], name: str, namespace: str, change: Callable[[Any], Any]) -> Any:
         return await self.objects.modify(type_, name, namespace, change)
+
+    async def apply(self, obj: Object) -> Any:
+        return await self.objects.apply(obj)
+
+    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True) -> str:
+        return f"{image}@sha256:{'1' * 64}"
+
+    async def preview(self, objects: Sequence[Object]) -> tuple[PlannedStep, ...]:
+        return tuple(PlannedStep("start", obj.metadata.name, "n1", "", "it fits") for obj in objects)
+
+    async def fail_over(self) -> tuple[str, ...]:
+        return ("n9: web-1 is replaced elsewhere",)
 
     async def delete(self, type_: type[Any], name: str, namespace: str = "default") -> None:
         await self.objects.delete(type_, name, namespace)

@@ -26,7 +26,7 @@ def test_create_gives_identity_defaults_and_no_status():
         assert (made.metadata.creation_timestamp, made.metadata.generation) == (NOW, 1)
         assert len(made.metadata.uid) == 36
         assert made.metadata.resource_version == "1"
-        assert made.status == PodStatus()
+        assert made.status == PodStatus(phase="Pending")
         assert made.spec.restart_policy == "Always"
         assert (made.api_version, made.kind) == ("v1", "Pod")
         assert await world.objects.get(Pod, "web-1") == made

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 LABEL_CLUSTER = "korch.dev/cluster"
+SANDBOX = "POD"  # stands for a container's name in a sandbox's labels; no container of a pod can have capitals in its
 _PREFIX = "korch.dev/"
 _NAME_LIMIT = 200  # engines set no limit; file systems stop at 255 bytes
 
@@ -18,7 +19,7 @@ class Identity:
     namespace: str
     pod: str
     uid: str  # of the pod
-    container: str
+    container: str  # "" for all of the pod's
     owner: str = ""  # the workload that it is a replica of, such as "web"
     generation: int = 0
     spec_hash: str = ""

@@ -44,6 +44,7 @@ def inspect_template(engine: EngineName) -> str:
         "State": ".State",
         "Ports": ".NetworkSettings.Ports",
         "Networks": ".NetworkSettings.Networks",
+        "Network": ".HostConfig.NetworkMode",
     }
     if engine == "podman":
         fields |= {"Ip": ".NetworkSettings.IPAddress", "RefName": ".ImageName"}
@@ -70,6 +71,7 @@ class ObservedContainer:
     restart_policy: str = ""
     ports: tuple[PublishedPort, ...] = ()
     ip: str = ""
+    joined: str = ""  # the id of the container whose network it has; "" when that is its own
     oom_killed: bool = False
     health: str = ""
 
@@ -122,6 +124,7 @@ def _container(data: dict[str, Any], node_now: float | None) -> ObservedContaine
         restart_policy=str(data.get("Policy") or ""),
         ports=_ports(data.get("Ports") or {}),
         ip=_address(data),
+        joined=_joined(str(data.get("Network") or "")),
         oom_killed=bool(status.get("OOMKilled")),
         health=_health(status),
     )
@@ -147,6 +150,11 @@ def _ports(ports: Mapping[str, Any]) -> tuple[PublishedPort, ...]:
                 host = (int(binding["HostPort"]), protocol or "tcp", str(binding.get("HostIp") or ""))
                 found.append(PublishedPort(int(number), *host))
     return tuple(found)
+
+
+def _joined(network: str) -> str:
+    kind, _, other = network.partition(":")
+    return other if kind == "container" else ""
 
 
 def _address(data: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The words after `docker run` or `podman run` for a wish. Pure; the differences of the engines stand here."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from korch.engines.environ import Environment, split_environment
 from korch.engines.names import labels_of
@@ -8,6 +9,7 @@ from korch.engines.wish import ContainerWish, EngineName, Mount, PublishedPort
 from korch.errors import InvalidError
 
 KEPT_FILES = "@korch/"  # begins a mount's source in place of the pod's folder of files, which only the node knows
+OF_SANDBOX = "@korch-sandbox"  # for the sandbox's id; with a path, for the volume that the sandbox has there
 _CPU_PERIOD_US = 100_000
 _ARGV_LIMIT = 64_000  # bytes; the whole command travels as one word of at most 128 KiB in base64
 
@@ -23,13 +25,15 @@ def run(engine: EngineName, wish: ContainerWish) -> tuple[str, ...]:
         *("--name", wish.name, "--pull", "never"),
         *_pairs("--label", (f"{key}={value}" for key, value in sorted(labels_of(wish.identity).items()))),
         *("--restart", wish.restart, "--stop-timeout", str(wish.stop_grace_s)),
+        *(("--stop-signal", wish.stop_signal) if wish.stop_signal else ()),
+        *(("--network", f"container:{OF_SANDBOX}") if wish.sandbox else ()),
         *_log_words(engine, wish),
         *_env_words(split_environment(engine, wish.env)),
         *_pairs("--publish", (_publish(port) for port in wish.ports)),
         *_limit_words(wish),
         *_security_words(wish),
         *(word for mount in wish.mounts for word in _mount_words(engine, mount)),
-        *_process_words(wish),
+        *_process_words(engine, wish),
     )
     if sum(len(word.encode("utf-8", "surrogatepass")) + 3 for word in words) > _ARGV_LIMIT:
         raise InvalidError(
@@ -102,10 +106,13 @@ def _security_words(wish: ContainerWish) -> tuple[str, ...]:
     return (*words, *_pairs("--cap-add", wish.cap_add), *_pairs("--cap-drop", wish.cap_drop))
 
 
-def _process_words(wish: ContainerWish) -> tuple[str, ...]:
-    """Everything about the process; the image and its arguments stand last."""
+def _process_words(engine: EngineName, wish: ContainerWish) -> tuple[str, ...]:
+    """Everything about the process; the image and its arguments stand last.
+
+    Docker takes the host name from the sandbox, and refuses to be told; Podman would make one up.
+    """
     words: list[str] = []
-    if wish.hostname:
+    if wish.hostname and not (engine == "docker" and wish.sandbox):
         words += ["--hostname", wish.hostname]
     if wish.working_dir:
         words += ["--workdir", wish.working_dir]
@@ -135,6 +142,8 @@ def _mount_words(engine: EngineName, mount: Mount) -> tuple[str, ...]:
             return _bind_words(mount)
         case "files":
             return _file_words(mount)
+        case "shared":
+            return ("--volume", _volume_text(replace(mount, source=f"{OF_SANDBOX}{mount.source}")))
 
 
 def _bind_words(mount: Mount) -> tuple[str, ...]:

@@ -24,9 +24,10 @@ class Mount:
     """What appears at `target`. `source`: a path for bind, a volume's name, "" for tmpfs and for a scratch volume.
 
     "files": a volume of files that korch keeps on the node, `source` its name and a path inside it (`NAME/PATH`).
+    "shared": the scratch volume that the pod's sandbox has at `source`.
     """
 
-    kind: Literal["bind", "volume", "scratch", "tmpfs", "files"]
+    kind: Literal["bind", "volume", "scratch", "tmpfs", "files", "shared"]
     target: str
     source: str = ""
     read_only: bool = False
@@ -104,6 +105,8 @@ class ContainerWish:
     tty: bool = False
     stdin: bool = False
     stdin_once: bool = False  # it ends with the first client that was attached to it; Podman does so anyway
+    sandbox: str = ""  # name of the container whose network and shared volumes it has
+    stop_signal: str = ""
 
     @property
     def name(self) -> str:

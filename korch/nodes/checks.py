@@ -11,7 +11,7 @@ from korch.nodes.machine import Machine
 from korch.nodes.memory import Memory
 from korch.nodes.probing import Finding, ProbeKind, checked, probe_of, shared_checks
 from korch.nodes.readiness import Verdict, run_probe
-from korch.resources.pod import Pod, Probe
+from korch.resources.pod import Container, Pod, Probe
 
 log = logging.getLogger(__name__)
 
@@ -21,14 +21,14 @@ UNKNOWN = Finding(known=False)
 
 
 class Checks:
-    """Runs checks. `seen` holds the containers by pod uid; `told` hears of each pod that was checked, `sick` of each
-    whose container is to be ended. While the node is in `trouble`, nothing counts against its pods.
+    """Runs checks. `seen` holds the containers by pod uid and name; `told` hears of each pod that was checked, `sick`
+    of each with a container that is to be ended. While the node is in `trouble`, nothing counts against its pods.
     """
 
     def __init__(
         self,
         machine: Machine,
-        seen: Callable[[], Mapping[str, ObservedContainer]],
+        seen: Callable[[], Mapping[str, Mapping[str, ObservedContainer]]],
         told: Callable[[Pod], Awaitable[None]],
         *,
         sick: Callable[[Pod], None] = lambda _: None,
@@ -36,60 +36,67 @@ class Checks:
     ) -> None:
         self._machine, self._seen, self._told, self._sick, self._trouble = machine, seen, told, sick, trouble
 
-    def watch(self, group: asyncio.TaskGroup, pod: Pod, memory: Memory) -> None:
-        """Check the pod from now on until its container stops; once only."""
-        seen = self._running(pod)
+    def watch(self, group: asyncio.TaskGroup, pod: Pod, container: Container, memory: Memory) -> None:
+        """Check a container from now on until it stops; once only."""
+        seen = self._running(pod, container)
         if seen is None:
             return
-        memory.observe(pod, seen, asyncio.get_running_loop().time())
+        memory.observe(pod, container, seen, asyncio.get_running_loop().time())
         if memory.checking_run != memory.about:
             memory.stop_checks()
             memory.checking_run = memory.about
-        for kinds in shared_checks(pod.spec.containers[0]):
+        for kinds in shared_checks(container):
             task = memory.checking.get(kinds)
             held_back = memory.health is None or memory.health.due(kinds) is None
             if not held_back and (task is None or task.done()):
-                name = f"{kinds[0]}-{pod.metadata.name}"
-                memory.checking[kinds] = group.create_task(self._go_on(group, pod, kinds, memory), name=name)
+                name = f"{kinds[0]}-{pod.metadata.name}-{container.name}"
+                memory.checking[kinds] = group.create_task(self._go_on(group, pod, container, kinds, memory), name=name)
 
-    def _running(self, pod: Pod) -> ObservedContainer | None:
-        found = self._seen().get(pod.metadata.uid)
+    def _running(self, pod: Pod, container: Container) -> ObservedContainer | None:
+        found = self._seen().get(pod.metadata.uid, {}).get(container.name)
         return found if found is not None and found.state == "running" else None
 
-    async def _go_on(self, group: asyncio.TaskGroup, pod: Pod, kinds: tuple[ProbeKind, ...], memory: Memory) -> None:
+    async def _go_on(
+        self,
+        group: asyncio.TaskGroup,
+        pod: Pod,
+        container: Container,
+        kinds: tuple[ProbeKind, ...],
+        memory: Memory,
+    ) -> None:
         loop = asyncio.get_running_loop()
-        probe = probe_of(pod.spec.containers[0], kinds[0])
+        probe = probe_of(container, kinds[0])
         while probe is not None and memory.health is not None and (due := memory.health.due(kinds)) is not None:
             await asyncio.sleep(due - loop.time())
-            seen = self._running(pod)
+            seen = self._running(pod, container)
             if seen is None or not memory.is_about(seen):
                 return  # the next watch is of another run
-            found = await self._check(pod, seen, probe, kinds)
-            if memory.health is not None and memory.is_about(self._running(pod)):
+            found = await self._check(container, seen, probe, kinds)
+            if memory.health is not None and memory.is_about(self._running(pod, container)):
                 held_back = not memory.health.started
                 memory.health = checked(memory.health, kinds, found, loop.time())
                 if memory.health.sick is not None:
                     self._sick(pod)
                 if held_back and memory.health.started:
-                    self.watch(group, pod, memory)
+                    self.watch(group, pod, container, memory)
             await self._told(pod)
 
     async def _check(
-        self, pod: Pod, seen: ObservedContainer, probe: Probe, kinds: Sequence[ProbeKind]
+        self, container: Container, seen: ObservedContainer, probe: Probe, kinds: Sequence[ProbeKind]
     ) -> dict[ProbeKind, Finding]:
         """What was found, for each kind of probe that it is for."""
         try:
             began = asyncio.get_running_loop().time()
-            verdict = await run_probe(self._machine, pod, seen, probe)
+            verdict = await run_probe(self._machine, container, seen, probe)
             if verdict.problem and (self._trouble() or not await self._is_the_apps(verdict, probe, began)):
                 return dict.fromkeys(kinds, UNKNOWN)
         except FencedError:
             raise
         except (KorchError, TimeoutError) as error:
-            log.info("%s: check of %s: %s", self._machine.host, pod.metadata.name, error)
+            log.info("%s: check of %s: %s", self._machine.host, seen.name, error)
             return dict.fromkeys(kinds, UNKNOWN)
         except Exception:
-            log.exception("%s: check of %s failed; this is a bug in korch", self._machine.host, pod.metadata.name)
+            log.exception("%s: check of %s failed; this is a bug in korch", self._machine.host, seen.name)
             return dict.fromkeys(kinds, UNKNOWN)
         # Where a check can never be made, nobody is ended for it; but a pod gets no Ready, and says why.
         return {kind: Finding(verdict.problem, kind == "readiness" or not verdict.impossible) for kind in kinds}

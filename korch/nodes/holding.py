@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterable, Collection
 from dataclasses import replace
 
+from korch.engines import sandbox
 from korch.engines.images import (
     LIST_TEMPLATE,
     ImageInfo,
@@ -20,6 +21,7 @@ from korch.engines.observed import image_id
 from korch.errors import CommandFailedError, HostRefusedError
 from korch.nodes.errors import engine_error
 from korch.nodes.looking import Looking
+from korch.nodes.parcels import sandbox_values
 from korch.ssh.base import Result
 
 
@@ -98,6 +100,16 @@ class Holding(Looking):
         loaded = answer.first("loaded")
         names = loaded_names(loaded.text if loaded else "")
         return tuple([await self.resolve_image(name, pull="Never") for name in names])
+
+    async def bring_sandbox(self) -> None:
+        """Have the image of sandboxes there, without any registry. Repeating is safe."""
+        engine = await self._settled()
+        words = (*self._courier.ownership, sandbox.image_name(), sandbox.PROGRAM)
+        answer = await self._courier.ask("sandbox", *words, stdin=sandbox_values(), timeout_s=60.0)
+        failed = answer.first("failed")
+        if failed is not None:
+            what = "the image of the pod's sandbox"
+            raise engine_error(self.host, what, failed.text, step="load", engine=engine)
 
     async def prune(self, keep_refs: Collection[str], *, epoch: int) -> tuple[str, ...]:
         """Remove images that korch brought and nobody uses or wants (`keep_refs`); the ids that are gone."""

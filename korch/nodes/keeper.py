@@ -7,6 +7,7 @@ has acted.
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +15,8 @@ from contextlib import contextmanager
 from msgspec.structs import replace
 
 from korch.engines.images import ImageInfo
-from korch.engines.names import Identity, container_name
+from korch.engines.names import SANDBOX, Identity, container_name
 from korch.engines.observed import ObservedContainer
-from korch.engines.wish import ContainerWish
 from korch.errors import (
     CommandFailedError,
     EngineDownError,
@@ -26,25 +26,21 @@ from korch.errors import (
     KorchError,
     TransientError,
 )
+from korch.nodes.acts import Acts
 from korch.nodes.checks import Checks
-from korch.nodes.errors import EngineCallError
-from korch.nodes.farewell import out_of_endpoints
-from korch.nodes.files import file_volumes, has_files, node_fields, versions
-from korch.nodes.hooks import before_the_end, grace_of
+from korch.nodes.files import has_files
 from korch.nodes.machine import Machine
 from korch.nodes.memory import Memory
 from korch.nodes.notes import Notes
 from korch.nodes.parcels import WorkloadRecord
-from korch.nodes.plan import Step, Strays, plan_pod, plan_strays, restart_delay_s
-from korch.nodes.podstatus import RESTARTING, Readiness, got_worse, observed_status
-from korch.nodes.records import workload_record
-from korch.nodes.secrets import pull_auth, values_of, values_seen
-from korch.nodes.wish import container_wish, identity_for
+from korch.nodes.plan import Act, Strays, plan_pod, plan_strays
+from korch.nodes.podstatus import Readiness, Sight, got_worse, observed_status
+from korch.nodes.ward import Ward
 from korch.objects.objects import Clock
 from korch.objects.view import View
-from korch.resources.images import image_reference, pull_policy_of
+from korch.resources.images import containers_of, has_sandbox, image_references
 from korch.resources.pod import Pod, PodStatus
-from korch.resources.podstate import is_available, main_status
+from korch.resources.podstate import has_begun, is_available
 from korch.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -52,7 +48,6 @@ log = logging.getLogger(__name__)
 LOST_AFTER_S = 8.0  # of failing contact before pods that never ran are given to other nodes
 BUSY_LOOK_S = 2.0  # between looks while acts are under way: a long pull must not hide a crash next to it
 AFTER_A_BUG_S = 10.0
-PULL_S = 600.0
 LOG_LINES = 10  # kept when a container dies or fails its checks
 Key = tuple[str, str]
 
@@ -78,20 +73,16 @@ class Keeper:
         self.node, self._machine, self._view = node, machine, view
         self.address, self._epoch, self._mine, self._on_contact = address, epoch, mine, on_contact
         self._notes = Notes(node, address, view, clock)
+        self._ward = Ward(machine.cluster.id)
+        self._acts = Acts(machine, self._ward, view, self._notes, epoch=epoch, report=self._take_note_if_possible)
         self._checks = Checks(
             machine,
-            lambda: self._seen,
+            lambda: self._ward.seen,
             self._take_note_if_possible,
             sick=self.wake,
             trouble=lambda: self._failing_since is not None,
         )
         self.given_up: KorchError | None = None  # why the node is lost, once its pods are settled as far as they can be
-        self.recorded: dict[str, WorkloadRecord] = {}  # wishes that the node got from here, by file
-        self._seen: dict[str, ObservedContainer] = {}  # by pod uid
-        self.fetched: dict[str, ImageInfo] = {}  # images that are there since this keeper asked for them, by reference
-        self._images: set[str] = set()
-        self._memory: dict[str, Memory] = {}  # by pod uid
-        self._pulls: dict[str, asyncio.Task[ImageInfo]] = {}  # by pod uid
         self._acting: set[str] = set()  # uids that acts are under way for
         self._touched: set[str] = set()  # uids that were acted on since the newest look began
         self._queue: WorkQueue[Key] = WorkQueue(f"keeper-{node}", self._reconcile)
@@ -102,28 +93,33 @@ class Keeper:
 
     def adopt(self, containers: Sequence[ObservedContainer], images: frozenset[str]) -> None:
         """Take over what a look at the node brought: what runs there is known before anything is done."""
-        cluster = self._machine.cluster.id
-        self._seen = {
-            found.identity.uid: found
-            for found in containers
-            if found.identity is not None and found.identity.cluster == cluster
-        }
-        self._images = set(images)
+        self._ward.take(containers)
+        self._ward.images = set(images)
+
+    @property
+    def recorded(self) -> dict[str, WorkloadRecord]:
+        """Wishes that the node got from here, by file."""
+        return self._ward.recorded
+
+    @property
+    def fetched(self) -> dict[str, ImageInfo]:
+        """Images that are there since this keeper asked for them, by reference."""
+        return self._ward.fetched
 
     async def look_anew(self, images: frozenset[str]) -> None:
         """The same for one that is at work: acts were perhaps under way during an earlier look, so there is another."""
-        self._images = set(images)
+        self._ward.images = set(images)
         await self.look()
 
     def wake(self, pod: Pod) -> None:
         """A pod of this node changed."""
-        if pod.metadata.deletion_timestamp is not None and (pulling := self._pulls.get(pod.metadata.uid)):
+        if pod.metadata.deletion_timestamp is not None and (pulling := self._ward.pulls.get(pod.metadata.uid)):
             pulling.cancel()
         self._queue.add((pod.metadata.namespace, pod.metadata.name))
 
     def known_uids(self) -> frozenset[str]:
         """Uids of the pods whose containers were seen here."""
-        return frozenset(self._seen)
+        return frozenset(self._ward.seen)
 
     async def take_stock(self) -> None:
         """Report the pods as they were found, before anybody judges by what an earlier run reported."""
@@ -135,9 +131,7 @@ class Keeper:
 
         `gone`: the id of a container that was removed. No look is needed to begin with the next one: ids never return.
         """
-        seen = self._seen.get(uid)
-        if seen is not None and seen.id == gone and uid not in self._acting:
-            del self._seen[uid]
+        if gone and uid not in self._acting and self._ward.drop_id(uid, gone):
             for pod in self._pods():
                 if pod.metadata.uid == uid:
                     self.wake(pod)
@@ -167,14 +161,6 @@ class Keeper:
     def _pods(self) -> tuple[Pod, ...]:
         return tuple(pod for pod in self._view.all(Pod) if pod.spec.node_name == self.node and self._mine(pod))
 
-    def _recall(self, pod: Pod) -> Memory:
-        return self._memory.setdefault(pod.metadata.uid, Memory())
-
-    def _forget(self, uid: str) -> None:
-        memory = self._memory.pop(uid, None)
-        if memory is not None:
-            memory.stop_checks()
-
     # Looking
 
     async def _look_on(self, every_s: float, rest_s: float) -> None:
@@ -183,8 +169,8 @@ class Keeper:
         while True:
             told = await self._wait_for_news(rest_s if self._is_settled() else every_s)
             pods = self._pods()
-            for uid in self._memory.keys() - {pod.metadata.uid for pod in pods}:
-                self._forget(uid)
+            for uid in self._ward.remembered() - {pod.metadata.uid for pod in pods}:
+                self._ward.forget(uid)
             if not pods or (not told and not self._queue.idle and loop.time() - looked < BUSY_LOOK_S):
                 continue  # an act is under way, and its answer says more than a look now
             named, self._named = self._named, set()
@@ -220,30 +206,32 @@ class Keeper:
         """See which containers stand now, and report what changed. What is acted on meanwhile is the act's to tell."""
         self._touched = set(self._acting)
         found = await self._machine.containers()
-        before = self._seen
-        self.adopt(found, frozenset(self._images))
+        before = self._ward.seen
+        self._ward.take(found)
         for uid in self._touched:
-            self._seen.pop(uid, None)
+            self._ward.drop(uid)
             if uid in before:
-                self._seen[uid] = before[uid]
+                self._ward.seen[uid] = before[uid]
         self._contact()
         for pod in self._pods():
             await self._take_note(pod)
             self.wake(pod)
 
     async def _look_at(self, uids: set[str]) -> None:
-        """See how single containers stand: cheaper than all of them, and sooner answered."""
-        for pod in self._pods():
+        """See how single pods stand: cheaper than all of them, and sooner answered."""
+        pods = [pod for pod in self._pods() if pod.metadata.uid in uids and pod.metadata.uid not in self._acting]
+        if any(has_sandbox(pod.spec) for pod in pods):
+            await self.look()  # in one call
+            return
+        for pod in pods:
             uid = pod.metadata.uid
-            if uid not in uids or uid in self._acting:
-                continue
             self._touched.discard(uid)
             found = await self._machine.container(self._container_name(pod))
             if uid in self._touched:
                 continue  # acted on meanwhile: the act tells more
-            self._seen.pop(uid, None)
+            self._ward.drop(uid)
             if found is not None and found.identity is not None and found.identity.uid == uid:
-                self._seen[uid] = found
+                self._ward.put(found)
             self._contact()
             await self._take_note(pod)
             self.wake(pod)
@@ -264,46 +252,52 @@ class Keeper:
             log.info("%s: %s: %s", self.node, pod.metadata.name, error)
 
     async def _take_note(self, pod: Pod) -> None:
-        """Write the pod's status as its container stands."""
-        seen = self._seen.get(pod.metadata.uid)
+        """Write the pod's status as its containers stand."""
         if pod.metadata.deletion_timestamp is not None or pod.status.phase in {"Succeeded", "Failed"}:
             return
-        if seen is None:
-            await self._note_missing(pod)
+        await self._note_missing(pod)
+        pod, found = self._notes.current(pod) or pod, self._ward.of(pod)
+        backing_off = {
+            name for name, seen in found.items() if seen.state != "running" and self._ward.recall(pod, name).backing_off
+        }  # how they ended is on record, and so is that they are started again later
+        if not found.keys() - backing_off:
             return
-        memory = self._memory.get(pod.metadata.uid)
-        if memory is not None and memory.backing_off and seen.state != "running":
-            return  # how it ended is on record, and so is that it is started again later
 
-        def status_with(last_log: str) -> PodStatus:
+        def status_with(last_logs: dict[str, str]) -> PodStatus:
             return observed_status(
                 pod,
-                seen,
+                {
+                    name: Sight(seen, self._readiness(pod, name, seen), last_logs.get(name, ""))
+                    for name, seen in found.items()
+                },
                 now=self._notes.now(),
                 host_ip=self.address,
-                readiness=self._readiness(pod, seen),
                 settle_s=self._notes.settle_s(pod),
-                last_log=last_log,
+                kept=backing_off,
             )
 
-        status = status_with("")
-        if got_worse(pod, status):
+        status = status_with({})
+        if worse := got_worse(pod, status):
             await self._notes.blame(pod)
-            status = status_with(await self._last_log(seen))
+            status = status_with({name: await self._last_log(found[name]) for name in worse if name in found})
         await self._notes.status(pod, status)
 
     async def _note_missing(self, pod: Pod) -> None:
-        """Somebody removed the container of a pod that ran: until it is made anew, the pod serves nobody."""
-        status = main_status(pod)
-        if status is None or not status.container_id or status.state.waiting is not None:
-            return
-        if memory := self._memory.get(pod.metadata.uid):
-            memory.unready()
-        await self._notes.waiting(pod, "ContainerGone", f"its container is not on {self.node} any more")
+        """Somebody removed a container of a pod that ran: until it is made anew, the pod serves nobody."""
+        there = self._ward.of(pod)
+        for status in pod.status.container_statuses:
+            if status.name in there or not status.container_id or status.state.waiting is not None:
+                continue
+            self._ward.recall(pod, status.name).unready()
+            text = f"its container is not on {self.node} any more"
+            await self._notes.waiting(pod, status.name, "ContainerGone", text)
 
-    def _readiness(self, pod: Pod, seen: ObservedContainer) -> Readiness:
-        memory = self._recall(pod)
-        memory.observe(pod, seen, asyncio.get_running_loop().time())
+    def _readiness(self, pod: Pod, name: str, seen: ObservedContainer) -> Readiness:
+        container = next((one for one in containers_of(pod.spec) if one.name == name), None)
+        if container is None:
+            return Readiness()
+        memory = self._ward.recall(pod, name)
+        memory.observe(pod, container, seen, asyncio.get_running_loop().time())
         return memory.health.readiness if memory.health is not None else Readiness()
 
     async def _last_log(self, seen: ObservedContainer) -> str:
@@ -318,45 +312,59 @@ class Keeper:
         pod = self._view.find(Pod, key[1], key[0])
         if pod is None or pod.spec.node_name != self.node or not self._mine(pod):
             return None
-        step = plan_pod(pod, self._seen.get(pod.metadata.uid), sick=self._is_sick(pod))
-        if step == "none":
-            return None
-        if step == "watch":
-            if self._tasks is not None:
-                self._checks.watch(self._tasks, pod, self._recall(pod))
-            if has_files(pod.spec):
-                await self._renew_files(pod)
-            return None
-        memory = self._recall(pod)
-        loop, removing = asyncio.get_running_loop(), step == "remove"
-        wait_s = memory.wait_s(loop.time(), removing=removing)
-        if wait_s > 0:
-            return wait_s
-        try:
-            with self._act(pod.metadata.uid):
-                again_s = await self._carry_out(step, pod)
-        except KorchError as error:
-            if not isinstance(error, FencedError):
-                memory.failed(error, loop.time(), removing=removing)
-                await self._could_not(pod, error)
-            raise
-        memory.succeeded()
-        return again_s
+        acts = plan_pod(pod, self._ward.of(pod), sick=self._sick(pod))
+        watched = [act.container for act in acts if act.do == "watch"]
+        for container in containers_of(pod.spec):
+            if container.name in watched and self._tasks is not None:
+                self._checks.watch(self._tasks, pod, container, self._ward.recall(pod, container.name))
+        if watched and len(watched) == len(acts) and has_files(pod.spec):
+            await self._acts.renew_files(pod)
+        return await self._carry_out(pod, [act for act in acts if act.do != "watch"])
 
-    async def _renew_files(self, pod: Pod) -> None:
-        """Bring the files of a pod that runs up to date; what is missing now leaves those that are there."""
-        memory, values = self._recall(pod), values_seen(self._view, pod)
-        wanted = versions(pod, values)
-        if memory.placed == wanted:
-            return
-        try:
-            volumes = file_volumes(pod, values, node_fields(self.node, self.address))
-        except InvalidError as error:
-            memory.placed = wanted
-            await self._notes.event(pod, "FailedMount", f"{error}")
-            return
-        await self._machine.place(pod.metadata.uid, volumes, epoch=self._epoch())
-        memory.placed = wanted
+    async def _carry_out(self, pod: Pod, acts: Sequence[Act]) -> float | None:
+        """Do what is due, each for itself: what one container waits for holds up no other. Then plan anew."""
+        loop, waits, problems = asyncio.get_running_loop(), [], []
+        for act in acts:
+            removing = act.do == "remove"
+            memory = self._memory_of(pod, act)
+            wait_s = memory.wait_s(loop.time(), removing=removing)
+            if wait_s > 0:
+                waits.append(wait_s)
+                continue
+            try:
+                with self._act(pod.metadata.uid):
+                    again_s = await self._acts.carry_out(act, pod)
+            except FencedError:
+                raise
+            except KorchError as error:
+                memory.failed(error, loop.time(), removing=removing)
+                await self._could_not(pod, act.container, error)
+                problems.append(error)
+                continue
+            memory.succeeded()
+            if again_s is not None:
+                waits.append(again_s)
+                continue
+            self._contact()
+            if not removing:
+                self.wake(pod)
+        if problems:
+            raise problems[0]
+        return min(waits, default=None)
+
+    def _memory_of(self, pod: Pod, act: Act) -> Memory:
+        """Where it is kept how an act went; a single container's is also that of its pod."""
+        name = act.container
+        return self._ward.recall(pod, name if name or has_sandbox(pod.spec) else pod.spec.containers[0].name)
+
+    def _sick(self, pod: Pod) -> tuple[str, ...]:
+        """The containers of which the checks say that they are to be ended."""
+        found = []
+        for name, seen in self._ward.of(pod).items():
+            memory = self._ward.recall(pod, name)
+            if memory.is_about(seen) and memory.health is not None and memory.health.sick is not None:
+                found.append(name)
+        return tuple(found)
 
     @contextmanager
     def _act(self, uid: str) -> Iterator[None]:
@@ -368,150 +376,30 @@ class Keeper:
         finally:
             self._acting.discard(uid)
 
-    async def _carry_out(self, step: Step, pod: Pod) -> float | None:
-        if step == "remove":
-            await self._remove(pod)
-        elif step == "again":
-            return await self._start_again(pod)
-        elif step == "end":
-            await self._end_sick(pod)
-        else:
-            await self._start(pod)
-        self._contact()
-        return None
-
-    async def _could_not(self, pod: Pod, error: KorchError) -> None:
+    async def _could_not(self, pod: Pod, container: str, error: KorchError) -> None:
         """Put a failed act on record; what a broken connection means is for all pods of the node."""
         if isinstance(error, EngineDownError | CommandFailedError | HostRefusedError | InvalidError):
-            self._images.discard(image_reference(pod))  # it may have been removed there: look again before the next try
+            for image in image_references(pod.metadata.annotations, pod.spec).values():
+                self._ward.images.discard(image)  # it may have been removed there: look again before the next try
             reason = getattr(error, "pod_reason", "") or error.reason
             text = f"{error}" + (f" ({error.hint})" if error.hint else "")
-            await self._notes.waiting(pod, reason, text)
+            await self._notes.waiting(pod, container, reason, text)
             await self._notes.event(pod, reason, text)
             await self._notes.blame(pod)
         if isinstance(error, EngineDownError | TransientError):
             await self._no_contact(error)
 
-    async def _start(self, pod: Pod) -> None:
-        image = image_reference(pod)
-        values = await values_of(self._view.objects, pod)
-        if image not in self._images or pull_policy_of(pod) == "Always":
-            await self._pull(pod, image, pull_auth(pod, values.secrets))
-        fresh = self._notes.current(pod)
-        if fresh is None or fresh.metadata.deletion_timestamp is not None or fresh.status.phase == "Failed":
-            return  # it was given up while its image came
-        wish = container_wish(
-            pod,
-            cluster=self._machine.cluster,
-            node_address=self.address,
-            node_name=self.node,
-            values=values,
-        )
-        record = workload_record(self._view, pod)
-        seen = self._seen.get(pod.metadata.uid)
-        existing = seen.id if seen is not None and _is_of(seen, wish) else ""
-        try:
-            records = () if record is None else (record,)
-            started = await self._machine.start(wish, epoch=self._epoch(), records=records, existing=existing)
-        except EngineCallError as error:
-            if error.pod_reason != "ErrImageNeverPull" or image not in self._images:
-                raise
-            self._images.discard(image)  # it was removed there since the last look
-            await self._start(pod)
-            return
-        self.recorded |= {record.file: record for record in records}
-        self._seen[pod.metadata.uid] = started
-        memory = self._recall(pod)
-        memory.backing_off, memory.placed = False, versions(pod, values)
-        fresh = self._notes.current(pod)
-        if fresh is not None:
-            await self._take_note(fresh)
-        await self._notes.event(pod, "Started", f"started on {self.node}", warning=False)
-        self.wake(pod)
-
-    async def _pull(self, pod: Pod, image: str, auth: bytes | None) -> None:
-        """Have the image there; returns without it when the pod is to go meanwhile."""
-        problem = self._recall(pod).problem
-        again = f" again, after: {problem}" if problem else ""
-        await self._notes.waiting(pod, "Pulling", f"pulling {image}{again}")
-        pull = self._machine.pull(image, auth=auth, policy=pull_policy_of(pod), timeout_s=PULL_S)
-        pulling = asyncio.create_task(pull, name=f"pull {image}")
-        self._pulls[pod.metadata.uid] = pulling
-        try:
-            await asyncio.wait({pulling})
-        finally:
-            del self._pulls[pod.metadata.uid]
-            pulling.cancel()
-        if not pulling.cancelled():
-            self.fetched[image] = pulling.result()
-            self._images.add(image)
-
-    async def _start_again(self, pod: Pod) -> float | None:
-        """Restarts that the engine does not make, with back-off."""
-        memory, now = self._recall(pod), self._notes.now()
-        restarts = memory.recent_restarts(now)
-        delay = restart_delay_s(len(restarts))
-        wait_s = delay - (now - restarts[-1]) if restarts else 0.0
-        if wait_s > 0:
-            await self._notes.waiting(pod, "CrashLoopBackOff", f"it keeps ending; started again after {delay:.0f} s")
-            memory.backing_off = True
-            return wait_s
-        restarts.append(now)
-        if pod.spec.restart_policy == "OnFailure":  # it may end before anybody looks: each run is to be counted
-            await self._notes.waiting(pod, RESTARTING, "it has failed, and is started again")
-        await self._start(pod)
-        return None
-
-    async def _remove(self, pod: Pod) -> None:
-        self._recall(pod).stop_checks()
-        await self._notes.unready(pod, "Terminating", "it is being removed")
-        if not await out_of_endpoints(self._view, pod):
-            log.info("%s: %s ends while endpoints lead to it still", self.node, pod.metadata.name)
-        ending = await before_the_end(self._machine, pod, self._seen.get(pod.metadata.uid), grace_of(pod))
-        identity = identity_for(pod, self._machine.cluster.id)
-        ended = await self._machine.remove(identity, grace_s=ending.grace_s, epoch=self._epoch(), hook=ending.hook)
-        await self._notes.hook(pod, ending.problem or ended.hook_problem)
-        self._seen.pop(pod.metadata.uid, None)
-        await self._view.finish_delete(self._notes.current(pod) or pod)  # as known now: the view shall forget that one
-        self._forget(pod.metadata.uid)
-
-    def _is_sick(self, pod: Pod) -> bool:
-        memory = self._memory.get(pod.metadata.uid)
-        running = memory is not None and memory.is_about(self._seen.get(pod.metadata.uid))
-        return running and memory is not None and memory.health is not None and memory.health.sick is not None
-
-    async def _end_sick(self, pod: Pod) -> None:
-        """End a container that fails its checks; it is started again as one that ended by itself."""
-        memory = self._recall(pod)
-        if memory.health is None or (sick := memory.health.sick) is None:
-            return
-        memory.stop_checks()
-        text = f"{sick[0].capitalize()} probe failed: {sick[1]}"
-        await self._notes.unready(pod, "ProbeFailed", text)
-        seen = self._seen.get(pod.metadata.uid)
-        ending = await before_the_end(self._machine, pod, seen, grace_of(pod, sick[0]))
-        identity = identity_for(pod, self._machine.cluster.id)
-        ended = await self._machine.stop(identity, grace_s=ending.grace_s, epoch=self._epoch(), hook=ending.hook)
-        await self._notes.event(pod, "Unhealthy", text)
-        await self._notes.event(pod, "Killing", f"ended on {self.node}, as its {sick[0]} probe failed", warning=False)
-        await self._notes.hook(pod, ending.problem or ended.hook_problem)
-        memory.unready()
-        self._seen.pop(pod.metadata.uid, None)
-        if ended.container is not None:
-            self._seen[pod.metadata.uid] = ended.container
-        await self._take_note_if_possible(pod)
-        self.wake(pod)
-
     async def remove_surplus(
         self, pods: dict[str, Pod], ended: frozenset[str], mine: Callable[[Identity], bool]
     ) -> Strays:
         """Remove what the store proves surplus; what was found."""
-        seen = tuple(self._seen.values())
+        seen = tuple(found for containers in self._ward.seen.values() for found in containers.values())
         strays = plan_strays(seen, self._machine.cluster.id, self.node, pods, ended, mine)
-        for found in strays.surplus:
-            assert found.identity is not None
-            await self._machine.remove(found.identity, grace_s=30, epoch=self._epoch())
-            self._seen.pop(found.identity.uid, None)
+        for uid, identity in {found.identity.uid: found.identity for found in strays.surplus if found.identity}.items():
+            several = SANDBOX in self._ward.seen.get(uid, {}) or len(self._ward.seen.get(uid, {})) > 1
+            whole = dataclasses.replace(identity, container="") if several else identity
+            await self._machine.remove(whole, grace_s=30, epoch=self._epoch())
+            self._ward.drop(uid)
         return strays
 
     # Contact
@@ -520,7 +408,7 @@ class Keeper:
         """The node answered."""
         if self._failing_since is not None:
             self._failing_since = None
-            for memory in self._memory.values():
+            for memory in self._ward.memories():
                 memory.online()
         if self.given_up is not None:
             self.given_up = None
@@ -535,17 +423,10 @@ class Keeper:
             return
         self._on_contact(self.node, error)
         for pod in self._pods():
-            started = main_status(pod)
-            if (started is not None and started.container_id) or pod.status.phase not in {"", "Pending"}:
+            if has_begun(pod) or pod.status.phase not in {"", "Pending"}:
                 continue
             status = replace(pod.status, phase="Failed", reason="NodeUnreachable", message=f"{self.node}: {error}")
             await self._notes.status(pod, status)
             text = f"it never ran on {self.node}, which went away: {error}"
             await self._notes.event(pod, "NodeUnreachable", text)
         self.given_up = error
-
-
-def _is_of(seen: ObservedContainer, wish: ContainerWish) -> bool:
-    """Whether the container was made for this very wish."""
-    have, want = seen.identity, wish.identity
-    return have is not None and (have.cluster, have.uid, have.spec_hash) == (want.cluster, want.uid, want.spec_hash)

@@ -8,15 +8,23 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from korch.engines import sandbox
 from korch.engines.base import Command
 from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer, inspect_template, parse_containers
 from korch.engines.run import run
 from korch.engines.wish import ContainerWish, EngineName, FileVolume
 from korch.nodes.answer import Answer
-from korch.nodes.errors import engine_error, port_holder
+from korch.nodes.errors import EngineCallError, engine_error, port_holder
 from korch.nodes.holding import Holding
-from korch.nodes.parcels import StoredWish, WorkloadRecord, files_values, one_line, packed, start_values
+from korch.nodes.parcels import (
+    StoredWish,
+    WorkloadRecord,
+    files_values,
+    one_line,
+    packed,
+    start_values,
+)
 from korch.nodes.report import ClusterIdentity
 from korch.ssh.base import Result
 
@@ -27,9 +35,9 @@ _START_TIMEOUT_S = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a container stands after its end, unless it is gone; and what went wrong with its hook."""
+    """How containers stand after their end, unless they are gone; and what went wrong with the hook."""
 
-    container: ObservedContainer | None = None
+    containers: tuple[ObservedContainer, ...] = ()
     hook_problem: str = ""
 
 
@@ -65,8 +73,19 @@ class Machine(Holding):
         `existing`: the id of this very container as it was seen there; starting it is tried before making it.
 
         Repeating is safe: the same pod's container is found by its name, and started if it does not run. Raises
-        `FencedError`, `ClaimedByOtherError`, `EngineCallError`.
+        `FencedError`, `ClaimedByOtherError`, `EngineCallError`. The image of sandboxes is brought there if need be.
         """
+        try:
+            return await self._start(wish, epoch, records, existing)
+        except EngineCallError as error:
+            if wish.image != sandbox.image_name() or error.pod_reason != "ErrImageNeverPull":
+                raise
+        await self.bring_sandbox()
+        return await self._start(wish, epoch, records, existing)
+
+    async def _start(
+        self, wish: ContainerWish, epoch: int, records: Sequence[WorkloadRecord], existing: str
+    ) -> ObservedContainer:
         engine = await self._settled()
         words = run(engine, wish)
         answer = await self._courier.ask(
@@ -78,6 +97,7 @@ class Machine(Holding):
             wish.identity.spec_hash,
             inspect_template(engine),
             existing,
+            wish.sandbox,
             *words,
             stdin=start_values(engine, wish, records),
             timeout_s=_START_TIMEOUT_S,
@@ -106,14 +126,18 @@ class Machine(Holding):
         await self._courier.ask("place", *words, stdin=files_values(volumes), timeout_s=60.0, epoch=epoch)
 
     async def stop(self, identity: Identity, *, grace_s: int, epoch: int, hook: Sequence[str] = ()) -> Ended:
-        """End the pod's container and keep it; it is not started again by the engine. None there is fine.
+        """End a container of the pod and keep it; it is not started again by the engine. None there is fine.
+
+        Without `identity.container` all of the pod's, its sandbox last.
 
         `hook` is run before, within the grace time: `exec WORD...` or `sleep SECONDS`.
         """
         return await self._remove(identity, grace_s, epoch, hook, remove=False)
 
     async def remove(self, identity: Identity, *, grace_s: int, epoch: int, hook: Sequence[str] = ()) -> Ended:
-        """End the pod's container, remove it with its anonymous volumes. None there is fine; repeating is safe.
+        """End a container of the pod, remove it with its anonymous volumes. None there is fine; repeating is safe.
+
+        Without `identity.container` all of the pod's, its sandbox last.
 
         The wish of the workload that `identity.owner` names goes with its last container here. `hook`: as for `stop`.
         """
@@ -140,10 +164,10 @@ class Machine(Holding):
         )
         failed = answer.first("failed")
         if failed is not None:
-            what = f"container {identity.container} of pod {identity.pod}"
+            what = f"container {identity.container} of pod {identity.pod}" if identity.container else identity.pod
             raise engine_error(self.host, what, failed.text, step="remove" if remove else "stop", engine=engine)
         found = parse_containers("\n".join(self._lines(answer, "containers")))
-        return Ended(next(iter(found), None), _hook_problem(answer, hook))
+        return Ended(found, _hook_problem(answer, hook))
 
     # Logs and programs in containers
 

@@ -1,4 +1,4 @@
-"""What a keeper remembers of one pod between looks; losing it costs a look, nothing else. No I/O."""
+"""What a keeper remembers of a pod's containers between looks; losing it costs a look, nothing else. No I/O."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from korch.engines.observed import ObservedContainer
 from korch.errors import TransientError
 from korch.nodes.podstatus import was_ready, was_started
 from korch.nodes.probing import Health, ProbeKind, health_of, phase_of
-from korch.resources.pod import Pod
+from korch.resources.pod import Container, Pod
 from korch.workqueue import retry_after_s
 
 RETRY_INVALID_S = 5.0  # a Secret that is missing may come
@@ -17,7 +17,7 @@ Run = tuple[str, float | None]  # of a container: its id and when it was started
 
 @dataclass(slots=True)
 class Memory:
-    """One pod's checks, restarts and failed acts. Times are those of the caller's clocks."""
+    """One container's checks, restarts and failed acts. Times are those of the caller's clocks."""
 
     health: Health | None = None  # of `about`; None while it does not run
     about: Run | None = None  # the very run that the checks were of
@@ -26,25 +26,25 @@ class Memory:
     restarts: list[float] = field(default_factory=list)
     backing_off: bool = False  # its container has ended, and is started again later
     tries: int = 0  # failed acts in a row
-    removing: bool = False  # they were tries to remove it
+    removing: bool = False  # they were tries to remove the pod
     placed: tuple[tuple[str, str, str], ...] | None = None  # versions of what its files were made from
     problem: str = ""  # what went wrong the last time
     not_before: float = 0.0  # on the event loop's clock: when the next act is due
     offline: bool = False  # the last act failed because the node could not be reached
 
-    def observe(self, pod: Pod, seen: ObservedContainer, now: float) -> None:
+    def observe(self, pod: Pod, container: Container, seen: ObservedContainer, now: float) -> None:
         """Begin anew when it is another run of the container. The first one met goes on as it stands on record."""
         run, met = (seen.id, seen.started_at), self.about is None
         if seen.state != "running":
             self.health, self.about = None, run
         elif self.health is None or self.about != run:
             self.health = health_of(
-                pod.spec.containers[0],
+                container,
                 now,
                 running_s=seen.running_s or 0.0,
                 phase=phase_of(pod.metadata.uid),
-                was_started=met and was_started(pod, seen),
-                was_ready=met and was_ready(pod, seen),
+                was_started=met and was_started(pod, container.name, seen),
+                was_ready=met and was_ready(pod, container.name, seen),
             )
             self.about = run
 

@@ -55,21 +55,22 @@ class Notes:
         except NotFoundError:
             return
 
-    async def waiting(self, pod: Pod, reason: str, message: str) -> None:
-        """The pod's container does not stand (yet), and why."""
+    async def waiting(self, pod: Pod, container: str, reason: str, message: str) -> None:
+        """A container of the pod does not stand (yet), and why; of a sandbox, all that wait for it."""
         fresh = self.current(pod)
         if fresh is not None:
-            await self.status(fresh, waiting_status(fresh, reason, message, now=self.now(), host_ip=self.address))
+            status = waiting_status(fresh, reason, message, now=self.now(), host_ip=self.address, container=container)
+            await self.status(fresh, status)
 
-    async def unready(self, pod: Pod, reason: str, message: str) -> None:
-        """The pod's container is about to be ended; returns once that is on record, unless the pod is gone."""
+    async def unready(self, pod: Pod, reason: str, message: str, *, container: str = "") -> None:
+        """A container (or all) is about to be ended; returns once that is on record, unless the pod is gone."""
         now = self.now()
 
         def change(found: Pod) -> Pod | None:
             ready = condition(found.status.conditions, "Ready")
             if found.metadata.uid != pod.metadata.uid or ready is None or ready.status != "True":
                 return None
-            return replace(found, status=unready_status(found, reason, message, now=now))
+            return replace(found, status=unready_status(found, reason, message, now=now, container=container))
 
         try:
             await self._view.modify(Pod, pod.metadata.name, pod.metadata.namespace, change, status=True)
@@ -83,7 +84,7 @@ class Notes:
         )
 
     async def hook(self, pod: Pod, problem: str) -> None:
-        """A hook went wrong, unless `problem` is empty."""
+        """A hook before an end went wrong, unless `problem` is empty."""
         if problem:
             await self.event(pod, "FailedPreStopHook", f"preStop: {problem}")
 

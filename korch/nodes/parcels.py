@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from korch.engines import sandbox
 from korch.engines.environ import split_environment, value_bytes
 from korch.engines.wish import ContainerWish, EngineName, FileVolume
 
@@ -47,6 +48,13 @@ def start_values(engine: EngineName, wish: ContainerWish, records: Sequence[Work
 def files_values(volumes: Sequence[FileVolume]) -> bytes:
     """What files.sh reads on stdin."""
     return "".join(f"{line}\n" for line in (*files_lines(volumes), "end")).encode("ascii")
+
+
+def sandbox_values() -> bytes:
+    """What sandbox.sh reads on stdin: the image for each kind of machine."""
+    images = {machine: base64.b64encode(sandbox.archive(machine)).decode("ascii") for machine in sandbox.MACHINES}
+    lines = (f"{machine} - {_sized(word)}" for machine, word in images.items())
+    return "".join(f"{line}\n" for line in (*lines, "end")).encode("ascii")
 
 
 def files_lines(volumes: Sequence[FileVolume]) -> list[str]:

@@ -1,37 +1,59 @@
 """What a keeper does next for one pod, and which containers are surplus. Pure."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from korch.engines.names import Identity
+from korch.engines.names import SANDBOX, Identity
 from korch.engines.observed import ObservedContainer
+from korch.resources.images import has_sandbox
 from korch.resources.pod import Pod
 
-Step = Literal["start", "again", "end", "remove", "watch", "none"]
+_ALIVE = frozenset({"running", "paused", "restarting"})
+Step = Literal["start", "again", "end", "clear", "halt", "rest", "remove", "watch"]
+Seen = Mapping[str, ObservedContainer]
 
 
-def plan_pod(pod: Pod, seen: ObservedContainer | None, *, sick: bool = False) -> Step:
-    """The next step for a pod of this node. `sick`: its checks say that its container is to be ended.
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One step for one container of a pod; `SANDBOX` is one of them, "" stands for all.
 
-    "start": make its container; "again": start the one that ended (`docker kill` leaves it Exited); "end": end it;
-    "remove": end it and the pod; "watch": run its checks; "none": it has ended (finalizers may still hold it), or the
-    engine is at it.
+    "start": make it; "again": start the one that ended (`docker kill` leaves it Exited); "end": end it; "clear": remove
+    it, as it cannot be started any more; "halt": end all; "rest": end the sandbox of a pod that is through; "remove":
+    end all, and the pod; "watch": run its checks.
+    """
+
+    do: Step
+    container: str = ""
+
+
+def plan_pod(pod: Pod, seen: Seen, *, sick: Collection[str] = ()) -> tuple[Act, ...]:
+    """What to do now for a pod of this node; nothing when it has ended (finalizers may still hold it), or waits.
+
+    `seen`: its containers by name; `sick`: those of which the checks say that they are to be ended.
     """
     if pod.metadata.deletion_timestamp is not None:
         ended = pod.metadata.deletion_grace_period_seconds == 0 and bool(pod.metadata.finalizers)
-        return "none" if ended and seen is None else "remove"
+        return () if ended and not seen else (Act("remove"),)
     if pod.status.phase in {"Succeeded", "Failed"}:
-        return "none"
-    if seen is None:
-        return "start"
-    if seen.state == "created":
-        return "again"
-    if seen.state in {"exited", "dead"}:
-        return "again" if _wants_restart(pod, seen) else "none"
-    if seen.state != "running":
-        return "none"
-    return "end" if sick else "watch"
+        sandbox = seen.get(SANDBOX)
+        return (Act("rest", SANDBOX),) if sandbox is not None and sandbox.state == "running" else ()
+    if has_sandbox(pod.spec):
+        return _plan_group(pod, seen, sick)
+    return _plan_container(pod, pod.spec.containers[0].name, seen, sick)
+
+
+def _plan_container(pod: Pod, name: str, seen: Seen, sick: Collection[str]) -> tuple[Act, ...]:
+    found = seen.get(name)
+    if found is None:
+        return (Act("start", name),)
+    if found.state == "created":
+        return (Act("again", name),)
+    if found.state in {"exited", "dead"}:
+        return (Act("again", name),) if _wants_restart(pod, found) else ()
+    if found.state != "running":
+        return ()
+    return (Act("end" if name in sick else "watch", name),)
 
 
 def _wants_restart(pod: Pod, seen: ObservedContainer) -> bool:
@@ -39,9 +61,69 @@ def _wants_restart(pod: Pod, seen: ObservedContainer) -> bool:
     return policy == "Always" or (policy == "OnFailure" and seen.exit_code != 0)
 
 
+def _plan_group(pod: Pod, seen: Seen, sick: Collection[str]) -> tuple[Act, ...]:
+    """The sandbox first, then the init containers one after the other, then the others.
+
+    A sandbox that was started anew has a new network, and containers that run on keep the dead one: all of them end
+    before it starts, and what was begun in the life of the one before is begun again.
+    """
+    sandbox = seen.get(SANDBOX)
+    members = {name: found for name, found in seen.items() if name != SANDBOX}
+    if sandbox is None or sandbox.state in {"created", "exited", "dead"}:
+        if any(found.state in _ALIVE for found in members.values()):
+            return (Act("halt"),)
+        return () if _is_through(pod, seen) else (Act("start", SANDBOX),)
+    if sandbox.state != "running":
+        return ()
+    if any(found.state in _ALIVE and not is_in(found, sandbox) for found in members.values()):
+        return (Act("halt"),)
+    strangers = [name for name, found in sorted(members.items()) if found.joined not in {"", sandbox.id}]
+    if strangers:
+        return tuple(Act("clear", name) for name in strangers)
+    waiting = _next_of_init(pod, seen)
+    if waiting is not None:
+        found = seen.get(waiting)
+        if found is not None and found.state in {"exited", "dead"}:
+            again = found.exit_code == 0 or pod.spec.restart_policy != "Never"
+            return (Act("again", waiting),) if again else ()
+        return _plan_container(pod, waiting, seen, ())
+    return tuple(act for one in pod.spec.containers for act in _plan_container(pod, one.name, seen, sick))
+
+
+def is_in(found: ObservedContainer, sandbox: ObservedContainer) -> bool:
+    """Whether a container was started in this very life of its sandbox."""
+    same = found.joined in {"", sandbox.id}
+    return same and (found.started_at or 0.0) >= (sandbox.started_at or 0.0)
+
+
+def _next_of_init(pod: Pod, seen: Seen) -> str | None:
+    """The init container that is not through yet; those before it are. What came after them proves all of them."""
+    sandbox = seen.get(SANDBOX)
+    current = {name for name, found in seen.items() if sandbox is not None and is_in(found, sandbox)}
+    if any(one.name in current for one in pod.spec.containers):
+        return None
+    for one in pod.spec.init_containers:
+        found = seen.get(one.name)
+        if found is None or one.name not in current or found.state not in {"exited", "dead"} or found.exit_code != 0:
+            return one.name
+    return None
+
+
+def _is_through(pod: Pod, seen: Seen) -> bool:
+    """Whether nothing of the pod is to run any more."""
+    policy = pod.spec.restart_policy or "Always"
+    ends = [found for one in pod.spec.containers if (found := seen.get(one.name)) is not None]
+    if policy == "Never" and any(seen[one.name].exit_code for one in pod.spec.init_containers if one.name in seen):
+        return True
+    return len(ends) == len(pod.spec.containers) and not any(_wants_restart(pod, found) for found in ends)
+
+
 @dataclass(frozen=True, slots=True)
 class Strays:
-    """Containers of this cluster that no pod of this node stands for. `held_back`: surplus beyond one pass's limit."""
+    """Containers of this cluster that no pod of this node stands for.
+
+    `surplus` holds all containers of each pod in it; `held_back`: pods beyond one pass's limit.
+    """
 
     surplus: tuple[ObservedContainer, ...] = ()
     orphans: tuple[ObservedContainer, ...] = ()
@@ -59,7 +141,7 @@ def plan_strays(
     """Which containers may go: only those that the store proves surplus, and only of workloads that are `mine`.
 
     `pods`: all pods by uid; `ended`: uids with a tombstone. A uid that the store never heard of is an orphan and stays.
-    One unattended pass removes at most max(3, 20 %) of the known containers.
+    One unattended pass removes at most max(3, 20 %) of the pods whose containers are here.
     """
     ours = [found for found in seen if found.identity is not None and found.identity.cluster == cluster_id]
     surplus, orphans = [], []
@@ -74,8 +156,14 @@ def plan_strays(
         else:
             orphans.append(found)
     surplus = [found for found in surplus if found.identity is not None and mine(found.identity)]
-    limit = max(3, len(ours) // 5)
-    return Strays(tuple(surplus[:limit]), tuple(orphans), len(surplus[limit:]))
+    limit = max(3, len({_uid(found) for found in ours}) // 5)
+    going = list(dict.fromkeys(_uid(found) for found in surplus))
+    now = tuple(found for found in surplus if _uid(found) in going[:limit])
+    return Strays(now, tuple(orphans), len(going[limit:]))
+
+
+def _uid(found: ObservedContainer) -> str:
+    return found.identity.uid if found.identity is not None else ""
 
 
 def restart_delay_s(restarts_lately: int) -> float:

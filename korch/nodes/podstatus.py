@@ -1,12 +1,16 @@
-"""What an observed container means for its pod's status. Pure: (pod, container, checks, now) → status."""
+"""What observed containers mean for their pod's status. Pure: (pod, containers, checks, now) → status."""
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from korch.engines.names import SANDBOX
 from korch.engines.observed import ObservedContainer
+from korch.resources.images import containers_of, has_sandbox
 from korch.resources.meta import Condition
 from korch.resources.pod import (
+    Container,
     ContainerPort,
     ContainerState,
     ContainerStateRunning,
@@ -17,7 +21,7 @@ from korch.resources.pod import (
     PodIP,
     PodStatus,
 )
-from korch.resources.podstate import LAST_LOG, is_ready, main_status, ready_for_s, with_condition
+from korch.resources.podstate import LAST_LOG, is_ready, ready_for_s, with_condition
 from korch.resources.times import rfc3339, rfc3339_micro
 
 MESSAGE_LIMIT = 4096  # bytes of a kept message; Kubernetes' limit for termination messages
@@ -35,35 +39,81 @@ class Readiness:
     started: bool = True  # its startup probe, if it has one, has passed
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One container as it is seen now. `last_log` replaces the kept lines unless empty."""
+
+    seen: ObservedContainer
+    readiness: Readiness = Readiness()
+    last_log: str = ""
+
+
 def observed_status(
     pod: Pod,
-    seen: ObservedContainer,
+    sights: Mapping[str, Sight],
     *,
     now: float,
     host_ip: str,
-    readiness: Readiness,
     settle_s: int = 0,
-    last_log: str = "",
+    kept: Collection[str] = (),
 ) -> PodStatus:
-    """The pod's status now that its container was seen like this. `last_log` replaces the kept lines unless empty.
+    """The pod's status now that its containers were seen like this, by name; its sandbox may be among them.
 
-    While the pod has been ready for less than `settle_s`, the look itself is noted: availability counts between looks.
+    Of those in `kept` what is on record stays. While the pod has been ready for less than `settle_s`, the look itself
+    is noted: availability counts between looks.
     """
-    old = main_status(pod)
-    state = _state(seen, last_log)
-    running = state.running is not None
-    ready = running and readiness.passing
-    status = ContainerStatus(
-        name=pod.spec.containers[0].name,
-        ready=ready,
-        started=running and readiness.started,
+    statuses = {
+        container.name: _status_of(pod, container, None if container.name in kept else sights.get(container.name))
+        for container in containers_of(pod.spec)
+    }
+    first = tuple(statuses[container.name] for container in pod.spec.init_containers)
+    mains = tuple(statuses[container.name] for container in pod.spec.containers)
+    ready = all(status.ready for status in mains)
+    address = next((sight.seen.ip for sight in sights.values() if sight.seen.ip), "")
+    new = replace(
+        pod.status,
+        phase=_phase(pod, first, mains),
+        reason="",
+        message="",
+        host_ip=host_ip,
+        pod_ip=address,
+        pod_ips=(PodIP(ip=address),) if address else (),
+        start_time=pod.status.start_time or rfc3339(now),
+        container_statuses=mains,
+        init_container_statuses=first,
+    )
+    if ready and any(_restarted(_old_status(pod, status.name), status) for status in mains):
+        # What it was ready for before counts no more.
+        new = replace(new, conditions=tuple(found for found in new.conditions if found.type != "Ready"))
+    reason, message = ("", "") if ready else _why_not_ready(pod, first, mains, sights)
+    last_log = next((sight.last_log for sight in sights.values() if sight.last_log), "")
+    conditions = _conditions(new, ready, reason, message, last_log, now)
+    return replace(new, conditions=_noted(conditions, now, settle_s) if ready else conditions)
+
+
+def _old_status(pod: Pod, name: str) -> ContainerStatus | None:
+    every = (*pod.status.init_container_statuses, *pod.status.container_statuses)
+    return next((status for status in every if status.name == name), None)
+
+
+def _status_of(pod: Pod, container: Container, sight: Sight | None) -> ContainerStatus:
+    old = _old_status(pod, container.name)
+    if sight is None:
+        return old or _not_begun(pod, container)
+    seen, state = sight.seen, _state(sight.seen, sight.last_log)
+    running, first = state.running is not None, container in pod.spec.init_containers
+    done = first and state.terminated is not None and state.terminated.exit_code == 0
+    return ContainerStatus(
+        name=container.name,
+        ready=done if first else running and sight.readiness.passing,
+        started=running and sight.readiness.started,
         restart_count=_restarts(seen, old),
         engine_restarts=seen.restart_count,
-        image=pod.spec.containers[0].image,
+        image=container.image,
         image_id=seen.image_id,
         container_id=seen.id,
         state=state,
-        last_state=_last_state(seen, old, last_log),
+        last_state=_last_state(seen, old, sight.last_log),
         published=tuple(
             ContainerPort(
                 container_port=port.container_port,
@@ -72,33 +122,29 @@ def observed_status(
                 protocol=port.protocol.upper(),
             )
             for port in seen.ports
+            if not has_sandbox(pod.spec) or port.container_port in {own.container_port for own in container.ports}
         ),
     )
-    new = replace(
-        pod.status,
-        phase=_phase(pod, state, pod.status.phase),
-        reason="",
-        message="",
-        host_ip=host_ip,
-        pod_ip=seen.ip,
-        pod_ips=(PodIP(ip=seen.ip),) if seen.ip else (),
-        start_time=pod.status.start_time or rfc3339(now),
-        container_statuses=(status,),
-    )
-    if ready and old is not None and _restarted(old, status):  # what it was ready for before counts no more
-        new = replace(new, conditions=tuple(found for found in new.conditions if found.type != "Ready"))
-    conditions = _conditions(new, ready, state, readiness, last_log, now)
-    return replace(new, conditions=_noted(conditions, now, settle_s) if ready else conditions)
 
 
-def was_ready(pod: Pod, seen: ObservedContainer) -> bool:
-    """Whether the pod was on record as ready with this very run of its container."""
-    return _same_run(main_status(pod), seen) and is_ready(pod)
+def _not_begun(pod: Pod, container: Container) -> ContainerStatus:
+    """Of a container whose turn has not come: while init containers run, that is what is said of it."""
+    reason = "PodInitializing" if pod.spec.init_containers else "ContainerCreating"
+    state = ContainerState(waiting=ContainerStateWaiting(reason=reason))
+    return ContainerStatus(name=container.name, image=container.image, state=state)
 
 
-def was_started(pod: Pod, seen: ObservedContainer) -> bool:
-    """Whether it is on record that this very run of its container has passed its startup probe."""
-    status = main_status(pod)
+def was_ready(pod: Pod, name: str, seen: ObservedContainer) -> bool:
+    """Whether this very run of a container was on record as ready, and no more than others kept the pod back."""
+    status = _old_status(pod, name)
+    if status is None or not _same_run(status, seen):
+        return False
+    return is_ready(pod) or (status.ready and not all(found.ready for found in pod.status.container_statuses))
+
+
+def was_started(pod: Pod, name: str, seen: ObservedContainer) -> bool:
+    """Whether it is on record that this very run of a container has passed its startup probe."""
+    status = _old_status(pod, name)
     return status is not None and _same_run(status, seen) and status.started is True
 
 
@@ -131,21 +177,24 @@ def _started_anew(seen: ObservedContainer, old: ContainerStatus) -> bool:
     return old.state.running is None or not _same_run(old, seen)
 
 
-def got_worse(pod: Pod, status: PodStatus) -> bool:
-    """The container died, is dying again and again, or its checks failed for good since the last report."""
-    old, new = main_status(pod), status.container_statuses[0]
-    if new.state.terminated is not None and (old is None or old.state.terminated is None):
-        return True
-    if new.engine_restarts > (old.engine_restarts if old else 0):
-        return True
+def got_worse(pod: Pod, status: PodStatus) -> tuple[str, ...]:
+    """The containers that died, are dying again and again, or failed their checks for good since the last report."""
+    worse = []
+    for new in (*status.init_container_statuses, *status.container_statuses):
+        old = _old_status(pod, new.name)
+        ended = new.state.terminated is not None and (old is None or old.state.terminated is None)
+        if (ended and not new.ready) or new.engine_restarts > (old.engine_restarts if old else 0):
+            worse.append(new.name)
     reasons = {found.reason for found in status.conditions if found.type == "Ready"}
     before = {found.reason for found in pod.status.conditions if found.type == "Ready"}
-    return "ProbeFailed" in reasons and "ProbeFailed" not in before
+    if not worse and "ProbeFailed" in reasons and "ProbeFailed" not in before:
+        worse = [found.name for found in status.container_statuses if found.state.running and not found.ready]
+    return tuple(worse)
 
 
-def _restarted(old: ContainerStatus, new: ContainerStatus) -> bool:
+def _restarted(old: ContainerStatus | None, new: ContainerStatus) -> bool:
     """Whether the container ended and was started since it was last reported as running."""
-    if old.state.running is None or new.state.running is None:
+    if old is None or old.state.running is None or new.state.running is None:
         return False
     return new.restart_count > old.restart_count or new.state.running.started_at != old.state.running.started_at
 
@@ -159,27 +208,29 @@ def _noted(conditions: tuple[Condition, ...], now: float, settle_s: int) -> tupl
     return tuple(noted if found.type == "Ready" else found for found in conditions)
 
 
-def unready_status(pod: Pod, reason: str, message: str, *, now: float) -> PodStatus:
-    """The status of a pod whose container is about to be ended: it serves nobody from now on."""
+def unready_status(pod: Pod, reason: str, message: str, *, now: float, container: str = "") -> PodStatus:
+    """The status of a pod whose container (or all of them) is about to be ended: it serves nobody from now on."""
     conditions = pod.status.conditions
     for type_ in ("ContainersReady", "Ready"):
         not_ready = Condition(type=type_, status="False", reason=reason, message=message[:MESSAGE_LIMIT])
         conditions = with_condition(conditions, not_ready, rfc3339_micro(now))
-    statuses = tuple(replace(found, ready=False) for found in pod.status.container_statuses)
+    statuses = tuple(
+        replace(found, ready=False) if container in {"", found.name} else found
+        for found in pod.status.container_statuses
+    )
     return replace(pod.status, conditions=conditions, container_statuses=statuses)
 
 
-def waiting_status(pod: Pod, reason: str, message: str, *, now: float, host_ip: str) -> PodStatus:
-    """The status of a pod whose container does not stand (yet), and why."""
-    old = main_status(pod)
-    container = pod.spec.containers[0]
-    old = old or ContainerStatus(name=container.name, image=container.image)
-    status = replace(
-        old,
-        ready=False,
-        state=ContainerState(waiting=ContainerStateWaiting(reason=reason, message=message[:MESSAGE_LIMIT])),
-        last_state=old.state if old.state.terminated is not None else old.last_state,
-    )
+def waiting_status(pod: Pod, reason: str, message: str, *, now: float, host_ip: str, container: str = "") -> PodStatus:
+    """The status of a pod one of whose containers (by default the first) does not stand (yet), and why."""
+    name = container or pod.spec.containers[0].name
+    state = ContainerState(waiting=ContainerStateWaiting(reason=reason, message=message[:MESSAGE_LIMIT]))
+    statuses = {}
+    for one in containers_of(pod.spec):
+        old = _old_status(pod, one.name) or _not_begun(pod, one)
+        last = old.state if old.state.terminated is not None else old.last_state
+        waits = one.name == name or (name == SANDBOX and not old.container_id)
+        statuses[one.name] = replace(old, ready=False, state=state, last_state=last) if waits else old
     not_ready = Condition(type="Ready", status="False", reason=reason, message=message[:MESSAGE_LIMIT])
     conditions = with_condition(pod.status.conditions, not_ready, rfc3339(now))
     return replace(
@@ -187,7 +238,8 @@ def waiting_status(pod: Pod, reason: str, message: str, *, now: float, host_ip: 
         phase="Pending" if pod.status.phase in {"", "Pending"} else pod.status.phase,
         host_ip=host_ip,
         start_time=pod.status.start_time or rfc3339(now),
-        container_statuses=(status,),
+        container_statuses=tuple(statuses[one.name] for one in pod.spec.containers),
+        init_container_statuses=tuple(statuses[one.name] for one in pod.spec.init_containers),
         conditions=conditions,
     )
 
@@ -236,26 +288,30 @@ def _unseen_end(before: ContainerState, last_log: str) -> ContainerStateTerminat
     return ContainerStateTerminated(exit_code=code, reason="Error", message=last_log[-MESSAGE_LIMIT:])
 
 
-def _phase(pod: Pod, state: ContainerState, old: str) -> str:
-    if state.running is not None:
+def _phase(pod: Pod, first: Sequence[ContainerStatus], mains: Sequence[ContainerStatus]) -> str:
+    """As the kubelet counts it (`getPhase`)."""
+    old, policy = pod.status.phase or "Pending", pod.spec.restart_policy or "Always"
+    if any(status.state.running is not None for status in mains):
         return "Running"
-    policy = pod.spec.restart_policy or "Always"
-    if state.terminated is not None and policy != "Always":
-        done = state.terminated.exit_code == 0
-        if policy == "Never" or done:
-            return "Succeeded" if done else "Failed"
-    return old or "Pending"
+    ends = [status.state.terminated for status in first]
+    if any(end is None or end.exit_code for end in ends) and not any(status.state.terminated for status in mains):
+        return "Failed" if policy == "Never" and any(end is not None and end.exit_code for end in ends) else old
+    codes = [status.state.terminated.exit_code for status in mains if status.state.terminated is not None]
+    if policy == "Always" or len(codes) < len(mains):
+        return old
+    if not any(codes):
+        return "Succeeded"
+    return "Failed" if policy == "Never" else old
 
 
 def _conditions(
-    status: PodStatus, ready: bool, state: ContainerState, readiness: Readiness, last_log: str, now: float
+    status: PodStatus, ready: bool, reason: str, message: str, last_log: str, now: float
 ) -> tuple[Condition, ...]:
-    reason, message = "", ""
-    if not ready:
-        reason, message = _why_not_ready(state, readiness)
     stamp = rfc3339_micro(now)
     word = "True" if ready else "False"
     conditions = status.conditions
+    if status.init_container_statuses:
+        conditions = with_condition(conditions, _initialized(status), stamp)
     for type_ in ("ContainersReady", "Ready"):
         before = next((found.last_probe_time for found in conditions if found.type == type_ and ready), None)
         found = Condition(type=type_, status=word, reason=reason, message=message, last_probe_time=before)
@@ -266,7 +322,27 @@ def _conditions(
     return conditions
 
 
-def _why_not_ready(state: ContainerState, readiness: Readiness) -> tuple[str, str]:
+def _initialized(status: PodStatus) -> Condition:
+    missing = [found.name for found in status.init_container_statuses if not found.ready]
+    if not missing or any(found.state.running is not None for found in status.container_statuses):
+        return Condition(type="Initialized", status="True")
+    message = f"containers with incomplete status: [{' '.join(missing)}]"
+    return Condition(type="Initialized", status="False", reason="ContainersNotInitialized", message=message)
+
+
+def _why_not_ready(
+    pod: Pod, first: Sequence[ContainerStatus], mains: Sequence[ContainerStatus], sights: Mapping[str, Sight]
+) -> tuple[str, str]:
+    """Of several the first one that is not ready; one that waits for its turn has the least to say."""
+    found = [(status.name, *_why(status, sights.get(status.name))) for status in (*first, *mains) if not status.ready]
+    telling = [why for why in found if why[1] not in {"PodInitializing", "ContainerCreating"}]
+    name, reason, message = (telling or found)[0]
+    return reason, message if not has_sandbox(pod.spec) else f"container {name}: {message or reason}"
+
+
+def _why(status: ContainerStatus, sight: Sight | None) -> tuple[str, str]:
+    state = status.state
+    readiness = sight.readiness if sight is not None else Readiness()
     if state.running is not None:
         reason = "ProbeFailed" if readiness.failed_for_good else "ContainersNotReady"
         which = "readiness" if readiness.started else "startup"

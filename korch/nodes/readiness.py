@@ -11,7 +11,7 @@ from korch.engines.observed import ObservedContainer
 from korch.errors import CommandTimeoutError, EngineDownError, KorchError
 from korch.nodes.machine import Machine
 from korch.nodes.tls import TlsTunnel
-from korch.resources.pod import HTTPGetAction, Pod, Probe
+from korch.resources.pod import Container, HTTPGetAction, Probe
 from korch.ssh.base import Tunnel
 
 ANSWER_LIMIT = 512  # bytes of an answer's body that a message may show
@@ -39,15 +39,15 @@ class Verdict:
     impossible: bool = False
 
 
-def probe_port(pod: Pod, port: int | str) -> int:
+def probe_port(container: Container, port: int | str) -> int:
     """The number of a probe's port, which may be named after one of the container's."""
     if isinstance(port, int):
         return port
-    named = {found.name: found.container_port for found in pod.spec.containers[0].ports if found.name}
+    named = {found.name: found.container_port for found in container.ports if found.name}
     return named.get(port) or int(port)
 
 
-async def run_probe(machine: Machine, pod: Pod, seen: ObservedContainer, probe: Probe) -> Verdict:
+async def run_probe(machine: Machine, container: Container, seen: ObservedContainer, probe: Probe) -> Verdict:
     """One try. Raises `KorchError` when the node could not be asked, which says nothing about the container."""
     timeout_s = float(probe.timeout_seconds or 1)
     try:
@@ -55,27 +55,28 @@ async def run_probe(machine: Machine, pod: Pod, seen: ObservedContainer, probe: 
             return await _exec(machine, seen, probe.exec.command, timeout_s)
         async with asyncio.timeout(timeout_s):
             if probe.http_get is not None:
-                return Verdict(await _http(machine, pod, seen, probe.http_get))
+                return Verdict(await _http(machine, container, seen, probe.http_get))
             if probe.tcp_socket is not None:
-                tunnel = await _reach(machine, seen, probe_port(pod, probe.tcp_socket.port), probe.tcp_socket.host)
+                port = probe_port(container, probe.tcp_socket.port)
+                tunnel = await _reach(machine, seen, port, probe.tcp_socket.host)
                 await tunnel.close()
     except (TimeoutError, CommandTimeoutError):
-        return Verdict(f"{_what(pod, probe)}: no answer within {timeout_s:g} s", silent=True)
+        return Verdict(f"{_what(container, probe)}: no answer within {timeout_s:g} s", silent=True)
     except PermissionError:
         text = "the node's sshd forbids forwarding (AllowTcpForwarding no): use an exec check"
         return Verdict(text, impossible=True)
     except ssl.SSLError as error:
-        return Verdict(f"{_what(pod, probe)}: TLS: {(error.reason or str(error)).replace('_', ' ').lower()}")
+        return Verdict(f"{_what(container, probe)}: TLS: {(error.reason or str(error)).replace('_', ' ').lower()}")
     except OSError as error:
-        return Verdict(f"{_what(pod, probe)}: {error if error.args else 'connection refused'}")
+        return Verdict(f"{_what(container, probe)}: {error if error.args else 'connection refused'}")
     return Verdict()
 
 
-def _what(pod: Pod, probe: Probe) -> str:
+def _what(container: Container, probe: Probe) -> str:
     if probe.http_get is not None:
-        return f"GET {_path(probe.http_get)} on port {probe_port(pod, probe.http_get.port)}"
+        return f"GET {_path(probe.http_get)} on port {probe_port(container, probe.http_get.port)}"
     if probe.tcp_socket is not None:
-        return f"TCP port {probe_port(pod, probe.tcp_socket.port)}"
+        return f"TCP port {probe_port(container, probe.tcp_socket.port)}"
     return " ".join(probe.exec.command) if probe.exec is not None else "check"
 
 
@@ -113,8 +114,8 @@ async def _reach(machine: Machine, seen: ObservedContainer, port: int, host: str
     return await machine.transport.forward(published.host_ip or "127.0.0.1", published.host_port)
 
 
-async def _http(machine: Machine, pod: Pod, seen: ObservedContainer, get: HTTPGetAction) -> str:
-    port = probe_port(pod, get.port)
+async def _http(machine: Machine, container: Container, seen: ObservedContainer, get: HTTPGetAction) -> str:
+    port = probe_port(container, get.port)
     tunnel = await _reach(machine, seen, port, get.host)
     headers = {item.name: item.value for item in get.http_headers}
     try:

@@ -13,6 +13,7 @@ PARTS: Final = {
     "claim": ("lock", "fence", "claim"),
     "unclaim": ("lock", "fence", "unclaim"),
     "start": ("lock", "fence", "record", "files", "start"),
+    "sandbox": ("lock", "fence", "brought", "sandbox"),
     "place": ("lock", "fence", "files", "place"),
     "remove": ("lock", "fence", "remove"),
     "image": ("lock", "fence", "brought", "image"),

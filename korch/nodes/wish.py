@@ -5,16 +5,17 @@ import binascii
 import re
 from collections.abc import Mapping
 
-from korch.engines.names import Identity, volume_name
+from korch.engines import sandbox
+from korch.engines.names import SANDBOX, Identity, container_name, volume_name
 from korch.engines.wish import ContainerWish, EnvValue, Mount, PublishedPort
 from korch.errors import InvalidError
 from korch.nodes.files import CURRENT, Values, file_volumes, is_of_files, missing, missing_key, node_fields
 from korch.nodes.report import ClusterIdentity
 from korch.resources.config import ConfigMap
 from korch.resources.downward import field_text, resource_text
-from korch.resources.images import image_reference
+from korch.resources.images import has_sandbox, image_reference
 from korch.resources.misc import Secret
-from korch.resources.pod import Container, EnvFromSource, EnvVar, Pod, SecurityContext, Volume, VolumeMount
+from korch.resources.pod import Container, EnvFromSource, EnvVar, Pod, PodSpec, SecurityContext, Volume, VolumeMount
 from korch.resources.podstate import workload_name
 from korch.resources.publish import PUBLISH_ANNOTATION, published_ports
 from korch.resources.quantity import cpu_millis, memory_bytes
@@ -23,14 +24,14 @@ from korch.resources.templates import spec_hash
 _ENV_NAME = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*")
 
 
-def identity_for(pod: Pod, cluster_id: str) -> Identity:
-    """What the labels of the pod's container say."""
+def identity_for(pod: Pod, cluster_id: str, container: str | None = None) -> Identity:
+    """What the labels of one of the pod's containers say, by default of the first; "" stands for all of them."""
     return Identity(
         cluster=cluster_id,
         namespace=pod.metadata.namespace,
         pod=pod.metadata.name,
         uid=pod.metadata.uid,
-        container=pod.spec.containers[0].name,
+        container=pod.spec.containers[0].name if container is None else container,
         owner=workload_name(pod),
         spec_hash=spec_hash(pod.spec, publish=pod.metadata.annotations.get(PUBLISH_ANNOTATION, "")),
     )
@@ -38,33 +39,33 @@ def identity_for(pod: Pod, cluster_id: str) -> Identity:
 
 def container_wish(
     pod: Pod,
+    container: Container | None = None,
     *,
     cluster: ClusterIdentity,
     node_address: str,
     node_name: str = "",
     values: Values | None = None,
 ) -> ContainerWish:
-    """The wish for the pod's container, made with the values of its namespace.
+    """The wish for one of the pod's containers (by default the first), made with the values of its namespace.
 
     Published ports bind to `node_address` unless the port says another `hostIP`. Raises `InvalidError` for a Secret,
     ConfigMap or key that does not exist, and for ports without a node address.
     """
-    values = values or Values()
-    container, spec = pod.spec.containers[0], pod.spec
+    values, spec = values or Values(), pod.spec
+    container, joins = container or spec.containers[0], has_sandbox(spec)
     security = _Security(spec.security_context, container.security_context)
     requests, limits = container.resources.requests, container.resources.limits
     node = node_fields(node_name, node_address)
     env = _environment(pod, container, values, node)
-    always = spec.restart_policy in {"", "Always"} and len(spec.containers) == 1 and not spec.init_containers
     grace_s = spec.termination_grace_period_seconds
     return ContainerWish(
-        identity=identity_for(pod, cluster.id),
+        identity=identity_for(pod, cluster.id, container.name),
         cluster_name=cluster.name,
-        image=image_reference(pod),
+        image=image_reference(pod, container),
         entrypoint=_words(pod, container.command, env),
         args=_words(pod, container.args, env),
         env=env,
-        ports=_ports(pod, container, node_address),
+        ports=() if joins else _ports(pod, node_address),
         mounts=_mounts(pod, container, cluster),
         files=file_volumes(pod, values, node),
         cpu_limit_millis=cpu_millis(limits["cpu"]) if "cpu" in limits else 0,
@@ -77,13 +78,61 @@ def container_wish(
         no_new_privileges=security.escalation_forbidden,
         cap_add=security.capabilities("add"),
         cap_drop=security.capabilities("drop"),
-        hostname=(spec.hostname or pod.metadata.name)[:63].rstrip("-."),
-        restart="unless-stopped" if always else "no",
+        hostname=_hostname(pod),
+        restart="unless-stopped" if restarted_by_engine(spec) else "no",
         stop_grace_s=30 if grace_s is None else grace_s,
         tty=bool(container.tty),
         stdin=bool(container.stdin),
         stdin_once=bool(container.stdin_once),
+        sandbox=_sandbox_name(pod, cluster) if joins else "",
     )
+
+
+def sandbox_wish(pod: Pod, *, cluster: ClusterIdentity, node_address: str) -> ContainerWish:
+    """The wish for the container that holds the pod's network, its published ports and the volumes that are shared.
+
+    It may do nothing, and hears no signal: the engine ends it at once.
+    """
+    folders = (sandbox.volume_folder(number) for number in range(len(_shared(pod))))
+    return ContainerWish(
+        identity=identity_for(pod, cluster.id, SANDBOX),
+        cluster_name=cluster.name,
+        image=sandbox.image_name(),
+        ports=_ports(pod, node_address),
+        mounts=tuple(Mount("scratch", folder) for folder in folders),
+        user="65534:65534",
+        read_only=True,
+        no_new_privileges=True,
+        cap_drop=("ALL",),
+        hostname=_hostname(pod),
+        stop_grace_s=0,
+        stop_signal="SIGKILL",
+    )
+
+
+def restarted_by_engine(spec: PodSpec) -> bool:
+    """Whether the engine starts the pod's container again, at once and without anybody's help; else the keeper does.
+
+    The engine knows no order, no end that is final, and no hook after the start.
+    """
+    hooked = any(found.lifecycle is not None and found.lifecycle.post_start is not None for found in spec.containers)
+    return spec.restart_policy in {"", "Always"} and not has_sandbox(spec) and not hooked
+
+
+def _hostname(pod: Pod) -> str:
+    return (pod.spec.hostname or pod.metadata.name)[:63].rstrip("-.")
+
+
+def _sandbox_name(pod: Pod, cluster: ClusterIdentity) -> str:
+    meta = pod.metadata
+    return container_name(cluster.name, meta.namespace, meta.name, SANDBOX, meta.uid)
+
+
+def _shared(pod: Pod) -> list[str]:
+    """The names of the scratch volumes that the pod's sandbox has, in its order."""
+    if not has_sandbox(pod.spec):
+        return []
+    return [one.name for one in pod.spec.volumes if one.empty_dir is not None and one.empty_dir.medium != "Memory"]
 
 
 # Environment
@@ -99,7 +148,7 @@ def _environment(pod: Pod, container: Container, known: Values, node: Mapping[st
             if found is not None and _ENV_NAME.fullmatch(name):
                 values[name] = _entry(name, found, key)
     for entry in container.env:
-        value = _value(pod, entry, values, known, node)
+        value = _value(pod, container, entry, values, known, node)
         if value is not None:
             values[entry.name] = value
     return tuple(values.values())
@@ -115,7 +164,12 @@ def _whole(pod: Pod, source: EnvFromSource, known: Values) -> Secret | ConfigMap
 
 
 def _value(
-    pod: Pod, entry: EnvVar, earlier: Mapping[str, EnvValue], known: Values, node: Mapping[str, str]
+    pod: Pod,
+    container: Container,
+    entry: EnvVar,
+    earlier: Mapping[str, EnvValue],
+    known: Values,
+    node: Mapping[str, str],
 ) -> EnvValue | None:
     """One variable; None for an optional key that does not exist."""
     source = entry.value_from
@@ -125,7 +179,7 @@ def _value(
     if source.field_ref is not None:
         return EnvValue(entry.name, field_text(pod, source.field_ref.field_path, node))
     if source.resource_field_ref is not None:
-        return EnvValue(entry.name, resource_text(source.resource_field_ref, pod.spec.containers[0]))
+        return EnvValue(entry.name, resource_text(source.resource_field_ref, container))
     reference = source.secret_key_ref or source.config_map_key_ref
     if reference is None:
         return EnvValue(entry.name, "")
@@ -189,10 +243,11 @@ def _decoded(secret: Secret, key: str) -> str:
 # Ports
 
 
-def _ports(pod: Pod, container: Container, node_address: str) -> tuple[PublishedPort, ...]:
+def _ports(pod: Pod, node_address: str) -> tuple[PublishedPort, ...]:
     """Fixed node ports (`hostPort`), then the ports that the annotation publishes on a free one."""
     fixed = [
         PublishedPort(p.container_port, p.host_port, (p.protocol or "TCP").lower(), p.host_ip or node_address)
+        for container in pod.spec.containers
         for p in container.ports
         if p.host_port
     ]
@@ -215,7 +270,12 @@ def _ports(pod: Pod, container: Container, node_address: str) -> tuple[Published
 
 def _mounts(pod: Pod, container: Container, cluster: ClusterIdentity) -> tuple[Mount, ...]:
     volumes = {volume.name: volume for volume in pod.spec.volumes}
-    scratch = [m.name for m in container.volume_mounts if m.name in volumes and volumes[m.name].empty_dir]
+    shared = _shared(pod)
+    scratch = [
+        m.name
+        for m in container.volume_mounts
+        if m.name in volumes and volumes[m.name].empty_dir and m.name not in shared
+    ]
     twice = next((name for name in scratch if scratch.count(name) > 1), "")
     if twice:
         raise InvalidError(
@@ -234,6 +294,8 @@ def _mount(pod: Pod, mount: VolumeMount, volume: Volume | None, cluster: Cluster
         make = volume.host_path.type == "DirectoryOrCreate"
         path = f"{volume.host_path.path.rstrip('/')}{inside}" or "/"
         return Mount("bind", mount.mount_path, path, read_only, make=make)
+    if volume is not None and volume.name in (shared := _shared(pod)):
+        return Mount("shared", mount.mount_path, sandbox.volume_folder(shared.index(volume.name)), read_only)
     if volume is not None and volume.empty_dir is not None:
         size = volume.empty_dir.size_limit
         size_bytes = memory_bytes(size) if size is not None else 0

@@ -147,6 +147,7 @@ class LifecycleHandler(Struct, frozen=True, kw_only=True):
 class Lifecycle(Struct, frozen=True, kw_only=True):
     """Hooks around a container's life."""
 
+    post_start: LifecycleHandler | None = None
     pre_stop: LifecycleHandler | None = None
 
 

@@ -83,6 +83,11 @@ def main_status(pod: Pod) -> ContainerStatus | None:
     return pod.status.container_statuses[0] if pod.status.container_statuses else None
 
 
+def has_begun(pod: Pod) -> bool:
+    """Whether any of its containers was made on its node, as far as that is on record."""
+    return any(status.container_id for status in (*pod.status.init_container_statuses, *pod.status.container_statuses))
+
+
 def owner_reference(owner: Object) -> OwnerReference:
     """`owner` as the controller of something."""
     kind = kind_of(owner)

@@ -1,4 +1,5 @@
-# Words: EPOCH SHARED CLAIM NAME UID HASH TEMPLATE EXISTING, then those of `ENGINE run`. Values come on stdin, a line each:
+# Words: EPOCH SHARED CLAIM NAME UID HASH TEMPLATE EXISTING SANDBOX, then those of `ENGINE run`. Values come on stdin, a
+# line each:
 #   env NAME LENGTH BASE64    exported, for `--env NAME`; a dot ends the text
 #   file - LENGTH BASE64      an env-file
 #   folder - LENGTH BASE64    a host path to make; a dot ends it
@@ -6,10 +7,10 @@
 #   record FILE LENGTH BASE64 the wish of a workload, kept on the node; a dot ends it
 #   end
 # EXISTING: the id of the container as it was seen there, started without a look at it: ids never return, and what an id
-# stands for never changes.
+# stands for never changes. SANDBOX: the container whose network and shared volumes this one has ("" = none).
 korch_epoch=$1 korch_shared=$2 korch_claim_text=$3 korch_name=$4 korch_uid=$5 korch_hash=$6 korch_template=$7
-korch_existing=$8
-shift 8
+korch_existing=$8 korch_sandbox=$9
+shift 9
 korch_values= korch_file= korch_folders= korch_records= korch_kind=
 while read -r korch_kind korch_key korch_length korch_word; do
     [ "$korch_kind" != end ] || break
@@ -95,12 +96,32 @@ for korch_word in $korch_folders; do
     mkdir -p -- "${korch_value%.}" || korch_fail 1 "cannot make the folder ${korch_value%.}"
 done
 korch_place "$korch_uid" || korch_refuse 78 state "cannot write below $korch_dir/volumes: is the disk full?"
+# Volumes without a name of their own are called by the sandbox's: they go when it does. A sandbox that ended meanwhile
+# has no network to join.
+korch_sandbox_id= korch_volumes=
+if [ -n "$korch_sandbox" ]; then
+    korch_out=$(exec 9>&-; "$korch_engine" inspect --type container --format \
+        '{{.State.Status}} {{.Id}} {{range .Mounts}}{{.Destination}}={{.Name}} {{end}}' "$korch_sandbox" 2>&1 </dev/null) ||
+        korch_fail 1 "$korch_out"
+    case $korch_out in
+    'running '*) korch_volumes=${korch_out#running } ;;
+    *) korch_fail 1 "the pod's sandbox does not run: $korch_out" ;;
+    esac
+    korch_sandbox_id=${korch_volumes%% *}
+fi
 # Where its files are, only the node knows.
 korch_count=$# korch_before=
 while [ "$korch_count" -gt 0 ]; do
     case $korch_before$1 in
     --mounttype=bind,source=@korch/*)
         set -- "$@" "type=bind,source=$korch_dir/volumes/$korch_uid/${1#type=bind,source=@korch/}"
+        ;;
+    --networkcontainer:@korch-sandbox) set -- "$@" "container:$korch_sandbox_id" ;;
+    --volume@korch-sandbox/*)
+        korch_value=${1#@korch-sandbox}
+        korch_word=${korch_volumes#* "${korch_value%%:*}"=}
+        [ "$korch_word" != "$korch_volumes" ] || korch_fail 1 "the pod's sandbox has no volume ${korch_value%%:*}"
+        set -- "$@" "${korch_word%% *}:${korch_value#*:}"
         ;;
     *) set -- "$@" "$1" ;;
     esac

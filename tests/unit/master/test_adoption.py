@@ -18,7 +18,7 @@ from korch.master.adopt import but_not_all_answer, choose, grouped, read_wish
 from korch.master.adoption import AdoptionPlan, Known, NodeFind, orphans_of, plan_adoption
 from korch.master.cluster import ClusterRecord
 from korch.nodes.parcels import StoredWish
-from korch.nodes.podstatus import Readiness, observed_status
+from korch.nodes.podstatus import Readiness, Sight, observed_status
 from korch.nodes.records import record_of
 from korch.objects.prepare import for_create
 from korch.resources.annotations import COMPLETED
@@ -78,7 +78,7 @@ def written(plan: AdoptionPlan, known: Known) -> Known:
     """The store after the plan was carried out."""
     statuses = {
         taken.pod.metadata.uid: observed_status(
-            taken.pod, taken.seen, now=NOW - 100, host_ip="10.0.0.1", readiness=Readiness(passing=True)
+            taken.pod, {"web": Sight(taken.seen, Readiness(passing=True))}, now=NOW - 100, host_ip="10.0.0.1"
         )
         for taken in plan.pods
     }
@@ -399,7 +399,9 @@ def test_a_daemon_set_comes_back_with_its_pods_and_nothing_is_rolled_afterwards(
     pods = [
         replace(
             one.pod,
-            status=observed_status(one.pod, one.seen, now=NOW - 100, host_ip="", readiness=Readiness(passing=True)),
+            status=observed_status(
+                one.pod, {"web": Sight(one.seen, Readiness(passing=True))}, now=NOW - 100, host_ip=""
+            ),
         )
         for one in plan.pods
     ]

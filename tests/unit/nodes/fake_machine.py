@@ -130,7 +130,8 @@ class FakeMachine:
         await self._call("stop", identity.pod)
         if identity.uid in self.held:
             self.end(identity.uid, 137)
-        return Ended(self.held.get(identity.uid), self.hook_problem)
+        ended = self.held.get(identity.uid)
+        return Ended((ended,) if ended is not None else (), self.hook_problem)
 
     async def place(self, uid: str, volumes: Sequence[FileVolume], *, epoch: int) -> None:
         await self._call("place", uid)

@@ -240,7 +240,7 @@ def test_nothing_is_remembered_of_pods_that_are_gone() -> None:
             await asyncio.sleep(1)
             await world.objects.finish_delete(pod)  # by somebody else
         await asyncio.sleep(2)
-        assert world.keeper._memory == {}
+        assert world.keeper._ward.remembered() == set()
 
     with_keeper(body)
 
@@ -276,7 +276,7 @@ def test_a_crash_beside_a_long_pull_is_seen() -> None:
         await asyncio.sleep(2)
         world.machine.delays["pull"] = 400
         slow = await world.pod("slow")
-        world.keeper._images.clear()
+        world.keeper._ward.images.clear()
         await world.objects.modify(
             Pod, slow.metadata.name, "default", lambda pod: with_meta(pod, labels={"again": "1"})
         )

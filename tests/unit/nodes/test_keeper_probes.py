@@ -129,7 +129,7 @@ def test_a_restarted_keeper_goes_on_without_an_unready_moment() -> None:
         assert is_ready(await world.now())
         unready: list[Pod] = []
         world.view.listen(lambda change: unready.append(change.object) if _is_unready(change) else None)  # type: ignore[arg-type]
-        world.keeper._memory.clear()
+        world.keeper._ward._memory.clear()
         world.machine.answer = HostUnreachableError("n1: no route", host="n1")
         await asyncio.sleep(5)
         assert unready == []

@@ -1,7 +1,7 @@
 """What a person reads about a container that dies between two looks."""
 
 from korch.engines.observed import ObservedContainer
-from korch.nodes.podstatus import Readiness, observed_status
+from korch.nodes.podstatus import Readiness, Sight, observed_status
 from korch.resources.codec import with_meta
 from korch.resources.pod import Container, Pod, PodSpec
 from korch.resources.podstate import failure_of, is_available, main_status
@@ -21,9 +21,8 @@ def looks(found: Pod, *states: tuple[str, int | None, int]) -> Pod:
         seen = ObservedContainer(
             id="c1", name="c", image="web:1", image_id="", state=state, exit_code=code, restart_count=restarts
         )
-        status = observed_status(
-            found, seen, now=1.0, host_ip="", readiness=Readiness(passing=True), last_log="no file"
-        )
+        sight = Sight(seen, Readiness(passing=True), "no file")
+        status = observed_status(found, {"web": sight}, now=1.0, host_ip="")
         found = replace(found, status=status)
     return found
 
@@ -46,8 +45,8 @@ def seen_at(found: Pod, now: float, *, restarts: int = 0, started: float = 0.0, 
     seen = ObservedContainer(
         id="c1", name="c", image="web:1", image_id="", state="running", restart_count=restarts, started_at=started
     )
-    ready = Readiness(passing=True)
-    return replace(found, status=observed_status(found, seen, now=now, host_ip="", readiness=ready, settle_s=settle_s))
+    sights = {"web": Sight(seen, Readiness(passing=True))}
+    return replace(found, status=observed_status(found, sights, now=now, host_ip="", settle_s=settle_s))
 
 
 def test_a_pod_is_available_only_when_it_was_seen_well_after_its_settling_time() -> None:

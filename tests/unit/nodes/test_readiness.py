@@ -55,7 +55,7 @@ def verdict(machine: Machine, probe: Probe = HTTP, seen: ObservedContainer = SEE
     found: list[Verdict] = []
 
     async def body() -> None:
-        found.append(await run_probe(machine, POD, seen, probe))  # type: ignore[arg-type]
+        found.append(await run_probe(machine, POD.spec.containers[0], seen, probe))  # type: ignore[arg-type]
 
     run_virtually(body)
     return found[0]
@@ -177,7 +177,7 @@ def test_a_request_says_what_the_probe_says() -> None:
 
 
 def test_ports_by_name_and_number() -> None:
-    assert (probe_port(POD, "http"), probe_port(POD, 8080)) == (80, 8080)
+    assert (probe_port(POD.spec.containers[0], "http"), probe_port(POD.spec.containers[0], 8080)) == (80, 8080)
 
 
 def test_answers_that_are_cut_off() -> None:

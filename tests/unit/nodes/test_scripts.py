@@ -482,9 +482,9 @@ def test_stop_keeps_the_container(shell: ShellTransport) -> None:
         ended = await asked.stop(wish().identity, grace_s=1, epoch=1)
         (found,) = await asked.containers()
         assert found.state == "exited"
-        assert ended.container == found
+        assert ended.containers == (found,)
         await asked.remove(wish().identity, grace_s=1, epoch=1)
-        assert (await asked.stop(wish().identity, grace_s=1, epoch=1)).container is None
+        assert (await asked.stop(wish().identity, grace_s=1, epoch=1)).containers == ()
 
     run(work)
 

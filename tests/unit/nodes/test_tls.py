@@ -77,7 +77,7 @@ async def asked(context: ssl.SSLContext | None, answer: bytes) -> Verdict:
     machine.forward = forward  # type: ignore[method-assign, assignment]
     probe = Probe(http_get=HTTPGetAction(port=80, path="/healthz", scheme="HTTPS"), timeout_seconds=20)
     try:
-        return await run_probe(machine, POD, SEEN, probe)  # type: ignore[arg-type]
+        return await run_probe(machine, POD.spec.containers[0], SEEN, probe)  # type: ignore[arg-type]
     finally:
         server.close()
         await server.wait_closed()

@@ -1,0 +1,273 @@
+"""What a keeper does on its node for one pod at a time: start, end, remove, bring files up to date.
+
+Each act is complete in itself and may be repeated: whoever comes after a keeper that was killed looks, and goes on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from korch.engines.images import ImageInfo
+from korch.engines.names import SANDBOX
+from korch.engines.observed import ObservedContainer
+from korch.engines.wish import ContainerWish
+from korch.errors import InvalidError
+from korch.nodes.errors import EngineCallError
+from korch.nodes.farewell import out_of_endpoints
+from korch.nodes.files import Values, file_volumes, node_fields, versions
+from korch.nodes.hooks import after_the_start, before_the_end, grace_of
+from korch.nodes.machine import Machine
+from korch.nodes.notes import Notes
+from korch.nodes.plan import Act, restart_delay_s
+from korch.nodes.podstatus import RESTARTING
+from korch.nodes.probing import ProbeKind
+from korch.nodes.records import workload_record
+from korch.nodes.secrets import pull_auth, values_of, values_seen
+from korch.nodes.ward import Ward
+from korch.nodes.wish import container_wish, identity_for, restarted_by_engine, sandbox_wish
+from korch.objects.view import View
+from korch.resources.images import containers_of, has_sandbox, image_reference, pull_policy_of
+from korch.resources.pod import Container, Pod
+
+log = logging.getLogger(__name__)
+
+PULL_S = 600.0
+HOOKS_AT_ONCE = 2  # of one pod: a connection carries few commands at once, and other pods need it too
+
+
+class Acts:
+    """Acts on one node. `report` hears of a pod whose containers changed, and puts it on record."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        ward: Ward,
+        view: View,
+        notes: Notes,
+        *,
+        epoch: Callable[[], int],
+        report: Callable[[Pod], Awaitable[None]],
+    ) -> None:
+        self._machine, self._ward, self._view, self._notes = machine, ward, view, notes
+        self._epoch, self._report = epoch, report
+
+    async def carry_out(self, act: Act, pod: Pod) -> float | None:
+        """Do it; seconds until it may be tried, when it is too early for it."""
+        match act.do:
+            case "remove":
+                await self._remove(pod)
+            case "halt" | "rest":
+                await self._halt(pod, act.container)
+            case "clear":
+                identity = identity_for(pod, self._machine.cluster.id, act.container)
+                await self._machine.remove(identity, grace_s=0, epoch=self._epoch())
+                self._ward.drop(pod.metadata.uid, act.container)
+            case "end":
+                await self._end_sick(pod, _container(pod, act.container))
+            case "again":
+                return await self._start_again(pod, _container(pod, act.container))
+            case "start" if act.container == SANDBOX:
+                await self._start_sandbox(pod)
+            case "start":
+                await self._start(pod, _container(pod, act.container))
+        return None
+
+    # Starting
+
+    async def _start_sandbox(self, pod: Pod) -> None:
+        wish = sandbox_wish(pod, cluster=self._machine.cluster, node_address=self._notes.address)
+        await self._have_it_run(pod, wish)
+
+    async def _start(self, pod: Pod, container: Container) -> None:
+        image = image_reference(pod, container)
+        values = await values_of(self._view.objects, pod)
+        if image not in self._ward.images or pull_policy_of(pod, container) == "Always":
+            await self._pull(pod, container, image, pull_auth(pod, values.secrets))
+        fresh = self._notes.current(pod)
+        if fresh is None or fresh.metadata.deletion_timestamp is not None or fresh.status.phase == "Failed":
+            return  # it was given up while its image came
+        wish = container_wish(
+            pod,
+            container,
+            cluster=self._machine.cluster,
+            node_address=self._notes.address,
+            node_name=self._notes.node,
+            values=values,
+        )
+        try:
+            started = await self._have_it_run(pod, wish)
+        except EngineCallError as error:
+            if error.pod_reason != "ErrImageNeverPull" or image not in self._ward.images:
+                raise
+            self._ward.images.discard(image)  # it was removed there since the last look
+            await self._start(pod, container)
+            return
+        await self._begun(pod, container, started, values)
+
+    async def _have_it_run(self, pod: Pod, wish: ContainerWish) -> ObservedContainer:
+        """The workload's wish goes along with the first container of the pod."""
+        record = workload_record(self._view, pod) if not wish.sandbox else None
+        records = () if record is None else (record,)
+        seen = self._ward.of(pod).get(wish.identity.container)
+        existing = seen.id if seen is not None and _is_of(seen, wish) else ""
+        started = await self._machine.start(wish, epoch=self._epoch(), records=records, existing=existing)
+        self._ward.recorded |= {record.file: record for record in records}
+        self._ward.put(started)
+        return started
+
+    async def _begun(self, pod: Pod, container: Container, started: ObservedContainer, values: Values) -> None:
+        """What follows a start: its hook, the report, the news."""
+        memory = self._ward.recall(pod, container.name)
+        memory.backing_off = False
+        self._ward.recall(pod, "").placed = versions(pod, values)
+        problem = await after_the_start(self._machine, container, started) if started.state == "running" else ""
+        if problem:
+            await self._notes.event(pod, "FailedPostStartHook", f"postStart of {container.name}: {problem}")
+            await self._end(pod, container, None)
+        await self._report(pod)
+        what = f"container {container.name} started" if has_sandbox(pod.spec) else "started"
+        await self._notes.event(pod, "Started", f"{what} on {self._notes.node}", warning=False)
+
+    async def _pull(self, pod: Pod, container: Container, image: str, auth: bytes | None) -> None:
+        """Have the image there; returns without it when the pod is to go meanwhile."""
+        problem = self._ward.recall(pod, container.name).problem
+        again = f" again, after: {problem}" if problem else ""
+        await self._notes.waiting(pod, container.name, "Pulling", f"pulling {image}{again}")
+        pull = self._machine.pull(image, auth=auth, policy=pull_policy_of(pod, container), timeout_s=PULL_S)
+        pulling: asyncio.Task[ImageInfo] = asyncio.create_task(pull, name=f"pull {image}")
+        self._ward.pulls[pod.metadata.uid] = pulling
+        try:
+            await asyncio.wait({pulling})
+        finally:
+            del self._ward.pulls[pod.metadata.uid]
+            pulling.cancel()
+        if not pulling.cancelled():
+            self._ward.fetched[image] = pulling.result()
+            self._ward.images.add(image)
+
+    async def _start_again(self, pod: Pod, container: Container) -> float | None:
+        """Restarts that the engine does not make, with back-off."""
+        memory, now = self._ward.recall(pod, container.name), self._notes.now()
+        restarts = memory.recent_restarts(now)
+        delay = restart_delay_s(len(restarts))
+        wait_s = delay - (now - restarts[-1]) if restarts else 0.0
+        if wait_s > 0:
+            text = f"it keeps ending; started again after {delay:.0f} s"
+            await self._notes.waiting(pod, container.name, "CrashLoopBackOff", text)
+            memory.backing_off = True
+            return wait_s
+        restarts.append(now)
+        if pod.spec.restart_policy == "OnFailure" or not restarted_by_engine(pod.spec):
+            # It may end before anybody looks: each run is to be counted.
+            await self._notes.waiting(pod, container.name, RESTARTING, "it has ended, and is started again")
+        await self._start(pod, container)
+        return None
+
+    # Ending
+
+    async def _remove(self, pod: Pod) -> None:
+        for memory in self._ward.memories(pod.metadata.uid):
+            memory.stop_checks()
+        await self._notes.unready(pod, "Terminating", "it is being removed")
+        if not await out_of_endpoints(self._view, pod):
+            log.info("%s: %s ends while endpoints lead to it still", self._notes.node, pod.metadata.name)
+        if has_sandbox(pod.spec):
+            await self._end_hooked(pod)
+            identity = identity_for(pod, self._machine.cluster.id, "")
+            await self._machine.remove(identity, grace_s=grace_of(pod), epoch=self._epoch())
+        else:
+            (container,) = pod.spec.containers
+            seen = self._ward.of(pod).get(container.name)
+            ending = await before_the_end(self._machine, container, seen, grace_of(pod))
+            identity = identity_for(pod, self._machine.cluster.id)
+            ended = await self._machine.remove(identity, grace_s=ending.grace_s, epoch=self._epoch(), hook=ending.hook)
+            await self._notes.hook(pod, ending.problem or ended.hook_problem)
+        self._ward.drop(pod.metadata.uid)
+        await self._view.finish_delete(self._notes.current(pod) or pod)  # as known now: the view shall forget that one
+        self._ward.forget(pod.metadata.uid)
+
+    async def _end_hooked(self, pod: Pod) -> None:
+        """End those that have a hook, each with it; the others go on until these have ended."""
+        hooked = [
+            container
+            for container in containers_of(pod.spec)
+            if container.lifecycle is not None
+            and container.lifecycle.pre_stop is not None
+            and (seen := self._ward.of(pod).get(container.name)) is not None
+            and seen.state == "running"
+        ]
+        slots = asyncio.Semaphore(HOOKS_AT_ONCE)
+
+        async def end(container: Container) -> None:
+            async with slots:
+                await self._notes.hook(pod, await self._end(pod, container, None))
+
+        for result in await asyncio.gather(*map(end, hooked), return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _halt(self, pod: Pod, container: str) -> None:
+        """End the sandbox of a pod that is through, or all of a pod whose network is gone."""
+        identity = identity_for(pod, self._machine.cluster.id, container)
+        ended = await self._machine.stop(identity, grace_s=0 if container else grace_of(pod), epoch=self._epoch())
+        if not container:
+            self._ward.drop(pod.metadata.uid)
+        for found in ended.containers:
+            self._ward.put(found)
+        if not container:
+            await self._report(pod)
+            await self._notes.event(pod, "SandboxChanged", "its network is gone: all of it is started again")
+
+    async def _end_sick(self, pod: Pod, container: Container) -> None:
+        """End a container that fails its checks; it is started again as one that ended by itself."""
+        memory = self._ward.recall(pod, container.name)
+        if memory.health is None or (sick := memory.health.sick) is None:
+            return
+        memory.stop_checks()
+        text = f"{sick[0].capitalize()} probe failed: {sick[1]}"
+        await self._notes.unready(pod, "ProbeFailed", text, container=container.name)
+        problem = await self._end(pod, container, sick[0])
+        await self._notes.event(pod, "Unhealthy", text)
+        why = f"ended on {self._notes.node}, as its {sick[0]} probe failed"
+        await self._notes.event(pod, "Killing", why, warning=False)
+        await self._notes.hook(pod, problem)
+        memory.unready()
+        await self._report(pod)
+
+    async def _end(self, pod: Pod, container: Container, failed: ProbeKind | None) -> str:
+        """End a container and keep it; what went wrong with its hook."""
+        seen = self._ward.of(pod).get(container.name)
+        ending = await before_the_end(self._machine, container, seen, grace_of(pod, container, failed))
+        identity = identity_for(pod, self._machine.cluster.id, container.name)
+        ended = await self._machine.stop(identity, grace_s=ending.grace_s, epoch=self._epoch(), hook=ending.hook)
+        self._ward.drop(pod.metadata.uid, container.name)
+        for found in ended.containers:
+            self._ward.put(found)
+        return ending.problem or ended.hook_problem
+
+    # Files
+
+    async def renew_files(self, pod: Pod) -> None:
+        """Bring the files of a pod that runs up to date; what is missing now leaves those that are there."""
+        memory, values = self._ward.recall(pod, ""), values_seen(self._view, pod)
+        wanted = versions(pod, values)
+        if memory.placed == wanted:
+            return
+        try:
+            volumes = file_volumes(pod, values, node_fields(self._notes.node, self._notes.address))
+        except InvalidError as error:
+            memory.placed = wanted
+            await self._notes.event(pod, "FailedMount", f"{error}")
+            return
+        await self._machine.place(pod.metadata.uid, volumes, epoch=self._epoch())
+        memory.placed = wanted
+
+
+def _container(pod: Pod, name: str) -> Container:
+    return next(container for container in containers_of(pod.spec) if container.name == name)
+
+
+def _is_of(seen: ObservedContainer, wish: ContainerWish) -> bool:
+    """Whether the container was made for this very wish."""
+    have, want = seen.identity, wish.identity
+    return have is not None and (have.cluster, have.uid, have.spec_hash) == (want.cluster, want.uid, want.spec_hash)

@@ -233,11 +233,14 @@ class LocalClient:
         if pushed := await pushed_id(self.cluster.store, image):
             return pushed
 
-        loading = asyncio.get_running_loop().run_in_executor(None, importlib.import_module, "korch.master.oneshot")
+        loading: asyncio.Future[object] | None = None
         problems: list[KorchError] = []
         try:
             async with aclosing(self._machines()) as machines:
                 async for machine in machines:
+                    if loading is None:  # needed next, and loaded while the nodes work
+                        loop = asyncio.get_running_loop()
+                        loading = loop.run_in_executor(None, importlib.import_module, "korch.master.oneshot")
                     try:
                         return await _exact(machine, image, auth, pull=pull)
                     except InvalidError:
@@ -250,7 +253,8 @@ class LocalClient:
                     if len(problems) == _ASKED_ABOUT_IMAGES:
                         break
         finally:
-            await loading  # needed next, and importable while the nodes work
+            if loading is not None:
+                await loading
         raise problems[0] if problems else self._nobody()
 
     async def _machines(self) -> AsyncGenerator["Machine", None]:

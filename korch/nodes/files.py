@@ -13,6 +13,7 @@ from korch.errors import InvalidError
 from korch.resources.config import ConfigMap
 from korch.resources.defaults import FILE_MODE
 from korch.resources.downward import field_text, resource_text
+from korch.resources.images import containers_of
 from korch.resources.meta import Object
 from korch.resources.misc import Secret
 from korch.resources.pod import DownwardAPIVolumeFile, KeyProjection, KeyToPath, Pod, PodSpec, Volume
@@ -120,7 +121,7 @@ def _keys(
 def _told(
     pod: Pod, items: Sequence[DownwardAPIVolumeFile], node: Mapping[str, str], default_mode: int | None
 ) -> list[File]:
-    containers = {container.name: container for container in pod.spec.containers}
+    containers = {container.name: container for container in containers_of(pod.spec)}
     files = []
     for item in items:
         text, resource = "", item.resource_field_ref

@@ -23,6 +23,7 @@ from korch.resources.pod import (
     ContainerPort,
     HTTPGetAction,
     Lifecycle,
+    LifecycleHandler,
     Pod,
     PodSpec,
     Probe,
@@ -160,9 +161,13 @@ def _security(context: SecurityContext | None) -> SecurityContext | None:
 
 
 def _lifecycle(lifecycle: Lifecycle | None) -> Lifecycle | None:
-    if lifecycle is None or lifecycle.pre_stop is None or lifecycle.pre_stop.http_get is None:
-        return lifecycle
-    return replace(lifecycle, pre_stop=replace(lifecycle.pre_stop, http_get=_http_get(lifecycle.pre_stop.http_get)))
+    if lifecycle is None:
+        return None
+    return replace(lifecycle, post_start=_hook(lifecycle.post_start), pre_stop=_hook(lifecycle.pre_stop))
+
+
+def _hook(hook: LifecycleHandler | None) -> LifecycleHandler | None:
+    return replace(hook, http_get=_http_get(hook.http_get)) if hook is not None else None
 
 
 def _port(port: ContainerPort) -> ContainerPort:

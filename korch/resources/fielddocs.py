@@ -33,8 +33,8 @@ This file is made from the code (`korch/resources/fields.py`); a test fails when
 A field that is not listed here is a mistake: the error names file, line and path, and a field that looks like it.
 `status` is always accepted with a warning. Resources are `cpu` and `memory`; other names are refused.
 
-Kept for clients to read, and not enforced, which a warning says at each write: Role, RoleBinding, ClusterRole,
-ClusterRoleBinding, Ingress, IngressClass, NetworkPolicy, ResourceQuota, LimitRange, PriorityClass, StorageClass.
+Kept for clients to read, and not enforced, which a warning says at each write: Ingress, IngressClass, NetworkPolicy,
+ResourceQuota, LimitRange, PriorityClass, StorageClass.
 """
 _SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("metadata of all kinds", "metadata", ObjectMeta),
@@ -55,6 +55,7 @@ _SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("ControllerRevision", "", ControllerRevision),
     ("CustomResourceDefinition", "spec", CustomResourceDefinitionSpec),
 )
+_FIRST = "as containers; lifecycle, probes and hostPort are refused: they run to their end before the others start"
 _APART = {"ObjectMeta": "see metadata", "PodTemplateSpec": "see Pod", "JobTemplateSpec": "see Job"}
 
 
@@ -79,7 +80,9 @@ def _rows(type_: type[msgspec.Struct], context: str, path: str) -> Iterator[tupl
             yield where, rule.treatment, rule.why
             continue
         inner, suffix = _struct_in(field.type)
-        if inner is None or inner.__name__ in _APART:
+        if name == "initContainers":
+            yield where + suffix, "honoured", _FIRST
+        elif inner is None or inner.__name__ in _APART:
             yield where + suffix, "honoured", "" if inner is None else _APART[inner.__name__]
         else:
             yield from _rows(inner, context_of(context, name, inner), where + suffix)

@@ -57,14 +57,13 @@ META_RULES = {
 }
 
 POD_RULES = {
-    "initContainers": _refused("this version runs one container a pod; prepare things in its entrypoint"),
     "ephemeralContainers": _refused("use `korch exec POD -- COMMAND`"),
     "hostNetwork": _refused("publish the ports with containers[].ports[].hostPort"),
     "hostPID": _refused("containers do not share the node's processes"),
     "hostIPC": _refused("containers do not share the node's IPC"),
     "hostUsers": Rule("refused", "set up user namespaces in the node's engine", (True, None), strict=True),
     "hostAliases": _refused("korch does not write /etc/hosts; give the address in an environment variable"),
-    "shareProcessNamespace": _refused("a pod has one container"),
+    "shareProcessNamespace": _refused("containers of a pod share its network and volumes, not their processes"),
     "activeDeadlineSeconds": _refused("pods have no deadline; end the program itself, with `timeout` for instance"),
     "dnsConfig": _refused("containers use the DNS that the node's engine gives them; configure it there"),
     "runtimeClassName": _refused("containers run with the engine's default runtime"),
@@ -109,8 +108,8 @@ CONTAINER_RULES = {
     "terminationMessagePath": _warned("the last log lines are the message", "/dev/termination-log"),
     "terminationMessagePolicy": _warned("the last log lines are the message", "FallbackToLogsOnError", "File"),
     "resizePolicy": _warned("changed resources always replace the pod"),
-    "restartPolicy": _refused("a pod has one container; its restartPolicy is the pod's"),
-    "restartPolicyRules": _refused("a pod has one container; its restartPolicy is the pod's"),
+    "restartPolicy": _refused("the pod's restartPolicy counts; what is to go on (a sidecar) belongs under containers"),
+    "restartPolicyRules": _refused("the pod's restartPolicy counts"),
     "volumeDevices": _refused(_PATH_VOLUME),
 }
 
@@ -149,7 +148,6 @@ RULES: dict[str, dict[str, Rule]] = {
     "Volume": VOLUME_RULES,
     "Probe": {"grpc": _refused("use exec with a gRPC health client, or tcpSocket")},
     "Lifecycle": {
-        "postStart": _refused("start it in the container's entrypoint"),
         "stopSignal": _refused("set STOPSIGNAL in the image"),
     },
     "LifecycleHandler": {"tcpSocket": _refused("it does nothing in Kubernetes either; use exec or httpGet")},

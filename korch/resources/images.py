@@ -1,4 +1,4 @@
-"""Which images a pod runs: the tags that people wrote, and the exact images that they stood for when it was deployed."""
+"""Which images a pod runs: the tags that people wrote, and the exact images that they stood for when it was pinned."""
 
 from collections.abc import Mapping
 

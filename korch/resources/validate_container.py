@@ -25,6 +25,7 @@ from korch.resources.pod import (
     EnvVarSource,
     ExecAction,
     HTTPGetAction,
+    LifecycleHandler,
     Probe,
     ResourceRequirements,
 )
@@ -33,6 +34,7 @@ from korch.resources.quantity import cpu_millis, memory_bytes
 
 _SMALLEST_MEMORY = 6 * 1024 * 1024  # Docker refuses less ("Minimum memory limit allowed is 6MB")
 _SMALLEST_CPU_MILLIS = 10  # Docker's --cpus 0.01
+_LONGEST_START_S = 120  # of a postStart hook: the pod's other containers wait for it
 _POLICIES = ("Always", "IfNotPresent", "Never")
 
 
@@ -276,19 +278,38 @@ def _host_problem(host: str) -> str:
 
 def check_hooks(container: Container, path: str, grace_s: int, problems: Problems) -> None:
     """Note what is wrong with a container's `lifecycle`, in a pod that has so long to end."""
-    hook = container.lifecycle.pre_stop if container.lifecycle is not None else None
-    if hook is None:
-        return
-    path = f"{path}.lifecycle.preStop"
+    lifecycle = container.lifecycle
+    if lifecycle is not None and lifecycle.post_start is not None:
+        _check_hook(lifecycle.post_start, container, f"{path}.lifecycle.postStart", _LONGEST_START_S, problems)
+    if lifecycle is not None and lifecycle.pre_stop is not None:
+        _check_hook(lifecycle.pre_stop, container, f"{path}.lifecycle.preStop", grace_s, problems)
+
+
+def check_init(container: Container, path: str, problems: Problems) -> None:
+    """Note what an init container cannot have: it runs to its end, before there is anything to ask or to reach."""
+    given = {
+        "lifecycle": container.lifecycle,
+        "readinessProbe": container.readiness_probe,
+        "livenessProbe": container.liveness_probe,
+        "startupProbe": container.startup_probe,
+    }
+    for name, value in given.items():
+        if value is not None:
+            problems.add(f"{path}.{name}", "is not for init containers: they run to their end")
+    if any(port.host_port for port in container.ports):
+        problems.add(f"{path}.ports", "hostPort is not for init containers: nothing is to reach them")
+
+
+def _check_hook(hook: LifecycleHandler, container: Container, path: str, longest_s: int, problems: Problems) -> None:
     if sum(action is not None for action in (hook.exec, hook.http_get, hook.sleep)) != 1:
         problems.add(path, "exactly one of exec, httpGet and sleep is needed")
     if hook.exec is not None:
         _check_command(hook.exec, f"{path}.exec", problems)
     if hook.http_get is not None:
         _check_get(hook.http_get, f"{path}.httpGet", container.ports, problems)
-    if hook.sleep is not None and not 0 <= hook.sleep.seconds <= grace_s:
-        message = f"{hook.sleep.seconds} is not between 0 and terminationGracePeriodSeconds ({grace_s})"
-        problems.add(f"{path}.sleep.seconds", message)
+    if hook.sleep is not None and not 0 <= hook.sleep.seconds <= longest_s:
+        limit = "terminationGracePeriodSeconds" if path.endswith("preStop") else "the longest time"
+        problems.add(f"{path}.sleep.seconds", f"{hook.sleep.seconds} is not between 0 and {limit} ({longest_s})")
 
 
 def _probe_port_problem(port: int | str, ports: tuple[ContainerPort, ...]) -> str:

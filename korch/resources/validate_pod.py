@@ -2,6 +2,7 @@
 
 from korch.errors import InvalidError
 from korch.resources.fields import refusals
+from korch.resources.images import containers_of
 from korch.resources.meta import LabelSelector
 from korch.resources.names import dns_label_problem, dns_subdomain_problem
 from korch.resources.pod import (
@@ -17,8 +18,8 @@ from korch.resources.problems import Problems
 from korch.resources.publish import published_ports
 from korch.resources.selectors import label_key_problem, label_value_problem, requirement_problem, validate_selector
 from korch.resources.templates import PUBLISH_ANNOTATION
-from korch.resources.validate_container import check_container, check_hooks, check_unique, check_user
-from korch.resources.validate_volumes import check_volume, check_whole_mounts
+from korch.resources.validate_container import check_container, check_hooks, check_init, check_unique, check_user
+from korch.resources.validate_volumes import check_shared, check_volume, check_whole_mounts
 
 _EFFECTS = ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
 
@@ -29,20 +30,40 @@ def check_pod_spec(spec: PodSpec, path: str, problems: Problems, *, template: bo
     `ends`: the pods are to end, as those of a job.
     """
     problems.found += refusals(spec, path)
-    if len(spec.containers) != 1:
-        advice = "one is needed" if not spec.containers else "this version runs one a pod: make a Deployment of each"
-        problems.add(f"{path}.containers", f"{len(spec.containers)} containers; {advice}")
+    if not spec.containers:
+        problems.add(f"{path}.containers", "0 containers; one is needed")
     names = [volume.name for volume in spec.volumes]
     grace_s = 30 if spec.termination_grace_period_seconds is None else spec.termination_grace_period_seconds
     for index, container in enumerate(spec.containers):
         check_container(container, f"{path}.containers[{index}]", names, problems)
         check_hooks(container, f"{path}.containers[{index}]", grace_s, problems)
+    for index, container in enumerate(spec.init_containers):
+        check_container(container, f"{path}.initContainers[{index}]", names, problems)
+        check_init(container, f"{path}.initContainers[{index}]", problems)
+    _check_together(spec, path, problems)
     check_unique((f'"{name}"' for name in names), f"{path}.volumes", "volume", problems)
     for index, volume in enumerate(spec.volumes):
         check_volume(volume, spec, f"{path}.volumes[{index}]", problems)
     check_whole_mounts(spec, path, problems)
+    check_shared(spec, path, problems)
     _check_life(spec, path, problems, template=template, ends=ends)
     _check_placement(spec, path, problems)
+
+
+def _check_together(spec: PodSpec, path: str, problems: Problems) -> None:
+    """Names and node ports, of which a pod has each once."""
+    for index, container in enumerate(spec.containers):
+        if container.name in {one.name for one in (*spec.init_containers, *spec.containers[:index])}:
+            problems.add(f"{path}.containers[{index}].name", f'"{container.name}" is the name of another container')
+    check_unique((f'"{one.name}"' for one in spec.init_containers), f"{path}.initContainers", "name", problems)
+    if len(spec.containers) > 1:
+        ports = (
+            f"{port.host_ip or '*'}:{port.host_port}/{port.protocol}"
+            for one in spec.containers
+            for port in one.ports
+            if port.host_port
+        )
+        check_unique(ports, f"{path}.containers", "hostPort", problems)
 
 
 def check_publish(annotations: dict[str, str], spec: PodSpec, path: str, problems: Problems) -> None:
@@ -79,7 +100,7 @@ def _check_life(spec: PodSpec, path: str, problems: Problems, *, template: bool,
     context = spec.security_context or SecurityContext()
     check_user(context.run_as_user, f"{path}.securityContext.runAsUser", problems)
     check_user(context.run_as_group, f"{path}.securityContext.runAsGroup", problems)
-    for container in spec.containers:
+    for container in containers_of(spec):
         own = container.security_context or SecurityContext()
         user, group = (own.run_as_user, context.run_as_user), (own.run_as_group, context.run_as_group)
         if user == (None, None) and group != (None, None):

@@ -1,9 +1,11 @@
 """Whether a pod's volumes and their mounts are legal."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from korch.errors import InvalidError
 from korch.resources.downward import field_problem, resource_problem
+from korch.resources.images import containers_of, has_sandbox
 from korch.resources.names import (
     dns_label_problem,
     dns_subdomain_problem,
@@ -28,6 +30,7 @@ VOLUME_DRIVER = "volumes.korch.dev"
 _HOST_PATH_TYPES = ("", "Directory", "DirectoryOrCreate", "File", "Socket")
 _SOURCES = ("config_map", "secret", "downward_api", "projected", "host_path", "empty_dir", "csi")
 _MOST_MODE = 0o777
+MOST_SHARED = 32  # emptyDir volumes of a pod with several containers
 
 
 def check_volume(volume: Volume, spec: PodSpec, path: str, problems: Problems) -> None:
@@ -86,7 +89,7 @@ def _check_keys(items: Sequence[KeyToPath], path: str, problems: Problems) -> No
 
 
 def _check_told(items: Sequence[DownwardAPIVolumeFile], spec: PodSpec, path: str, problems: Problems) -> None:
-    containers = {container.name: container for container in spec.containers}
+    containers = {container.name: container for container in containers_of(spec)}
     for index, item in enumerate(items):
         where, resource = f"{path}.items[{index}]", item.resource_field_ref
         problems.check(f"{where}.path", relative_path_problem(item.path))
@@ -113,13 +116,29 @@ def check_whole_mounts(spec: PodSpec, path: str, problems: Problems) -> None:
     """Note mounts that an engine's volumes cannot have: parts of them, and emptyDir at two places."""
     scratch = {volume.name for volume in spec.volumes if volume.empty_dir is not None}
     whole = scratch | {volume.name for volume in spec.volumes if volume.csi is not None}
-    for index, container in enumerate(spec.containers):
-        mounted = (f'"{mount.name}"' for mount in container.volume_mounts if mount.name in scratch)
-        check_unique(mounted, f"{path}.containers[{index}].volumeMounts", "emptyDir", problems)
-        for number, mount in enumerate(container.volume_mounts):
-            if mount.sub_path and mount.name in whole:
-                where = f"{path}.containers[{index}].volumeMounts[{number}].subPath"
-                problems.add(where, "is refused: engines mount their volumes as a whole")
+    for kind, containers in (("containers", spec.containers), ("initContainers", spec.init_containers)):
+        for index, container in enumerate(containers):
+            where = f"{path}.{kind}[{index}].volumeMounts"
+            mounted = (f'"{mount.name}"' for mount in container.volume_mounts if mount.name in scratch)
+            check_unique(mounted, where, "emptyDir", problems)
+            for number, mount in enumerate(container.volume_mounts):
+                if mount.sub_path and mount.name in whole:
+                    text = "is refused: engines mount their volumes as a whole"
+                    problems.add(f"{where}[{number}].subPath", text)
+
+
+def check_shared(spec: PodSpec, path: str, problems: Problems) -> None:
+    """Note emptyDir volumes that the containers of a pod cannot share."""
+    if not has_sandbox(spec):
+        return
+    users = Counter(name for one in containers_of(spec) for name in {mount.name for mount in one.volume_mounts})
+    for index, volume in enumerate(spec.volumes):
+        if volume.empty_dir is not None and volume.empty_dir.medium == "Memory" and users[volume.name] > 1:
+            text = "Memory is for one container: engines cannot share it. Leave medium out where several mount it"
+            problems.add(f"{path}.volumes[{index}].emptyDir.medium", text)
+    on_disk = sum(volume.empty_dir is not None and volume.empty_dir.medium != "Memory" for volume in spec.volumes)
+    if on_disk > MOST_SHARED:
+        problems.add(f"{path}.volumes", f"{on_disk} emptyDir volumes; containers can share {MOST_SHARED}")
 
 
 def _check_size(size: str | int, medium: str, path: str, problems: Problems) -> None:

@@ -57,6 +57,13 @@ LEGAL = {
         "pod": {"volumes": [{"name": "a", "csi": {"driver": "volumes.korch.dev", "volumeAttributes": {"name": "A_1"}}}]}
     },
     "percentages": {"spec": {"strategy": {"rollingUpdate": {"maxSurge": "50%", "maxUnavailable": 0}}}},
+    "several containers": {
+        "pod": {
+            "initContainers": [{"name": "first", "image": "a"}],
+            "containers": [{"name": "a", "image": "a"}, {"name": "b", "image": "b"}],
+            "volumes": [{"name": "m", "emptyDir": {}}],
+        }
+    },
     "recreate": {"spec": {"strategy": {"type": "Recreate"}}},
     "paused": {"spec": {"replicas": 0, "paused": True}},
     "toleration of all": {"pod": {"tolerations": [{"operator": "Exists"}]}},
@@ -89,13 +96,57 @@ ILLEGAL = {
     ),
     "selector": ({"spec": {"selector": {"matchLabels": {"a": "b"}}}}, "spec.selector: does not match"),
     "no containers": ({"pod": {"containers": []}}, f"{P}.containers: 0 containers; one is needed"),
-    "two containers": (
-        {"pod": {"containers": [{"name": "a", "image": "a"}, {"name": "b", "image": "b"}]}},
-        f"{P}.containers: 2 containers; this version runs one a pod: make a Deployment of each",
+    "name of two containers": (
+        {"pod": {"containers": [{"name": "a", "image": "a"}, {"name": "a", "image": "b"}]}},
+        f'{P}.containers[1].name: "a" is the name of another container',
     ),
-    "init containers": (
-        {"pod": {"initContainers": [{"name": "a", "image": "a"}]}},
-        f"{P}.initContainers: is refused: this version runs one container a pod",
+    "name of an init container": (
+        {"pod": {"initContainers": [{"name": "web", "image": "a"}]}},
+        f'{P}.containers[0].name: "web" is the name of another container',
+    ),
+    "probe of an init container": (
+        {"pod": {"initContainers": [{"name": "a", "image": "a", "livenessProbe": {"tcpSocket": {"port": 1}}}]}},
+        f"{P}.initContainers[0].livenessProbe: is not for init containers",
+    ),
+    "node port of an init container": (
+        {"pod": {"initContainers": [{"name": "a", "image": "a", "ports": [{"containerPort": 1, "hostPort": 1}]}]}},
+        f"{P}.initContainers[0].ports: hostPort is not for init containers",
+    ),
+    "image of an init container": (
+        {"pod": {"initContainers": [{"name": "a", "image": "a b"}]}},
+        f'{P}.initContainers[0].image: "a b" is not an image',
+    ),
+    "one node port for two": (
+        {
+            "pod": {
+                "containers": [{"name": n, "image": n, "ports": [{"containerPort": 1, "hostPort": 80}]} for n in "ab"]
+            }
+        },
+        f"{P}.containers: hostPort *:80/TCP is given 2 times",
+    ),
+    "memory for two": (
+        {
+            "pod": {
+                "containers": [
+                    {"name": n, "image": n, "volumeMounts": [{"name": "m", "mountPath": "/m"}]} for n in ("a", "b")
+                ],
+                "volumes": [{"name": "m", "emptyDir": {"medium": "Memory"}}],
+            }
+        },
+        f"{P}.volumes[0].emptyDir.medium: Memory is for one container",
+    ),
+    "too many shared volumes": (
+        {
+            "pod": {
+                "initContainers": [{"name": "a", "image": "a"}],
+                "volumes": [{"name": f"v{number}", "emptyDir": {}} for number in range(33)],
+            }
+        },
+        f"{P}.volumes: 33 emptyDir volumes; containers can share 32",
+    ),
+    "hook after the start": (
+        {"lifecycle": {"postStart": {"sleep": {"seconds": 999}}}},
+        f"{C}.lifecycle.postStart.sleep.seconds: 999 is not between 0 and the longest time (120)",
     ),
     "restart policy": ({"pod": {"restartPolicy": "Never"}}, f'{P}.restartPolicy: "Never" is for single pods'),
     "node": ({"pod": {"nodeName": "n1"}}, f"{P}.nodeName: all replicas would be on one node"),

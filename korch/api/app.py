@@ -49,6 +49,7 @@ from korch.store.base import Store
 
 SERVES = "1.35"  # the Kubernetes version whose API this is most like, and that most clients accept
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_GRANTING = "rbac.authorization.k8s.io"
 _CONVERSED = frozenset({"exec", "attach", "portforward"})
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 
@@ -73,6 +74,7 @@ class _Call:
     info: RequestInfo
     version: Version
     query: Mapping[str, str]
+    check: writing.Check | None = None
 
     @property
     def kind(self) -> Kind:
@@ -83,7 +85,7 @@ class _Call:
     def target(self) -> Target:
         """Where it writes."""
         info = self.info
-        return Target(self.version, _space(self.kind, info), info.name, info.subresource)
+        return Target(self.version, _space(self.kind, info), info.name, info.subresource, self.check)
 
     async def body(self) -> Body:
         """What came with it."""
@@ -137,7 +139,8 @@ class Api:
                 return await self._virtual(virtual, request, info, query)
             version = await self._served(info)
             kind = version.shown
-            return await self._stored(_Call(request, info, version, query))
+            check = await self._check(request, info)
+            return await self._stored(_Call(request, info, version, query, check))
         except Exception as error:
             told = error if "korch-client" in request.headers else None
             return refusal_answer(translate(error, info, kind), told)
@@ -155,6 +158,13 @@ class Api:
             if socket.application_state is WebSocketState.CONNECTING:
                 told = error if "korch-client" in socket.headers else None
                 await socket.send_denial_response(refusal_answer(refusal, told))
+
+    async def _check(self, request: Request, info: RequestInfo) -> writing.Check | None:
+        """What refuses Roles and bindings by which somebody would grant more than they have."""
+        authorizer = self._services.authorizer
+        if authorizer is None or info.group != _GRANTING or info.verb not in ("create", "update", "patch"):
+            return None
+        return await authorizer.check(_user(request))
 
     async def _served(self, info: RequestInfo) -> Version:
         """What stands behind the path: a kind of korch's own, or a custom one."""

@@ -26,11 +26,11 @@ async def review(found: Virtual, data: dict[str, Any], user: User, services: Ser
         case "TokenReview":
             return {**shown, "spec": {}, "status": await _token(spec, services)}
         case "SelfSubjectRulesReview":
-            return {**shown, "status": _rules(user, str(spec.get("namespace") or ""), services)}
+            return {**shown, "status": await _rules(user, str(spec.get("namespace") or ""), services)}
         case "SelfSubjectAccessReview":
-            return {**shown, "status": _access(user, spec, services)}
+            return {**shown, "status": await _access(user, spec, services)}
     subject = Nobody(str(spec.get("user") or ""), tuple(str(group) for group in spec.get("groups") or ()))
-    return {**shown, "status": _access(subject, spec, services)}
+    return {**shown, "status": await _access(subject, spec, services)}
 
 
 def _without_spec(shown: dict[str, Any]) -> dict[str, Any]:
@@ -49,10 +49,10 @@ async def _token(spec: dict[str, Any], services: Services) -> dict[str, Any]:
     return {"authenticated": True, "user": _user_info(found)}
 
 
-def _access(user: User, spec: dict[str, Any], services: Services) -> dict[str, Any]:
+async def _access(user: User, spec: dict[str, Any], services: Services) -> dict[str, Any]:
     allowed, reason = True, "no door is kept here"
     if services.authorizer is not None:
-        allowed, reason = services.authorizer.allowed(user, _asked(spec))
+        allowed, reason = await services.authorizer.allowed(user, _asked(spec))
     return {"allowed": allowed, **({"reason": reason} if reason else {})}
 
 
@@ -80,10 +80,15 @@ def _word(data: dict[str, Any], key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _rules(user: User, namespace: str, services: Services) -> dict[str, Any]:
-    rules = services.authorizer.rules(user, namespace) if services.authorizer is not None else ()
+async def _rules(user: User, namespace: str, services: Services) -> dict[str, Any]:
+    rules = await services.authorizer.rules(user, namespace) if services.authorizer is not None else ()
     resources = [
-        {"verbs": list(rule.verbs), "apiGroups": list(rule.groups), "resources": list(rule.resources)}
+        {
+            "verbs": list(rule.verbs),
+            "apiGroups": list(rule.groups),
+            "resources": list(rule.resources),
+            **({"resourceNames": list(rule.names)} if rule.names else {}),
+        }
         for rule in rules
         if rule.resources
     ]

@@ -10,6 +10,7 @@ from starlette.websockets import WebSocket
 
 from korch.api.requestinfo import RequestInfo
 from korch.client.base import Client, NodeUsage
+from korch.resources.meta import Object
 
 
 class User(Protocol):
@@ -49,16 +50,25 @@ class Rule(Protocol):
         """Paths of what is no resource."""
         ...
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Only these objects; empty: all."""
+        ...
+
 
 class Authorizer(Protocol):
     """Says who may do what."""
 
-    def allowed(self, user: Any, info: RequestInfo) -> tuple[bool, str]:
+    async def allowed(self, user: Any, info: RequestInfo) -> tuple[bool, str]:
         """Whether they may, and why."""
         ...
 
-    def rules(self, user: Any, namespace: str) -> Sequence[Rule]:
+    async def rules(self, user: Any, namespace: str) -> Sequence[Rule]:
         """All that they may in a namespace."""
+        ...
+
+    async def check(self, user: Any) -> Callable[[Object, Object | None], None]:
+        """What refuses an object, new and old, by which the user would give more than they have."""
         ...
 
 

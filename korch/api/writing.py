@@ -17,9 +17,12 @@ from korch.objects.objects import Objects
 from korch.objects.prepare import Track
 from korch.objects.values import Clock
 from korch.resources.codec import to_dict, with_meta
+from korch.resources.defaults import with_defaults
 from korch.resources.kinds import Kind
 from korch.resources.meta import Object
 from korch.resources.times import rfc3339
+
+Check = Callable[[Object, Object | None], None]  # of the new object and the old one
 
 _MANAGER_CHARS = 128
 _TRIES = 4
@@ -45,12 +48,13 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where it is written: `part` is "" or "status"."""
+    """Where it is written: `part` is "" or "status". `check` refuses what the writer may not say."""
 
     version: Version
     namespace: str
     name: str
     part: str = ""
+    check: Check | None = None
 
     @property
     def kind(self) -> Kind:
@@ -72,6 +76,13 @@ class Target:
         """The typed object of stored data; `known` are warnings that are not told again."""
         structure = self.version.structure
         return incoming.typed(self.kind, data, validation, duplicates=duplicates, known=known, structure=structure)
+
+    def checked(self, new: Object, old: Object | None) -> Object:
+        """The new object, as it shall stand where the old one does."""
+        if self.check is not None:
+            name = self.name or new.metadata.name
+            self.check(with_meta(with_defaults(new), name=name, namespace=self.namespace), old)
+        return new
 
     @property
     def shape(self) -> Shape | None:
@@ -134,6 +145,7 @@ class Writer:
         return Written(shown(kind, made), created=True, warnings=came.warnings)
 
     async def _insert(self, target: Target, obj: Object, track: Track, options: Options) -> Object:
+        target.checked(obj, None)
         try:
             return await self._objects.create(obj, track=track, dry_run=options.dry_run)
         except KorchError as error:
@@ -193,7 +205,7 @@ class Writer:
             target.kind.type,
             target.name,
             target.namespace,
-            change,
+            lambda stored: target.checked(change(stored), stored),
             status=status,
             track=track or self.track(options, subresource=target.part, shape=target.shape),
             dry_run=options.dry_run,
@@ -242,6 +254,7 @@ class Writer:
         after = self._owned(None, applied, options, target)
         owners = tuple(after["metadata"].get("managedFields", ()))
         came = target.typed({**after, "metadata": _without(after["metadata"], "resourceVersion")}, "Ignore")
+        target.checked(came.obj, None)
         try:
             made = await self._objects.create(came.obj, track=lambda *_: owners, dry_run=options.dry_run)
         except AlreadyExistsError:

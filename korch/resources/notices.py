@@ -6,7 +6,6 @@ from korch.resources.kinds import Kind
 from korch.resources.service import NO_ADDRESS
 
 _NOT_ENFORCED = {
-    "Role": "is kept, and not enforced: access is by korch's own roles (see `korch kubeconfig --help`)",
     "Ingress": "is kept, and nothing serves it: korch runs no ingress controller",
     "IngressClass": "is kept; korch runs no ingress controller",
     "NetworkPolicy": "is kept, and not enforced: containers reach each other as the engines allow",
@@ -15,8 +14,6 @@ _NOT_ENFORCED = {
     "PriorityClass": "is kept; all pods have the same priority",
     "StorageClass": "is kept; volumes are the engines' (csi driver volumes.korch.dev)",
 }
-for _name in ("ClusterRole", "RoleBinding", "ClusterRoleBinding"):
-    _NOT_ENFORCED[_name] = _NOT_ENFORCED["Role"]
 _SERVICE = "has no virtual address yet: its endpoints are node addresses and published ports of its pods"
 _OUTSIDE = "opens no port of its own: clients use the node addresses and published ports of its pods"
 

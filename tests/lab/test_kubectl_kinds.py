@@ -128,8 +128,8 @@ def test_configuration_reaches_containers(faulty: Faulty, kubectl: Kubectl) -> N
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("role", "r", "--verb=get", "--resource=pods"), "not enforced"),
-        (("rolebinding", "rb", "--clusterrole=view", "--user=jane"), "not enforced"),
+        (("role", "r", "--verb=get", "--resource=pods"), ""),
+        (("rolebinding", "rb", "--clusterrole=view", "--user=jane"), ""),
         (("ingress", "i", "--rule=web.lab/*=web:80"), "nothing serves it"),
         (("quota", "q", "--hard=pods=3"), "not enforced"),
         (("priorityclass", "pc", "--value=5"), "same priority"),

@@ -13,7 +13,7 @@ _DEFAULT_S, _SHORTEST_S, _LONGEST_S = 3600, 600, 366 * 86_400  # Kubernetes' def
 
 
 class AccountTokens:
-    """Answers TokenRequests. Such a token says who asks and grants no role."""
+    """Answers TokenRequests. Such a token says who asks; what they may is up to RoleBindings."""
 
     def __init__(self, credentials: Credentials, clock: Clock) -> None:
         self._credentials, self._clock = credentials, clock

@@ -1,19 +1,24 @@
 """What a user may do: pure. Everything that no role grants is refused.
 
+Roles are korch's own, which stand in a user's groups, and those that are bound as objects (`rbac.py`). Of its own,
 `admin` may do everything (in a namespace: everything in it but its quota), `edit` changes what runs, `view` looks. The
 last two see no roles, and `view` neither sees Secrets nor gets into a container.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from korch.api.requestinfo import RequestInfo
-from korch.api.security.users import Grant, User, grants_of
+from korch.api.security.rbac import EVERYWHERE, GROUP, OWN, Binding, Policy, Who, allows, asked_by, has_wildcard
+from korch.api.security.users import ROLES, Grant, grants_of
+from korch.errors import ForbiddenError
+from korch.resources import rbac
 from korch.resources.kinds import KINDS
+from korch.resources.meta import Object
 
 READ = frozenset({"get", "list", "watch"})
 WRITE = frozenset({"create", "update", "patch", "delete", "deletecollection"})
-_RBAC = "rbac.authorization.k8s.io"
 _QUOTAS = frozenset({"resourcequotas", "limitranges"})  # set by who runs the cluster for who works in the namespace
 _CHANGED_BY_EDIT = frozenset(
     {"", "scale", "eviction", "exec", "attach", "portforward", "proxy", "ephemeralcontainers", "token"}
@@ -43,13 +48,28 @@ class Rule:
     groups: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 class Authorizer:
-    """Decides by the groups of a user alone, so the answer is the same in every process."""
+    """Decides by a user's name and groups, and by the Roles and bindings that it was given."""
 
-    def allowed(self, user: User, info: RequestInfo) -> tuple[bool, str]:
+    def __init__(self, policy: Policy | None = None) -> None:
+        self._policy = policy or Policy()
+
+    def allowed(self, user: Who, info: RequestInfo) -> tuple[bool, str]:
         """Whether the user may do it, and by which role."""
+        found = self._by_groups(user, info)
+        return found if found[0] else self._by_bindings(user, info)
+
+    def _by_bindings(self, user: Who, info: RequestInfo) -> tuple[bool, str]:
+        for held in self._policy.held(user, info.namespace):
+            grants = held.grant is not None and _covers(_placed(held.grant, info.namespace), info)
+            if grants or any(allows(rule, info) for rule in held.rules if info.is_resource or not held.namespace):
+                return True, held.by
+        return False, ""
+
+    def _by_groups(self, user: Who, info: RequestInfo) -> tuple[bool, str]:
         if not info.is_resource:
             if any(grant == Grant("admin", "") for grant in grants_of(user.groups)):
                 return True, 'role "admin"'
@@ -63,9 +83,9 @@ class Authorizer:
                 return True, f'role "{grant.role}"{where}'
         return False, ""
 
-    def rules(self, user: User, namespace: str) -> tuple[Rule, ...]:
+    def rules(self, user: Who, namespace: str) -> tuple[Rule, ...]:
         """What the user may do in a namespace, each kind asked as a request would; first the paths."""
-        if Grant("admin", "") in grants_of(user.groups):
+        if self._is_admin(user):
             return (Rule(("*",), paths=("*",)), Rule(("*",), ("*",), ("*",)))
         found: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
         for group, resource in sorted(_SELF_REVIEWS):
@@ -78,18 +98,105 @@ class Authorizer:
                     word = f"{kind.plural}/{subresource}" if subresource else kind.plural
                     found[kind.group, verbs].append(word)
         rules = [Rule(verbs, (group,), tuple(resources)) for (group, verbs), resources in found.items()]
+        rules += [
+            Rule(one.verbs, one.api_groups, one.resources, one.non_resource_urls, one.resource_names)
+            for held in self._policy.held(user, namespace)
+            for one in held.rules
+        ]
         return (Rule(("get",), paths=tuple(p for path in _PUBLIC_PATHS for p in (path, path + "/*"))), *rules)
 
-    def _verbs(self, user: User, group: str, resource: str, subresource: str, namespace: str) -> tuple[str, ...]:
+    def _verbs(self, user: Who, group: str, resource: str, subresource: str, namespace: str) -> tuple[str, ...]:
         asked = ("create", "get") if subresource else ("get", "list", "watch", *sorted(WRITE))
         info = (RequestInfo(verb, "", group, "v1", resource, subresource, namespace) for verb in asked)
-        return tuple(one.verb for one in info if self.allowed(user, one)[0])
+        own = [held.grant for held in self._policy.held(user, namespace) if held.grant is not None]
+        return tuple(
+            one.verb
+            for one in info
+            if self._by_groups(user, one)[0] or any(_covers(_placed(grant, one.namespace), one) for grant in own)
+        )
+
+    # Nobody gives more than they have
+
+    def check_grant(self, user: Who, new: Object, old: Object | None) -> None:
+        """`ForbiddenError` when a Role or binding would give what the user has not; other objects pass."""
+        match new:
+            case rbac.Role() | rbac.ClusterRole():
+                self._check_role(user, new, old)
+            case rbac.RoleBinding() | rbac.ClusterRoleBinding():
+                self._check_binding(user, new, old)
+
+    def _check_role(self, user: Who, new: rbac.Role | rbac.ClusterRole, old: Object | None) -> None:
+        namespace, name = new.metadata.namespace, new.metadata.name
+        cluster = isinstance(new, rbac.ClusterRole)
+        if cluster and name in OWN:
+            raise ForbiddenError(f'clusterrole "{name}" is one of korch\'s own: it can be bound, and not be written')
+        together = getattr(new, "aggregation_rule", None)
+        if old is not None and (new.rules, together) == (old.rules, getattr(old, "aggregation_rule", None)):  # type: ignore[attr-defined]
+            return
+        verb = RequestInfo("escalate", "", GROUP, "v1", "clusterroles" if cluster else "roles", "", namespace, name)
+        if self._is_admin(user) or self.allowed(user, verb)[0]:
+            return
+        if together is not None:
+            raise _escalation(user, "roles that are put together of others")
+        self._check_rules(user, new.rules, namespace)
+
+    def _check_binding(self, user: Who, new: Binding, old: Object | None) -> None:
+        same = old is not None and (new.role_ref, new.subjects) == (old.role_ref, old.subjects)  # type: ignore[attr-defined]
+        ref, namespace = new.role_ref, new.metadata.namespace
+        plural = "clusterroles" if ref.kind == "ClusterRole" else "roles"
+        verb = RequestInfo("bind", "", GROUP, "v1", plural, "", namespace, ref.name)
+        if same or self._is_admin(user) or self.allowed(user, verb)[0]:
+            return
+        given = self._policy.given(ref, namespace)
+        if given is None:
+            raise _escalation(user, f'{ref.kind} "{ref.name}", which is not there')
+        if given.grant is not None and not any(_reaches(grant, given.grant) for grant in self._grants(user, namespace)):
+            raise _escalation(user, f'{ref.kind} "{ref.name}"')
+        self._check_rules(user, given.rules, namespace)
+
+    def _check_rules(self, user: Who, rules: tuple[rbac.PolicyRule, ...], namespace: str) -> None:
+        for rule in rules:
+            for info in asked_by(rule, namespace):
+                if not self._holds(user, info):
+                    what = info.path or "/".join(part for part in (info.group, info.resource, info.subresource) if part)
+                    raise _escalation(user, f'verb "{info.verb}" on "{what}"')
+
+    def _holds(self, user: Who, info: RequestInfo) -> bool:
+        """Whether they have all that it stands for."""
+        if not has_wildcard(info):
+            return self.allowed(user, info)[0]
+        return any(allows(rule, info) for held in self._policy.held(user, info.namespace) for rule in held.rules)
+
+    def _grants(self, user: Who, namespace: str) -> Iterator[Grant]:
+        """korch's own roles that they have there."""
+        yield from grants_of(user.groups)
+        yield from (held.grant for held in self._policy.held(user, namespace) if held.grant is not None)
+
+    def _is_admin(self, user: Who) -> bool:
+        return Grant("admin", "") in self._grants(user, "")
+
+
+def _placed(grant: Grant, namespace: str) -> Grant:
+    """A grant in every namespace as it counts in this one."""
+    return grant._replace(namespace=namespace or EVERYWHERE) if grant.namespace == EVERYWHERE else grant
+
+
+def _reaches(mine: Grant, given: Grant) -> bool:
+    """Whether who has the first may give the second: a role that is no higher, in the same place."""
+    near = mine.namespace in {"", given.namespace} or (mine.namespace == EVERYWHERE and given.namespace != "")
+    return near and ROLES.index(mine.role) <= ROLES.index(given.role)
+
+
+def _escalation(user: Who, what: str) -> ForbiddenError:
+    return ForbiddenError(f'user "{user.name}" tries to grant more than they have: {what}')
 
 
 def _covers(grant: Grant, info: RequestInfo) -> bool:
     """Whether a role in its place allows the request."""
     if grant == Grant("admin", ""):
         return True
+    if not info.is_resource:
+        return False
     reads = info.verb in READ
     if grant.namespace:
         if info.resource == "namespaces" and not info.group:
@@ -102,14 +209,14 @@ def _covers(grant: Grant, info: RequestInfo) -> bool:
         return False
     if grant.role == "admin":
         return True
-    if info.group == _RBAC:
+    if info.group == GROUP:
         return False
     if grant.role == "edit":
         return info.subresource in (_SEEN_BY_VIEW | _CHANGED_BY_EDIT if reads else _CHANGED_BY_EDIT)
     return reads and info.subresource in _SEEN_BY_VIEW and (info.group, info.resource) != ("", "secrets")
 
 
-def refusal(user: User, info: RequestInfo) -> str:
+def refusal(user: Who, info: RequestInfo) -> str:
     """The sentence of a refusal, as Kubernetes words it."""
     if not info.is_resource:
         return f'forbidden: User "{user.name}" cannot {info.verb} path "{info.path}"'

@@ -13,9 +13,10 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from korch.api.requestinfo import RequestInfo, is_own, request_info, truth
+from korch.api.security.access import Access
 from korch.api.security.audit import AuditLog
 from korch.api.security.authenticate import Authenticator, impersonated
-from korch.api.security.authorize import READ, Authorizer, refusal
+from korch.api.security.authorize import READ, refusal
 from korch.api.security.limits import BodyCutOffError, BodyTooLargeError, Buckets, Limits, Open, TooManyError, Turnstile
 from korch.api.security.statuses import App, Message, Receive, Scope, Send, refuse
 from korch.api.security.users import User
@@ -63,13 +64,13 @@ class Guard:
         self,
         app: App,
         authenticator: Authenticator,
-        authorizer: Authorizer,
+        access: Access,
         *,
         clock: Clock,
         limits: Limits | None = None,
         audit: AuditLog | None = None,
     ) -> None:
-        self._app, self._authenticator, self._authorizer = app, authenticator, authorizer
+        self._app, self._authenticator, self._access = app, authenticator, access
         self._clock, self._limits, self._audit = clock, limits or Limits(), audit
         self._turnstile = Turnstile(self._limits)
         self._failures = Buckets(self._limits.failures_per_s, self._limits.failures_burst)
@@ -130,13 +131,14 @@ class Guard:
                 return False
             call.user = user
             call.user = impersonated(user, call.scope["headers"])
+            allowed, _ = await self._access.allowed(call.user, call.info)
         except ForbiddenError as error:
             await self._refuse(call, 403, "Forbidden", str(error))
             return False
         except KorchError as error:
             await self._refuse(call, error.http_status, error.reason, str(error))
             return False
-        if self._authorizer.allowed(call.user, call.info)[0]:
+        if allowed:
             return True
         details = {"name": call.info.name, "group": call.info.group, "kind": call.info.resource}
         await self._refuse(call, 403, "Forbidden", refusal(call.user, call.info), details)

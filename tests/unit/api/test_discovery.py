@@ -179,14 +179,17 @@ def test_health_and_version(tmp_path: Path) -> None:
 
 
 class OnlyPods:
-    def allowed(self, user: Any, info: RequestInfo) -> tuple[bool, str]:
+    async def allowed(self, user: Any, info: RequestInfo) -> tuple[bool, str]:
         return info.resource == "pods" and user.name in ("system:admin", "eve"), "a rule"
 
-    def rules(self, user: Any, namespace: str) -> tuple[Any, ...]:
+    async def rules(self, user: Any, namespace: str) -> tuple[Any, ...]:
         class Rule:
-            verbs, groups, resources, paths = ("get",), ("",), ("pods",), ()
+            verbs, groups, resources, paths, names = ("get",), ("",), ("pods",), (), ()
 
         return (Rule(),)
+
+    async def check(self, user: Any) -> Any:
+        raise AssertionError("nobody writes roles here")
 
 
 async def _whose(token: str) -> Nobody | None:

@@ -87,8 +87,6 @@ spec:
     subresources: {status: {}}
     additionalPrinterColumns: [{name: Spec, type: string, jsonPath: .spec.cron}]
 """,
-}
-KEPT = {
     "Role": """
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -102,6 +100,8 @@ metadata: {name: read}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}
 subjects: [{kind: User, name: jane}, {kind: ServiceAccount, name: ci, namespace: default}]
 """,
+}
+KEPT = {
     "Ingress": """
 apiVersion: networking.k8s.io/v1
 kind: Ingress

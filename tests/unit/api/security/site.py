@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 
+from korch.api.security.access import Access
 from korch.api.security.audit import AuditLog
 from korch.api.security.authenticate import Authenticator
-from korch.api.security.authorize import Authorizer
 from korch.api.security.credentials import Credentials, KnownCredentials
 from korch.api.security.guard import Guard
 from korch.api.security.limits import Limits
@@ -127,7 +127,7 @@ async def site(folder: Path, *, limits: Limits | None = None, **place: Any) -> A
     try:
         credentials = Credentials(store)
         authenticator = Authenticator(KnownCredentials(credentials), clock)
-        guard = Guard(app, authenticator, Authorizer(), clock=clock, limits=limits, audit=audit)
+        guard = Guard(app, authenticator, Access(store), clock=clock, limits=limits, audit=audit)
         where = Place(folder, "test", port=0, **place)
         async with serving(guard, where, store=store, clock=clock) as url:
             authority = load_authority(where.pki, "test", now=clock.now())

@@ -11,8 +11,8 @@ import pytest
 from msgspec.structs import replace
 
 from korch.api.app import create_app
+from korch.api.security.access import Access
 from korch.api.security.authenticate import Authenticator
-from korch.api.security.authorize import Authorizer
 from korch.api.security.credentials import Credentials, KnownCredentials
 from korch.api.security.guard import Guard
 from korch.api.security.users import Role, group_for
@@ -134,7 +134,7 @@ def run(tmp_path: Path, test: Callable[[Site], Coroutine[Any, Any, None]], role:
         store, clock, door = await open_sqlite(tmp_path / "state.db"), SystemClock(), FakeDoor()
         objects, credentials = Objects(store), Credentials(store)
         app = create_app(objects, store, services=Services(streams=Streams(objects, cast(Door, door))))
-        guard = Guard(app, Authenticator(KnownCredentials(credentials), clock), Authorizer(), clock=clock)
+        guard = Guard(app, Authenticator(KnownCredentials(credentials), clock), Access(store), clock=clock)
         try:
             async with asyncio.timeout(30):
                 await objects.ensure_default_namespace()

@@ -47,7 +47,7 @@ from korch.errors import (
 from korch.objects import apply as applying
 from korch.objects.objects import Change, ObjectList
 from korch.objects.prepare import named, not_found_hint, subject
-from korch.resources.codec import encode, to_dict
+from korch.resources.codec import encode, to_dict, with_meta
 from korch.resources.defaults import DEFAULT_NAMESPACE, with_defaults
 from korch.resources.kinds import KINDS, Kind, kind_of, kind_of_type
 from korch.resources.meta import LabelSelector, Object
@@ -313,6 +313,7 @@ class HttpClient:
     async def create(self, obj: T) -> T:
         """A new object."""
         kind, namespace = kind_of(obj), obj.metadata.namespace or DEFAULT_NAMESPACE
+        obj = with_meta(obj, namespace=namespace if kind.namespaced else "")
         try:
             answer = await self._ask(Call("POST", _path(kind, namespace), _AS, encode(obj)))
         except AlreadyExistsError as error:

@@ -1,6 +1,7 @@
 """The command line over HTTPS says what it says beside the state file."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -168,3 +169,98 @@ def test_changes_are_the_same_in_both_forms(tmp_path: Path, world: World, site: 
         assert one.output, command
         assert "did not expect" not in one.output, command
     assert world.auto_rebalance is beside.auto_rebalance is True
+
+
+# --- which cluster is meant ---
+
+
+def here(world: World, *args: str, **env: str) -> tuple[int, str]:
+    found = world.run(*args, env=env)
+    return found.exit_code, found.output
+
+
+def test_kubeconfig_in_the_environment_takes_nobody_away_from_a_local_cluster(world: World, site: Served) -> None:
+    config = str(site.kubeconfig())
+    assert here(world, "get", "deploy", KUBECONFIG=config)[0] == 0
+    assert site.asked == []
+    for env in ({"KORCH_CONTEXT": "korch-test"}, {"KORCH_SERVER": site.url}):
+        assert here(world, "get", "deploy", KUBECONFIG=config, **env)[0] == 0
+        assert site.asked
+        site.asked.clear()
+        local = here(world, "--cluster", "default", "get", "deploy", KUBECONFIG=config, **env)
+        assert local[0] == 0
+        assert site.asked == []
+
+
+def test_the_option_may_stand_on_either_side_and_goes_before_the_environment(world: World, site: Served) -> None:
+    config = str(site.kubeconfig())
+    for words in (("--kubeconfig", config, "get", "deploy"), ("get", "deploy", "--kubeconfig", config)):
+        assert here(world, *words, KORCH_SERVER="https://127.0.0.1:1", KORCH_CONTEXT="none")[0] != 0
+        assert here(world, *words, "--server", site.url, "--context", "korch-test", KORCH_CONTEXT="none")[0] == 0
+        assert site.asked
+        site.asked.clear()
+
+
+def test_the_namespace_of_the_context_is_the_default(world: World, site: Served) -> None:
+    config = str(site.kubeconfig("view", "shop", name="shop"))
+    far = ("--kubeconfig", config)
+    assert "alone" in here(world, "get", "pods", *far)[1]
+    assert "alone" in here(world, *far, "get", "pods")[1]
+    code, text = here(world, "get", "pods", "-n", "default", *far)
+    assert (code, "forbidden" in text) == (7, True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("backup", "x.db"),
+        ("restore", "x.db"),
+        ("master",),
+        ("adopt",),
+        ("kubeconfig",),
+        ("proxy",),
+        ("token", "list"),
+        ("cluster", "show"),
+        ("image", "list"),
+        ("node", "trust", "n1", "--yes"),
+    ],
+    ids=" ".join,
+)
+def test_what_belongs_beside_the_state_says_so(world: World, site: Served, command: tuple[str, ...]) -> None:
+    config = str(site.kubeconfig())
+    for words in (("--kubeconfig", config, *command), ("--context", "korch-test", *command)):
+        code, text = here(world, *words, KUBECONFIG=config)
+        assert code == 7, text
+        assert "is not done over the API" in text
+        assert "without --server, --context" in text
+
+
+def test_words_that_mean_two_clusters_are_refused(world: World, site: Served) -> None:
+    config = str(site.kubeconfig())
+    for words, says in (
+        (("--kubeconfig", config, "-i", "h1", "get", "pods"), "-i one of this machine"),
+        (("--cluster", "a", "get", "pods", "--server", site.url), "--cluster one of this machine"),
+        (("nodes", "--limit", "n1", "--kubeconfig", config), "--limit is a pattern of an inventory"),
+    ):
+        code, text = here(world, *words)
+        assert code == 2
+        assert says in text
+
+
+def test_a_machine_without_anything_says_how_a_cluster_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "korch.master.local", raising=False)
+    far = World(tmp_path / "empty")
+    for env in ({}, {"KUBECONFIG": str(tmp_path / "missing")}):
+        code, text = here(far, "get", "pods", **env)
+        assert code == 4
+        assert 'cluster "default" does not exist' in text
+    code, text = here(far, "get", "pods", KORCH_CONTEXT="x", KUBECONFIG=str(tmp_path / "missing"))
+    assert code == 4
+    assert f"there is no kubeconfig {tmp_path / 'missing'}" in text
+
+
+def test_logs_and_exec_come_over_https(world: World, site: Served) -> None:
+    # FakeDoor stands for the node: a line of log, and a program that ends with 4
+    assert over_https(world, site, "logs", "app-bcdfg-1").stdout == "a line\n"
+    lines = over_https(world, site, "logs", "app", "--tail", "1").stdout.splitlines()
+    assert sorted(lines) == ["[app-bcdfg-1] a line", "[app-bcdfg-2] a line"]

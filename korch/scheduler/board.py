@@ -43,11 +43,10 @@ class Board:
         self._added: dict[Shape, dict[int, int]] = {}
         self._unique: dict[str, bool] = {}
         self._images: dict[str, set[int]] = {}
+        self._image_bytes: dict[str, int] = {}
         for i, node in enumerate(nodes):
             for image in node.images:
                 self._images.setdefault(image, set()).add(i)
-        self._image_bytes: dict[str, int] = {}
-        for node in nodes:
             for image, size in node.image_bytes.items():
                 self._image_bytes[image] = max(size, self._image_bytes.get(image, 0))
         self._index_pods()
@@ -119,6 +118,10 @@ class Board:
     def image_holders(self, image: str) -> set[int]:
         """Nodes that have the image."""
         return self._images.get(image, set())
+
+    def knows_size(self, shape: Shape) -> bool:
+        """Whether any node tells what one of the shape's images takes."""
+        return any(image in self._image_bytes for image in shape.images)
 
     def bytes_to_pull(self, shape: Shape, i: int) -> int:
         """What the images that node `i` lacks take on its disk, as far as other nodes tell their size."""

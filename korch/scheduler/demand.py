@@ -105,7 +105,8 @@ class Demand:
             eligible = [i for i in eligible if column[i] is not None]
         self.skews = [Skew(board, shape, spread, eligible) for spread in shape.spreads]
         self.hard_skews = [skew for skew in self.skews if skew.hard]
-        self.cramped = frozenset(i for i in self.standing.ok if self._image_refusal(i)) if shape.images else frozenset()
+        sized = board.knows_size(shape)
+        self.cramped = frozenset(i for i in self.standing.ok if self._image_refusal(i)) if sized else frozenset()
         self.outdated = False
 
     def _banned_by_others(self) -> list[tuple[Term, tuple[str | None, ...], set[str]]]:

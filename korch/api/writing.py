@@ -8,6 +8,7 @@ from korch.api import incoming
 from korch.api.answers import Refusal, bad_request, conflict, translate
 from korch.api.entries import Entry, from_plain
 from korch.api.incoming import Incoming, Validation
+from korch.api.owners import owner
 from korch.api.requestinfo import RequestInfo
 from korch.api.versions import Version
 from korch.api.wire import ownership, patches, strict
@@ -280,20 +281,7 @@ class Writer:
 
     def track(self, options: Options, *, subresource: str = "", shape: Shape | None = None) -> Track:
         """What brings the owners of an object's fields up to date."""
-
-        def tracked(before: Object | None, after: Object) -> tuple[dict[str, Any], ...]:
-            found = ownership.track_update(
-                None if before is None else to_dict(before),
-                to_dict(after),
-                manager=options.manager,
-                operation="Update",
-                subresource=subresource,
-                now=rfc3339(self._clock.now()),
-                shape=shape,
-            )
-            return tuple(found["metadata"].get("managedFields", ()))
-
-        return tracked
+        return owner(options.manager, self._clock.now, subresource=subresource, shape=shape)
 
 
 def _as_given(before: Object | None, after: Object) -> tuple[dict[str, Any], ...]:

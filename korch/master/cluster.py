@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
+from korch.api.owners import COMMANDS, owner
 from korch.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, SetupError, StoreError
 from korch.objects.objects import Clock, Objects, SystemClock
 from korch.resources.kinds import SECRET
@@ -81,7 +82,7 @@ async def open_cluster(settings: Settings, *, limit: str = "", need_inventory: b
     store = SealedStore(await open_sqlite(settings.state_file), Keyring(settings.secrets_key), (SECRET.prefix(),))
     try:
         clock = SystemClock()
-        objects = Objects(store, clock=clock)
+        objects = Objects(store, clock=clock, track=owner(COMMANDS, clock.now))
         record = await _record(store, objects, settings, given, clock)
         if need_inventory and inventory is None:
             inventory = _load(record.inventories, limit, settings)

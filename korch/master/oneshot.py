@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
+from korch.api.owners import CONTROLLERS, owner
 from korch.client.base import Outcome, Progress, Workload
 from korch.errors import FencedError, HostUnreachableError, KorchError, at
 from korch.master.background import background
@@ -134,7 +135,9 @@ class OneShot:
     async def _leading(self) -> tuple[Outcome, ...]:
         contacts = await self._fleet.contacts(claim=True)
         await self._lead.raise_epoch(max((found.report.epoch for found in contacts.values()), default=0))
-        objects = Objects(self._cluster.store, clock=self._cluster.clock, fence=self._lead.fence)
+        clock = self._cluster.clock
+        track = owner(CONTROLLERS, clock.now)
+        objects = Objects(self._cluster.store, clock=clock, fence=self._lead.fence, track=track)
         view = View(objects, KINDS)
         view.listen(self._note)
         self._dead = self._fleet.problems

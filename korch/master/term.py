@@ -6,6 +6,7 @@ import logging
 
 import msgspec.structs
 
+from korch.api.owners import CONTROLLERS, owner
 from korch.controllers.collector import Collector
 from korch.errors import FencedError, KorchError
 from korch.master.background import background
@@ -36,7 +37,8 @@ class Term:
     def __init__(self, sources: Sources, lead: Lead, *, hook: FencingHook | None = None) -> None:
         self._sources, self._lead, self._hook = sources, lead, hook
         cluster = sources.cluster
-        objects = Objects(cluster.store, clock=cluster.clock, fence=lead.fence)
+        track = owner(CONTROLLERS, cluster.clock.now)
+        objects = Objects(cluster.store, clock=cluster.clock, fence=lead.fence, track=track)
         self._cluster = msgspec.structs.replace(cluster, objects=objects)
         self._fleet = Fleet(self._cluster)
         self._view = View(objects, KINDS)

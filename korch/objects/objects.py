@@ -36,7 +36,10 @@ _SUGGEST_FROM = 500  # names looked at for "did you mean"
 
 
 class Objects:
-    """Typed objects in a store. `fence` gives the lease's Check, or None while this process holds no lease."""
+    """Typed objects in a store. `fence` gives the lease's Check, or None while this process holds no lease.
+
+    `track` keeps the owners of fields where somebody began to, at writes that do not say themselves whose they are.
+    """
 
     def __init__(
         self,
@@ -45,9 +48,11 @@ class Objects:
         clock: Clock | None = None,
         fence: Callable[[], Check | None] | None = None,
         event_limit: int = KEEP,
+        track: Track | None = None,
     ) -> None:
         self._store = store
         self._clock = clock or SystemClock()
+        self._track = track
         self._access = Access(store, fence)
         self._events = EventRecorder(self._access, self._clock, keep=event_limit)
 
@@ -185,7 +190,12 @@ class Objects:
         grows when the spec changed; nothing is written when nothing did.
         """
         stored = await self._read_for(obj)
-        return await self._replace(prepare.for_update(obj, stored), stored)
+        new = prepare.tracked(prepare.for_update(obj, stored), stored, self._tracker(stored))
+        return await self._replace(new, stored)
+
+    def _tracker(self, stored: Object) -> Track | None:
+        """Whose writes these are, for an object of which owners are known: others cost nothing."""
+        return self._track if stored.metadata.managed_fields else None
 
     async def update_status(self, obj: T) -> T:
         """The object with a new status and nothing else new; compare-and-set as in `update`."""
@@ -235,7 +245,8 @@ class Objects:
             wanted = change(stored)
             if wanted is None:
                 return stored
-            new = prepare.tracked(prepared(wanted, stored), stored, track)
+            owners = track or (None if status else self._tracker(stored))
+            new = prepare.tracked(prepared(wanted, stored), stored, owners)
             return await self._replace(new, stored, dry_run=dry_run)
 
         return await self._retried(type_, name, namespace, once)

@@ -52,7 +52,7 @@ META_RULES = {
     "deletionTimestamp": _warned(_SERVER_SIDE),
     "deletionGracePeriodSeconds": _warned(_SERVER_SIDE),
     "generation": _warned(_SERVER_SIDE),
-    "managedFields": _warned("korch keeps no field managers"),
+    "managedFields": _warned(_SERVER_SIDE),
     "selfLink": _warned(_SERVER_SIDE),
 }
 

@@ -1,12 +1,17 @@
 """Objects over HTTP: what is created, changed and deleted, and the words in which a refusal comes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from korch.api.owners import CONTROLLERS, owner
+from korch.objects.objects import Objects
 from korch.resources.codec import with_meta
+from korch.resources.meta import ObjectMeta
 from korch.resources.misc import Namespace
-from korch.resources.pod import Pod
+from korch.resources.pod import Container, Pod, PodSpec
 from korch.resources.workload import Deployment
 from tests.unit.api.serving import CONFIGMAPS, DEPLOYMENTS, PODS, World, configmap, deployment, pod, run
 
@@ -421,6 +426,39 @@ def test_a_scheduler_of_somebody_elses_can_bind(tmp_path: Path) -> None:
         assert (await world.get(f"{PODS}/web-1"))["spec"]["nodeName"] == "n1"
         wish["target"]["name"] = "n2"
         assert (await world.http.post(f"{PODS}/web-1/binding", json=wish)).status_code == 409
+
+    run(tmp_path, check)
+
+
+def test_what_a_controller_changes_is_its_own(tmp_path: Path) -> None:
+    """So an applier of `replicas` hears of the autoscaler that moved them, and may leave them to it."""
+
+    async def check(world: World) -> None:
+        async def applied(replicas: int | None, **query: str) -> Any:
+            params = {"fieldManager": "ann", **query}
+            body = deployment(replicas=replicas)
+            return await world.http.patch(f"{DEPLOYMENTS}/web", json=body, params=params, headers=APPLY)
+
+        def scaled(found: Deployment) -> Deployment:
+            return replace(found, spec=replace(found.spec, replicas=5))
+
+        assert (await applied(2)).status_code == 201
+        controllers = Objects(world.store, clock=world.clock, track=owner(CONTROLLERS, world.clock.now))
+        await controllers.modify(Deployment, "web", "default", scaled)
+        clash = await applied(2)
+        assert clash.status_code == 409
+        assert 'conflict with "korch-controller" using apps/v1: .spec.replicas' in clash.json()["message"]
+        left = await applied(None)
+        assert (left.status_code, left.json()["spec"]["replicas"]) == (200, 5)
+        forced = await applied(3, force="true")
+        assert forced.json()["spec"]["replicas"] == 3
+        assert [one["manager"] for one in forced.json()["metadata"]["managedFields"]] == ["ann"]
+
+        spec = PodSpec(containers=(Container(name="c", image="web:1"),))
+        bare = await world.objects.create(Pod(metadata=ObjectMeta(name="bare"), spec=spec))
+        await controllers.modify(Pod, "bare", "default", lambda found: with_meta(found, labels={"a": "b"}))
+        assert not (await world.objects.get(Pod, "bare")).metadata.managed_fields, "nobody began to keep owners"
+        assert not bare.metadata.managed_fields
 
     run(tmp_path, check)
 

@@ -1,4 +1,7 @@
-"""Removes what has lost its owner: sets without a deployment, pods without a set."""
+"""Removes what has lost its owner in a one-shot run: sets without a deployment, pods without a set.
+
+Such a run touches its own workloads only, and knows them all. A master has `collector.py` instead, for all kinds.
+"""
 
 from korch.errors import NotFoundError
 from korch.objects.view import View

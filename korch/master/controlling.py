@@ -68,7 +68,8 @@ async def _nothing(_: frozenset[str]) -> dict[str, Used]:
 class Controllers:
     """Reconcilers on a view. `allowed`: the nodes that new pods may have; `wake` hears of each pod that has a node.
 
-    `gauge` measures pods; without it nothing is scaled by load.
+    `gauge` measures pods; without it nothing is scaled by load. `collecting`: what loses its owner goes, as far as a
+    run has to do with it; a master has the collector, which does so for all kinds.
     """
 
     def __init__(
@@ -80,9 +81,10 @@ class Controllers:
         allowed: Callable[[], frozenset[str]],
         wake: Callable[[Pod], None],
         gauge: Gauge | None = None,
+        collecting: bool = True,
     ) -> None:
         self._view, self._scope, self._wake = view, scope, wake
-        self._started = False
+        self._started, self._collecting = False, collecting
         scheduler = SchedulingController(view, clock, allowed=allowed, mine=scope.has)
         self._deployments: WorkQueue[tuple[str, str]] = WorkQueue(
             "deployment", DeploymentController(view, clock).reconcile
@@ -213,6 +215,8 @@ class Controllers:
 
     def _collect(self, change: Change[Object]) -> None:
         """Objects whose owner may be gone: all of a deleted owner's, and each that appears."""
+        if not self._collecting:
+            return
         meta = change.object.metadata
         if change.type == "ADDED" and controller_of(change.object) is not None:
             self._garbage.add((type(change.object), meta.namespace, meta.name))

@@ -76,9 +76,9 @@ class Term:
         for name in self._fleet.node_names:
             self._watch(name, group)
         self._lifecycle = Lifecycle(post, self._watches, hook=self._hook)
-        gauge = NodeGauge(self._fleet)
+        gauge, clock = NodeGauge(self._fleet).pods, self._cluster.clock
         controllers = Controllers(
-            self._view, self._cluster.clock, scope, allowed=self._allowed, wake=self._wake, gauge=gauge.pods
+            self._view, clock, scope, allowed=self._allowed, wake=self._wake, gauge=gauge, collecting=False
         )
         controllers.start(group)
         group.create_task(self._lifecycle.run(), name="lifecycle")

@@ -1,7 +1,7 @@
-"""`make vm-test`: korch on virtual machines as users have them, from outside and inside. Output: last-vm-test.txt.
+"""`make vm-test`: korch on virtual machines as users have them, in three parts. Output: last-vm-test.txt.
 
-From outside: two machines, one with Docker and one with Podman, both with systemd and control groups version 2, are one
-cluster. From inside: `make demo` in such a machine.
+`outside`: two machines, one with Docker and one with Podman, both with systemd and control groups version 2, are one
+cluster. `service`: `korch master` as a service of systemd on such a machine. `inside`: `make demo` there.
 """
 
 import os
@@ -19,7 +19,9 @@ from korch.errors import KorchError
 from korch.lab.machine import CLEAN_ENV, run
 from tests.vm.cargo import write_checkout, write_sample_image
 from tests.vm.image import ROOT, ensure_image, work_folder
+from tests.vm.looks import check_replica, has_one, ids, until
 from tests.vm.machine import Vm, running
+from tests.vm.service import prove_service
 from tests.vm.transcript import StepFailedError, Transcript, finish
 
 OUTPUT = Path(__file__).with_name("last-vm-test.txt")
@@ -36,7 +38,7 @@ def main() -> int:
     transcript = Transcript(OUTPUT, {str(work): "WORK", str(ROOT): "CHECKOUT"})
     try:
         image = ensure_image()
-        parts = sys.argv[1:] or ["outside", "inside"]
+        parts = sys.argv[1:] or ["outside", "service", "inside"]
         with ExitStack() as machines:
             podman = machines.enter_context(
                 running(image, work, "podman", memory_mib=2048, cpus=2, masked=DOCKER_UNITS)
@@ -44,6 +46,8 @@ def main() -> int:
             if "outside" in parts:
                 with running(image, work, "docker", memory_mib=1024) as docker:
                     _outside(transcript, work, docker, podman)
+            if "service" in parts:
+                prove_service(transcript, work, podman)
             if "inside" in parts:
                 _inside(transcript, work, podman)
     except (KorchError, StepFailedError, subprocess.SubprocessError, OSError) as error:
@@ -78,23 +82,23 @@ def _life_of_an_app(transcript: Transcript, korch: Callable[..., str], vms: dict
     korch(f"deploy {IMAGES['1']} {APP} {slow}")
     korch("get pods -o wide")
     for name, vm in vms.items():
-        _check_replica(transcript, name, vm.host(), "1")
+        check_replica(transcript, name, vm.host(), "1")
     transcript.title("The same again changes nothing")
-    before = {name: _ids(name, vm.host()) for name, vm in vms.items()}
+    before = {name: ids(name, vm.host()) for name, vm in vms.items()}
     korch(f"deploy {IMAGES['1']} {APP} {slow}")
-    transcript.check("same containers", {name: _ids(name, vm.host()) for name, vm in vms.items()} == before, True)
+    transcript.check("same containers", {name: ids(name, vm.host()) for name, vm in vms.items()} == before, True)
     transcript.title("Another version")
     korch(f"deploy {IMAGES['2']} {APP} {slow}")
     for name, vm in vms.items():
-        _check_replica(transcript, name, vm.host(), "2")
+        check_replica(transcript, name, vm.host(), "2")
     transcript.title(
         "The engine is restarted by systemd; a container's process is killed on Podman, which has no daemon"
     )
     vms["docker"].host().check_output("systemctl restart docker")
     vms["podman"].host().check_output("kill -9 $(podman inspect --format '{{.State.Pid}}' $(podman ps -q))")
     for name, vm in vms.items():
-        _until(f"{name} has its container again", partial(_has_one, name, vm.host()))
-        _check_replica(transcript, name, vm.host(), "2")
+        until(f"{name} has its container again", partial(has_one, name, vm.host()))
+        check_replica(transcript, name, vm.host(), "2")
     transcript.title("The power of both machines fails")
     for vm in vms.values():
         vm.reset()
@@ -104,11 +108,14 @@ def _life_of_an_app(transcript: Transcript, korch: Callable[..., str], vms: dict
     korch("sync", timeout_s=900)
     korch("get pods -o wide")
     for name, vm in vms.items():
-        _check_replica(transcript, name, vm.host(), "2")
+        check_replica(transcript, name, vm.host(), "2")
     transcript.title("The end")
     korch("delete web", timeout_s=900)
     for name, vm in vms.items():
         transcript.check(f"containers on {name}", vm.host().check_output(f"{name} ps -aq"), "")
+    korch("cluster rm --yes")
+    for name, vm in vms.items():
+        transcript.check(f"claims on {name}", vm.host().check_output("find /var/lib/korch/claims -type f"), "")
 
 
 def _describe(transcript: Transcript, name: str, host: Host) -> None:
@@ -124,26 +131,6 @@ def _bring_images(transcript: Transcript, work: Path, korch: Callable[..., str])
         path = work / f"web-{version}.tar"
         write_sample_image(path, version, reference)
         korch(f"image push --archive {path.name}", cwd=work)
-
-
-def _check_replica(transcript: Transcript, engine: str, host: Host, version: str) -> None:
-    """One container, with systemd's limits around it, that serves the version."""
-    identifiers = _ids(engine, host)
-    transcript.check(f"{engine}: containers that run", len(identifiers), 1)
-    pid = host.check_output("%s inspect --format '{{.State.Pid}}' %s", engine, identifiers[0])
-    group = host.check_output("cut -d: -f3 /proc/%s/cgroup", pid)
-    limit = host.check_output("cat %s", f"/sys/fs/cgroup{group}/memory.max")
-    transcript.check(f"{engine}: memory limit in systemd's tree", ("/" in group, limit), (True, str(32 << 20)))
-    page = host.check_output("nsenter -t %s -n busybox wget -qO- http://127.0.0.1:8080/", pid)
-    transcript.check(f"{engine}: page", page.rpartition(" on ")[0], f"web version {version}")
-
-
-def _ids(engine: str, host: Host) -> list[str]:
-    return sorted(host.check_output(f"{engine} ps -q --no-trunc --filter label=korch.dev/cluster").split())
-
-
-def _has_one(engine: str, host: Host) -> bool:
-    return len(_ids(engine, host)) == 1
 
 
 # --- from inside ---
@@ -174,7 +161,7 @@ def _agent(key: Path) -> Iterator[str]:
     words = ("setpriv", "--pdeathsig", "KILL", "ssh-agent", "-D", "-a", str(socket))
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     try:
-        _until("the ssh-agent is up", socket.exists)
+        until("the ssh-agent is up", socket.exists)
         run("ssh-add", "-q", str(key), env={**CLEAN_ENV, "SSH_AUTH_SOCK": str(socket)})
         yield str(socket)
     finally:
@@ -197,14 +184,6 @@ def _korch(transcript: Transcript, work: Path, agent: str, inventory: str) -> Ca
         return transcript.run(f"korch {source}{words}", argv, env=environment, **options)  # type: ignore[arg-type]
 
     return call
-
-
-def _until(what: str, ready: Callable[[], bool], timeout_s: float = 300.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not ready():
-        if time.monotonic() > deadline:
-            raise StepFailedError(f"not within {timeout_s:g} s: {what}")
-        time.sleep(0.5)
 
 
 if __name__ == "__main__":

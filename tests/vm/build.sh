@@ -33,6 +33,8 @@ in_root python3 -m venv /root/korch/.venv
 in_root env PIP_NO_INDEX=1 PIP_FIND_LINKS=/mnt/wheels PIP_NO_CACHE_DIR=1 \
   /root/korch/.venv/bin/pip install -q -e '/root/korch[dev]'
 umount "$root/mnt/wheels"
+cp -r wheels "$root/var/lib/wheels" # for what is installed in a machine, which reaches nothing outside
+printf '[global]\nno-index = true\nfind-links = /var/lib/wheels\n' > "$root/etc/pip.conf"
 touch "$root/root/korch/.venv/.done"
 
 echo "# settings"

@@ -8,12 +8,13 @@ import msgspec
 from korch.errors import ForbiddenError, StoreError, at
 from korch.master.adopt import known_of, look, take_over
 from korch.master.adoption import orphans_of
-from korch.master.cluster import RECORD_KEY, Cluster, ClusterRecord, make_private
+from korch.master.cluster import RECORD_KEY, Cluster, ClusterRecord
 from korch.master.fleet import Fleet
 from korch.resources.misc import Secret
 from korch.settings import Settings
 from korch.store.backup import peek, restore
 from korch.store.lease import Lead
+from korch.store.places import make_private_folder
 from korch.store.sqlite import open_sqlite
 
 
@@ -51,7 +52,7 @@ async def restore_state(settings: Settings, source: Path) -> Path | None:
     Refused while another process uses the state, so also while one leads.
     """
     describe(source)
-    make_private(settings.cluster_dir)
+    make_private_folder(settings.cluster_dir)
     return (await restore(source, settings.state_file)).kept_as
 
 

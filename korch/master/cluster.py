@@ -1,6 +1,5 @@
 """A cluster on this machine: its record in the store, its inventory, its folder."""
 
-import contextlib
 import os
 import shutil
 import socket
@@ -21,6 +20,7 @@ from korch.resources.times import rfc3339
 from korch.settings import Settings, no_such_cluster
 from korch.store.base import Store
 from korch.store.keyring import Keyring
+from korch.store.places import make_private_folder
 from korch.store.sealed import SealedStore
 from korch.store.sqlite import open_sqlite
 
@@ -78,7 +78,7 @@ async def open_cluster(settings: Settings, *, limit: str = "", need_inventory: b
     given = tuple(absolute_source(source, settings.home) for source in settings.inventories)
     if not settings.state_file.exists():
         inventory = _load(given, limit, settings)  # a mistake in it must not leave an empty cluster behind
-    make_private(settings.cluster_dir)
+    make_private_folder(settings.cluster_dir)
     store = SealedStore(await open_sqlite(settings.state_file), Keyring(settings.secrets_key), (SECRET.prefix(),))
     try:
         clock = SystemClock()
@@ -95,14 +95,6 @@ def _load(sources: tuple[str, ...], limit: str, settings: Settings) -> "Inventor
     from korch.inventory.load import load_inventory
 
     return load_inventory(sources, limit=limit, home=settings.home)
-
-
-def make_private(folder: Path) -> None:
-    """A folder (and its parents below KORCH_HOME) that only this user can read."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700)
 
 
 async def _record(

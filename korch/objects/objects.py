@@ -142,15 +142,14 @@ class Objects:
                 raise
             except ConflictError as error:
                 if await self._store.get(key_of(ready)) is not None:
-                    hint = "Change it, or delete it first."
-                    raise AlreadyExistsError(f"{prepare.subject(ready)} exists already", hint=hint) from error
+                    raise _exists(ready) from error
         raise ConflictError(f'namespace "{ready.metadata.namespace}" changes all the time', hint="Try it again.")
 
     async def _check_insert(self, ready: T) -> T:
         """What `_insert` would give, for a dry run."""
         await self._namespace_check(ready)
         if await self._store.get(key_of(ready)) is not None:
-            raise AlreadyExistsError(f"{prepare.subject(ready)} exists already", hint="Change it, or delete it first.")
+            raise _exists(ready)
         return ready
 
     async def _namespace_check(self, obj: Object) -> tuple[Op, ...]:
@@ -211,7 +210,7 @@ class Objects:
         stored = await self.get(type(obj), obj.metadata.name, obj.metadata.namespace)
         prepare.check_identity(obj, stored)
         if stored.metadata.resource_version != obj.metadata.resource_version:
-            raise ConflictError(f"{prepare.subject(obj)} has changed since it was read", hint="Read it again.")
+            raise _changed(obj)
         return stored
 
     async def _replace(self, new: T, stored: T, *, dry_run: bool = False) -> T:
@@ -354,7 +353,7 @@ class Objects:
         if uid is not None and uid != stored.metadata.uid:
             raise ConflictError(f"{prepare.subject(stored)} is another one now: uid {stored.metadata.uid}, not {uid}")
         if wish.revision and wish.revision != stored.metadata.resource_version:
-            raise ConflictError(f"{prepare.subject(stored)} has changed since it was read", hint="Read it again.")
+            raise _changed(stored)
         if not isinstance(stored, Namespace):
             return
         name = stored.metadata.name
@@ -411,3 +410,11 @@ class Objects:
     ) -> None:
         """Note what happened to an object. The same again within an hour is counted; the oldest above 5000 go."""
         await self._events.record(about, type_=type, reason=reason, message=message, component=component)
+
+
+def _exists(obj: Object) -> AlreadyExistsError:
+    return AlreadyExistsError(f"{prepare.subject(obj)} exists already", hint="Change it, or delete it first.")
+
+
+def _changed(obj: Object) -> ConflictError:
+    return ConflictError(f"{prepare.subject(obj)} has changed since it was read", hint="Read it again.")

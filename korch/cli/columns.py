@@ -1,4 +1,7 @@
-"""The columns of `korch get`, kind by kind, with kubectl's names and words. Pure: objects and a time in, cells out."""
+"""The columns of `korch get`, where it shows more than kubectl does; of all other kinds, those of the API's tables.
+
+Pure: objects and a time in, cells out.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from korch.api.wire import podcells
+from korch.api.wire.podcells import pod_word
 from korch.cli.output import age, headline
 from korch.resources.codec import to_dict
 from korch.resources.disruption import PodDisruptionBudget
 from korch.resources.kinds import Kind, kind_of_type
-from korch.resources.meta import LabelSelector, Object
-from korch.resources.misc import Event, Lease, Namespace, Secret
+from korch.resources.meta import Object
+from korch.resources.misc import Event
 from korch.resources.node import Node, NodeLoad
-from korch.resources.pod import Container, ContainerPort, ContainerStatus, Pod
+from korch.resources.pod import ContainerPort, Pod
 from korch.resources.podstate import condition
 from korch.resources.quantity import human_bytes
 from korch.resources.selectors import selector_text
-from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 NONE = "<none>"
 UNKNOWN = "–"
@@ -41,63 +45,18 @@ class Columns:
 
 
 def pod_status(pod: Pod) -> str:
-    """One word for a pod's state, found as kubectl finds it: the most telling reason of its containers."""
-    status = pod.status
-    word = status.reason or status.phase or "Pending"
-    initial = _init_reason(pod)
-    if initial:
-        word = initial
-    else:
-        for container in reversed(status.container_statuses):
-            word = _container_reason(container) or word
-        running = any(container.state.running and container.ready for container in status.container_statuses)
-        if word == "Completed" and running:
-            word = "Running" if _is_ready(pod) else "NotReady"
-    if pod.metadata.deletion_timestamp is not None and status.phase not in {"Succeeded", "Failed"}:
-        return "Unknown" if status.reason == "NodeLost" else "Terminating"
-    return word
-
-
-def _container_reason(status: ContainerStatus) -> str:
-    state = status.state
-    if state.waiting is not None:
-        return state.waiting.reason
-    if state.terminated is not None:
-        ended = state.terminated
-        return ended.reason or (f"Signal:{ended.signal}" if ended.signal else f"ExitCode:{ended.exit_code}")
-    return ""
-
-
-def _init_reason(pod: Pod) -> str:
-    """`Init:0/2`, `Init:Error`... while an init container is not through, else ""."""
-    total = len(pod.spec.init_containers)
-    for index, status in enumerate(pod.status.init_container_statuses):
-        ended = status.state.terminated
-        if ended is not None and ended.exit_code == 0:
-            continue
-        reason = _container_reason(status)
-        return f"Init:{reason}" if reason and reason != "PodInitializing" else f"Init:{index}/{total}"
-    return ""
-
-
-def _is_ready(pod: Pod) -> bool:
-    found = condition(pod.status.conditions, "Ready")
-    return found is not None and found.status == "True"
+    """One word for a pod's state, as the API's tables have it."""
+    return pod_word(to_dict(pod))
 
 
 def ready_count(pod: Pod) -> str:
     """`1/2`: containers that are ready, of how many; none is on a node that is lost."""
-    lost = pod.status.reason == "NodeLost"
-    return f"{0 if lost else sum(s.ready for s in pod.status.container_statuses)}/{len(pod.spec.containers)}"
+    return podcells.ready_count(to_dict(pod))
 
 
 def pod_restarts(pod: Pod, now: float) -> str:
     """`0`, or `3 (5m ago)` with the time of the last one."""
-    statuses = (*pod.status.init_container_statuses, *pod.status.container_statuses)
-    count = sum(status.restart_count for status in statuses)
-    ends = [s.last_state.terminated.finished_at for s in statuses if s.last_state.terminated is not None]
-    last = max((end for end in ends if end), default="")
-    return f"{count} ({age(last, now)} ago)" if count and last else str(count)
+    return podcells.restarts(to_dict(pod), now)
 
 
 def published_ports(pod: Pod) -> list[ContainerPort]:
@@ -122,11 +81,12 @@ def pod_ports(pod: Pod) -> str:
 
 
 def _pod(pod: Pod, now: float) -> tuple[object, ...]:
+    plain = to_dict(pod)
     return (
         pod.metadata.name,
-        ready_count(pod),
-        pod_status(pod),
-        pod_restarts(pod, now),
+        podcells.ready_count(plain),
+        pod_word(plain),
+        podcells.restarts(plain, now),
         age(pod.metadata.creation_timestamp, now),
         pod.status.pod_ip or NONE,
         pod.spec.node_name or NONE,
@@ -134,50 +94,7 @@ def _pod(pod: Pod, now: float) -> tuple[object, ...]:
     )
 
 
-# --- workloads ---
-
-
-def _template(containers: Sequence[Container], selector: LabelSelector) -> tuple[object, ...]:
-    names = ",".join(container.name for container in containers)
-    return names, ",".join(container.image for container in containers), selector_text(selector) or NONE
-
-
-def _deployment(obj: Deployment, now: float) -> tuple[object, ...]:
-    status = obj.status
-    return (
-        obj.metadata.name,
-        f"{status.ready_replicas}/{obj.spec.replicas if obj.spec.replicas is not None else 1}",
-        status.updated_replicas,
-        status.available_replicas,
-        age(obj.metadata.creation_timestamp, now),
-        *_template(obj.spec.template.spec.containers, obj.spec.selector),
-    )
-
-
-def _replicaset(obj: ReplicaSet, now: float) -> tuple[object, ...]:
-    return (
-        obj.metadata.name,
-        obj.spec.replicas if obj.spec.replicas is not None else 1,
-        obj.status.replicas,
-        obj.status.ready_replicas,
-        age(obj.metadata.creation_timestamp, now),
-        *_template(obj.spec.template.spec.containers, obj.spec.selector),
-    )
-
-
-def _daemonset(obj: DaemonSet, now: float) -> tuple[object, ...]:
-    status, spec = obj.status, obj.spec.template.spec
-    return (
-        obj.metadata.name,
-        status.desired_number_scheduled,
-        status.current_number_scheduled,
-        status.number_ready,
-        status.updated_number_scheduled,
-        status.number_available,
-        ",".join(f"{key}={value}" for key, value in sorted(spec.node_selector.items())) or NONE,
-        age(obj.metadata.creation_timestamp, now),
-        *_template(spec.containers, obj.spec.selector),
-    )
+# --- budgets ---
 
 
 def _budget(obj: PodDisruptionBudget, now: float) -> tuple[object, ...]:
@@ -307,33 +224,8 @@ def _event(event: Event, now: float) -> tuple[object, ...]:
     )
 
 
-def _secret(secret: Secret, now: float) -> tuple[object, ...]:
-    return secret.metadata.name, secret.type or "Opaque", len(secret.data), age(secret.metadata.creation_timestamp, now)
-
-
-def _namespace(obj: Namespace, now: float) -> tuple[object, ...]:
-    going = obj.metadata.deletion_timestamp is not None
-    word = "Terminating" if going else obj.status.phase or "Active"
-    return obj.metadata.name, word, age(obj.metadata.creation_timestamp, now)
-
-
-def _lease(lease: Lease, now: float) -> tuple[object, ...]:
-    return lease.metadata.name, lease.spec.holder_identity or NONE, age(lease.metadata.creation_timestamp, now)
-
-
-_TEMPLATE = ("CONTAINERS", "IMAGES", "SELECTOR")
 _COLUMNS: dict[type[Object], Columns] = {
     Pod: Columns(("NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE", "PORTS"), _pod, wide=3),
-    Deployment: Columns(("NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE", *_TEMPLATE), _deployment, wide=3),
-    ReplicaSet: Columns(("NAME", "DESIRED", "CURRENT", "READY", "AGE", *_TEMPLATE), _replicaset, wide=3),
-    DaemonSet: Columns(
-        (
-            *("NAME", "DESIRED", "CURRENT", "READY", "UP-TO-DATE", "AVAILABLE", "NODE SELECTOR", "AGE"),
-            *_TEMPLATE,
-        ),
-        _daemonset,
-        wide=3,
-    ),
     PodDisruptionBudget: Columns(
         (*("NAME", "MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS", "AGE"), "HEALTHY", "SELECTOR"),
         _budget,
@@ -353,9 +245,6 @@ _COLUMNS: dict[type[Object], Columns] = {
     Event: Columns(
         ("LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE", "SOURCE", "FIRST SEEN", "COUNT", "NAME"), _event, wide=4
     ),
-    Secret: Columns(("NAME", "TYPE", "DATA", "AGE"), _secret),
-    Namespace: Columns(("NAME", "STATUS", "AGE"), _namespace),
-    Lease: Columns(("NAME", "HOLDER", "AGE"), _lease),
 }
 
 

@@ -37,6 +37,7 @@ def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> i
         "korch logs web                    # all pods of a deployment, each line with its pod",
         "korch logs -f --tail 20 web       # and what they print from now on",
         "korch logs pod/web-5d4f8-x2x9k --since 10m --timestamps",
+        "korch logs web -c sidecar               # of this container; --all-containers: of each",
     )
 )
 @click.argument("name", metavar="POD|DEPLOYMENT")
@@ -45,8 +46,19 @@ def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> i
 @click.option("--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines of each pod.")
 @click.option("--since", callback=duration, metavar="DURATION", help="Only what is newer: 45s, 10m, 1h30m.")
 @click.option("--timestamps", is_flag=True, help="Each line with its time on the node.")
+@click.option("-c", "--container", default="", metavar="NAME", help="Of this container of the pod.")
+@click.option("--all-containers", is_flag=True, help="Of all containers of the pod, init containers too.")
 @cluster_options()
-def logs(name: str, namespace: str, follow: bool, tail: int | None, since: int | None, timestamps: bool) -> None:
+def logs(
+    name: str,
+    namespace: str,
+    follow: bool,
+    tail: int | None,
+    since: int | None,
+    timestamps: bool,
+    container: str,
+    all_containers: bool,
+) -> None:
     """Show what a pod prints, or all pods of a deployment together."""
 
     async def show(client: Client) -> None:
@@ -59,38 +71,53 @@ def logs(name: str, namespace: str, follow: bool, tail: int | None, since: int |
         if not placed:
             raise NotFoundError(f"{name} has no pod on a node yet", hint=f"See why: korch why {name}")
         options = LogOptions(follow=follow, tail=tail, since_s=since, timestamps=timestamps)
-        await _show_all(client, placed, options)
+        wanted = [(pod, one) for pod in placed for one in _containers(pod, container, every=all_containers)]
+        await _show_all(client, wanted, options)
 
     run(show, endless=follow)
 
 
-async def _show_all(client: Client, pods: Sequence[Pod], options: LogOptions) -> None:
-    """All logs at once, line by line as they arrive; a node that fails or is slow leaves the others alone."""
-    errors: list[Exception] = []
-    prefixes = _prefixes(pods) if len(pods) > 1 else [b""] * len(pods)
+def _containers(pod: Pod, wanted: str, *, every: bool) -> list[str]:
+    """The names of the containers whose logs are wanted; of all, those that have been made."""
+    from korch.resources.podstate import chosen_container, statuses_of
 
-    async def one(pod: Pod, prefix: bytes) -> None:
+    if every:
+        return [status.name for status in statuses_of(pod) if status.container_id]
+    return [chosen_container(pod, wanted)]
+
+
+async def _show_all(client: Client, wanted: Sequence[tuple[Pod, str]], options: LogOptions) -> None:
+    """All logs at once, line by line as they arrive; a node that fails or is slow leaves the others alone."""
+    from msgspec.structs import replace
+
+    errors: list[Exception] = []
+    prefixes = _prefixes(wanted) if len(wanted) > 1 else [b""] * len(wanted)
+
+    async def one(pod: Pod, container: str, prefix: bytes) -> None:
         try:
-            async with client.logs(pod, options) as stream:
+            async with client.logs(pod, replace(options, container=container)) as stream:
                 await _copy_lines(stream, prefix)
                 _check_status(pod, await stream.wait(), "the log command")
         except KorchError as error:
             errors.append(error)
 
     async with asyncio.TaskGroup() as group:
-        for pod, prefix in zip(pods, prefixes, strict=True):
-            group.create_task(one(pod, prefix), name=f"logs-{pod.metadata.name}")
+        for (pod, container), prefix in zip(wanted, prefixes, strict=True):
+            group.create_task(one(pod, container, prefix), name=f"logs-{pod.metadata.name}-{container}")
     if errors:
         report_and_fail(errors)
 
 
-def _prefixes(pods: Sequence[Pod]) -> list[bytes]:
-    """`[web-1] ` for each pod, padded to one width, in colours on a terminal."""
+def _prefixes(wanted: Sequence[tuple[Pod, str]]) -> list[bytes]:
+    """`[web-1] ` for each pod, `[web-1 sidecar] ` where one has several: of one width, in colours on a terminal."""
     import os
 
     colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    width = max(len(pod.metadata.name) for pod in pods)
-    texts = [f"{'[' + pod.metadata.name + ']':<{width + 2}} " for pod in pods]
+    pods = {pod.metadata.uid for pod, _ in wanted}
+    several = len(pods) < len(wanted)
+    names = [f"{pod.metadata.name} {container}" if several else pod.metadata.name for pod, container in wanted]
+    width = max(map(len, names))
+    texts = [f"{'[' + name + ']':<{width + 2}} " for name in names]
     if colours:
         texts = [click.style(text, fg=_COLOURS[index % len(_COLOURS)]) for index, text in enumerate(texts)]
     return [text.encode() for text in texts]
@@ -135,6 +162,7 @@ def _check_status(pod: Pod, status: int, what: str) -> None:
         "korch exec web-5d4f8-x2x9k -- ls -l /",
         "korch exec -it deploy/web -- sh              # in its first pod that is ready",
         "korch exec -i db-0 -- psql < dump.sql",
+        "korch exec web-5d4f8-x2x9k -c sidecar -- ps",
         "Exit code: that of the command.",
     ),
 )
@@ -142,9 +170,10 @@ def _check_status(pod: Pod, status: int, what: str) -> None:
 @click.argument("argv", nargs=-1, required=True, metavar="-- COMMAND [ARG]...")
 @click.option("-i", "--stdin", is_flag=True, help="Pass this command's input on.")
 @click.option("-t", "--tty", is_flag=True, help="On a terminal of its own there.")
+@click.option("-c", "--container", default="", metavar="NAME", help="In this container of the pod.")
 @namespace_option
 @cluster_options(short_inventory=False)
-def exec_(name: str, argv: tuple[str, ...], stdin: bool, tty: bool, namespace: str) -> None:
+def exec_(name: str, argv: tuple[str, ...], stdin: bool, tty: bool, container: str, namespace: str) -> None:
     """Run a command in a pod's container."""
     if tty and not (on_terminal() and sys.stdout.isatty()):
         click.echo("There is no terminal here: going on without -t.", err=True)
@@ -153,7 +182,7 @@ def exec_(name: str, argv: tuple[str, ...], stdin: bool, tty: bool, namespace: s
     async def execute(client: Client) -> tuple[Pod, int]:
         pod = await _pod_to_enter(client, name, namespace)
         size = _terminal_size() if tty else None
-        async with client.exec(pod, argv, stdin=stdin, pty=size) as stream:
+        async with client.exec(pod, argv, stdin=stdin, pty=size, container=container) as stream:
             return pod, await _converse(stream, stdin=stdin, tty=tty)
 
     pod, status = run(execute)

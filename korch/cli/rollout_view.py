@@ -16,7 +16,7 @@ from korch.resources.batch import CronJob, Job
 from korch.resources.kinds import kind_of
 from korch.resources.meta import Object
 from korch.resources.pod import Pod
-from korch.resources.podstate import is_ready, main_status
+from korch.resources.podstate import is_ready, published_of, telling_status
 from korch.resources.templates import template_hash
 from korch.resources.workload import Deployment
 
@@ -107,7 +107,7 @@ def show_outcome(outcome: Outcome) -> None:
 def _word(pod: Pod) -> str:
     if is_ready(pod):
         return "ready"
-    status = main_status(pod)
+    status = telling_status(pod)
     if status is not None and status.state.waiting is not None:
         return status.state.waiting.reason
     return (pod.status.phase or "Pending").lower()
@@ -115,11 +115,8 @@ def _word(pod: Pod) -> str:
 
 def addresses(pod: Pod) -> tuple[str, ...]:
     """Where the pod's published ports are reached."""
-    status = main_status(pod)
-    if status is None:
-        return ()
     seen = {}
-    for port in status.published:
+    for port in published_of(pod):
         if ":" in port.host_ip and not pod.status.host_ip.count(":"):
             continue
         host = port.host_ip if port.host_ip not in {"", "0.0.0.0", "::"} else pod.status.host_ip  # noqa: S104

@@ -78,13 +78,14 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class LogOptions(msgspec.Struct, frozen=True):
-    """As `kubectl logs`: `tail` None = all; `since_s` None = from the beginning."""
+    """As `kubectl logs`: `tail` None = all; `since_s` None = from the beginning; `container` "" = the usual one."""
 
     follow: bool = False
     tail: int | None = None
     since_s: int | None = None
     timestamps: bool = False
     previous: bool = False
+    container: str = ""
 
 
 class ClusterInfo(msgspec.Struct, frozen=True):
@@ -334,9 +335,9 @@ class Client(Protocol):
         ...
 
     def exec(
-        self, pod: Pod, argv: Sequence[str], *, stdin: bool, pty: tuple[int, int] | None
+        self, pod: Pod, argv: Sequence[str], *, stdin: bool, pty: tuple[int, int] | None, container: str = ""
     ) -> AbstractAsyncContextManager[Stream]:
-        """A command in a pod's container."""
+        """A command in a pod's container, by default the usual one."""
         ...
 
     async def close(self) -> None:

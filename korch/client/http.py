@@ -428,12 +428,12 @@ class HttpClient:
         return log_stream(self, pod, options)
 
     def exec(
-        self, pod: Any, argv: Sequence[str], *, stdin: bool, pty: tuple[int, int] | None
+        self, pod: Any, argv: Sequence[str], *, stdin: bool, pty: tuple[int, int] | None, container: str = ""
     ) -> AbstractAsyncContextManager[Stream]:
         """A command in a pod's container."""
         from korch.client.streams import exec_stream
 
-        return exec_stream(self, pod, argv, stdin=stdin, pty=pty)
+        return exec_stream(self, pod, argv, stdin=stdin, pty=pty, container=container)
 
     # What belongs beside the state file
 

@@ -23,6 +23,7 @@ from korch.client.base import LogOptions
 from korch.client.wire import Call, Line
 from korch.errors import CommandFailedError, HostUnreachableError, InvalidError, KorchError
 from korch.resources.pod import Pod
+from korch.resources.podstate import chosen_container
 from korch.ssh.base import Stream
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _path(pod: Pod, part: str) -> str:
 async def log_stream(client: "HttpClient", pod: Pod, options: LogOptions) -> AsyncIterator[Stream]:
     """The log as it comes; all of it is on channel 1."""
     wished = {
-        "container": pod.spec.containers[0].name,
+        "container": chosen_container(pod, options.container),
         "follow": "true" if options.follow else "",
         "previous": "true" if options.previous else "",
         "timestamps": "true" if options.timestamps else "",
@@ -98,12 +99,18 @@ class _Log:
 
 @asynccontextmanager
 async def exec_stream(
-    client: "HttpClient", pod: Pod, argv: Sequence[str], *, stdin: bool, pty: tuple[int, int] | None
+    client: "HttpClient",
+    pod: Pod,
+    argv: Sequence[str],
+    *,
+    stdin: bool,
+    pty: tuple[int, int] | None,
+    container: str = "",
 ) -> AsyncIterator[Stream]:
     """A program in the pod's container; it is ended there when this is left."""
     flags = {"stdin": stdin, "stdout": True, "stderr": pty is None, "tty": pty is not None}
     query = (
-        ("container", pod.spec.containers[0].name),
+        ("container", chosen_container(pod, container)),
         *((key, "true") for key, is_on in flags.items() if is_on),
         *(("command", word) for word in argv),
     )

@@ -15,7 +15,7 @@ from korch.errors import AlreadyExistsError, ConflictError
 from korch.objects.view import View
 from korch.resources.meta import ObjectMeta, ObjectReference
 from korch.resources.pod import ContainerPort, Pod
-from korch.resources.podstate import is_ready, main_status, owner_reference
+from korch.resources.podstate import is_ready, owner_reference, published_of
 from korch.resources.service import (
     MANAGED_BY,
     MANAGER,
@@ -85,8 +85,7 @@ def plan_slices(service: Service, pods: Iterable[Pod], slices: Iterable[Endpoint
 
 def _serves(pod: Pod) -> bool:
     """Whether it runs and stays: one that is to go is no endpoint from the moment on which that is known."""
-    status = main_status(pod)
-    running = status is not None and status.state.running is not None
+    running = any(status.state.running is not None for status in pod.status.container_statuses)
     return running and pod.metadata.deletion_timestamp is None and pod.status.phase not in {"Succeeded", "Failed"}
 
 
@@ -120,7 +119,6 @@ def _reached(service: Service, pod: Pod) -> tuple[str, Ports, Endpoint] | None:
 
 def _published(pod: Pod, wanted: ServicePort) -> ContainerPort | None:
     """Where the port that the service means is reached on the node."""
-    status = main_status(pod)
     numbers = {wanted.target_port}
     if isinstance(wanted.target_port, str):
         numbers = {
@@ -129,7 +127,7 @@ def _published(pod: Pod, wanted: ServicePort) -> ContainerPort | None:
             for port in container.ports
             if port.name == wanted.target_port
         }
-    for port in status.published if status is not None else ():
+    for port in published_of(pod):
         if port.container_port in numbers and (port.protocol or "TCP") == wanted.protocol and port.host_port:
             return port
     return None

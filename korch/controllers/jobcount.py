@@ -6,7 +6,7 @@ import msgspec
 
 from korch.resources.batch import Job, UncountedTerminatedPods
 from korch.resources.pod import Pod
-from korch.resources.podstate import condition, main_status
+from korch.resources.podstate import condition, statuses_of
 from korch.resources.times import parse_time
 
 TRACKED = "batch.kubernetes.io/job-tracking"
@@ -106,7 +106,7 @@ def indexes_of(text: str) -> frozenset[int]:
 
 def restarts(pod: Pod) -> int:
     """How often its containers were started again."""
-    return sum(status.restart_count for status in pod.status.container_statuses)
+    return sum(status.restart_count for status in statuses_of(pod))
 
 
 def delay_s(pods: Iterable[Pod], now: float) -> float:
@@ -121,8 +121,8 @@ def delay_s(pods: Iterable[Pod], now: float) -> float:
 
 
 def _ended_at(pod: Pod) -> float:
-    status = main_status(pod)
-    ended = status.state.terminated if status is not None else None
+    ends = [status.state.terminated for status in pod.status.container_statuses]
     ready = condition(pod.status.conditions, "Ready")
-    text = (ended.finished_at if ended else None) or (ready.last_transition_time if ready else None)
-    return parse_time(text) if text else 0.0
+    texts = [end.finished_at for end in ends if end is not None and end.finished_at]
+    texts = texts or ([ready.last_transition_time] if ready is not None and ready.last_transition_time else [])
+    return max(map(parse_time, texts), default=0.0)

@@ -17,7 +17,7 @@ from korch.resources.podstate import (
     is_available,
     is_counted,
     last_log,
-    main_status,
+    statuses_of,
     unschedulable,
 )
 from korch.resources.templates import template_hash
@@ -130,9 +130,10 @@ def _standing_of_pods(pods: Sequence[Pod], now: float, dead_nodes: frozenset[str
 
 def _end_of(pod: Pod) -> str:
     """How a failed pod ended."""
-    found = main_status(pod)
-    if found is not None and found.state.terminated is not None:
-        return f"ended with status {found.state.terminated.exit_code}{last_log(pod)}"
+    ends = [status.state.terminated for status in statuses_of(pod) if status.state.terminated is not None]
+    if ends:
+        worst = next((end for end in ends if end.exit_code), ends[-1])
+        return f"ended with status {worst.exit_code}{last_log(pod)}"
     return pod.status.message or pod.status.reason or "failed"
 
 

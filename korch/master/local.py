@@ -30,6 +30,7 @@ from korch.objects.objects import Change, ObjectList
 from korch.resources.meta import LabelSelector, Object
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
+from korch.resources.podstate import chosen_container
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.settings import Settings
 from korch.ssh.base import Stream
@@ -308,7 +309,7 @@ class LocalClient:
         """The running log command of a pod's container."""
         machine = self.fleet.machine(_node_of(pod))
         command = await machine.logs_command(
-            self._container(pod),
+            self._container(pod, options.container),
             follow=options.follow,
             tail=options.tail,
             since=f"{options.since_s}s" if options.since_s is not None else "",
@@ -319,18 +320,18 @@ class LocalClient:
 
     @asynccontextmanager
     async def exec(
-        self, pod: Pod, argv: Sequence[str], *, stdin: bool, pty: tuple[int, int] | None
+        self, pod: Pod, argv: Sequence[str], *, stdin: bool, pty: tuple[int, int] | None, container: str = ""
     ) -> AsyncIterator[Stream]:
         """A command in a pod's container."""
         machine = self.fleet.machine(_node_of(pod))
-        command = await machine.exec_command(self._container(pod), tuple(argv), stdin=stdin, tty=pty is not None)
+        name = self._container(pod, container)
+        command = await machine.exec_command(name, tuple(argv), stdin=stdin, tty=pty is not None)
         async with machine.transport.stream(command, pty=pty, become=machine.become) as stream:
             yield stream
 
-    def _container(self, pod: Pod) -> str:
-        """The name of the pod's container in its node's engine."""
-        meta = pod.metadata
-        name = pod.spec.containers[0].name
+    def _container(self, pod: Pod, wanted: str) -> str:
+        """The name of a pod's container in its node's engine."""
+        meta, name = pod.metadata, chosen_container(pod, wanted)
         return container_name(self.cluster.record.name, meta.namespace, meta.name, name, meta.uid)
 
     async def close(self) -> None:

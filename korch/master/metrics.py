@@ -20,7 +20,7 @@ from korch.objects.view import View
 from korch.resources.meta import Object
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
-from korch.resources.podstate import condition, is_ready, main_status
+from korch.resources.podstate import condition, is_ready
 from korch.resources.workload import DaemonSet, Deployment
 
 log = logging.getLogger(__name__)
@@ -87,16 +87,16 @@ def _nodes(view: View) -> Iterator[Metric]:
 def _pods(view: View) -> Iterator[Metric]:
     phases: Counter[tuple[str, str]] = Counter()
     restarts = GaugeMetricFamily(
-        "korch_pod_container_restarts", "Restarts of a pod's container.", labels=["namespace", "pod"]
+        "korch_pod_container_restarts", "Restarts of a pod's containers.", labels=["namespace", "pod"]
     )
     ready = GaugeMetricFamily("korch_pods_ready", "Pods that are ready, by node.", labels=["node"])
     on_node: Counter[str] = Counter()
     for pod in view.all(Pod):
         phases[pod.metadata.namespace, pod.status.phase or "Pending"] += 1
         on_node[pod.spec.node_name] += is_ready(pod)
-        status = main_status(pod)
-        if status is not None:
-            restarts.add_metric([pod.metadata.namespace, pod.metadata.name], status.restart_count)
+        if pod.status.container_statuses:
+            count_of = sum(status.restart_count for status in pod.status.container_statuses)
+            restarts.add_metric([pod.metadata.namespace, pod.metadata.name], count_of)
     count = GaugeMetricFamily("korch_pods", "Pods by phase.", labels=["namespace", "phase"])
     for (namespace, phase), number in sorted(phases.items()):
         count.add_metric([namespace, phase], number)

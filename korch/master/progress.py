@@ -6,7 +6,7 @@ from korch.client.base import Progress, Workload
 from korch.objects.objects import Change
 from korch.resources.meta import Object
 from korch.resources.pod import Pod
-from korch.resources.podstate import is_ready, main_status, unschedulable, workload_name
+from korch.resources.podstate import is_ready, telling_status, unschedulable, workload_name
 
 
 def phase_of(pod: Pod) -> tuple[str, str]:
@@ -20,12 +20,12 @@ def phase_of(pod: Pod) -> tuple[str, str]:
         return ("waiting", why) if why else ("created", "")
     if is_ready(pod):
         return "ready", ""
-    status = main_status(pod)
+    status = telling_status(pod)
     if status is None:
         return "scheduled", ""
     waiting, ended = status.state.waiting, status.state.terminated
     if waiting is not None:
-        known = {"Pulling": "pulling", "ContainerCreating": "starting"}
+        known = {"Pulling": "pulling", "ContainerCreating": "starting", "PodInitializing": "starting"}
         return (
             (known[waiting.reason], "")
             if waiting.reason in known

@@ -20,7 +20,7 @@ from korch.nodes.parcels import WorkloadRecord
 from korch.nodes.records import record_of
 from korch.objects.objects import Objects
 from korch.resources.pod import Pod
-from korch.resources.podstate import main_status, workload_name
+from korch.resources.podstate import has_begun, workload_name
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 PREFIX = "/korch.dev/wishes/"
@@ -100,4 +100,4 @@ async def _nodes_of(objects: Objects, workload: Workload) -> frozenset[str]:
     """Nodes with containers of the workload: where none was made, none will take the wish away with it."""
     pods = (await objects.list(Pod, workload.namespace)).items
     mine = (pod for pod in pods if workload_name(pod) == workload.name and not pod.metadata.deletion_timestamp)
-    return frozenset(pod.spec.node_name for pod in mine if (found := main_status(pod)) and found.container_id)
+    return frozenset(pod.spec.node_name for pod in mine if has_begun(pod))

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from korch.client.base import ContainerUsage
+from korch.engines.names import SANDBOX
 from korch.nodes.answer import Answer, Section
 
 TEMPLATE = '{{index .Config.Labels "korch.dev/uid"}} {{index .Config.Labels "korch.dev/container"}} {{.State.Pid}}'
@@ -18,7 +19,7 @@ def parse_usage(answer: Answer) -> tuple[ContainerUsage, ...]:
     looks: dict[tuple[str, str], list[tuple[float, Mapping[str, int]]]] = {}
     for section in answer.every("usage"):
         words = section.rest.split()
-        if len(words) == 3 and re.fullmatch(r"[0-9.]+", words[2]):
+        if len(words) == 3 and words[1] != SANDBOX and re.fullmatch(r"[0-9.]+", words[2]):
             looks.setdefault((words[0], words[1]), []).append((float(words[2]), _figures(section)))
     return tuple(
         ContainerUsage(uid, name, _cpu_millis(found), _memory_bytes(found[-1][1]))

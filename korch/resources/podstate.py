@@ -4,13 +4,15 @@ import re
 
 from msgspec.structs import replace
 
+from korch.errors import NotFoundError
 from korch.resources.kinds import kind_of
 from korch.resources.meta import Condition, Object, OwnerReference
-from korch.resources.pod import ContainerStatus, Pod
+from korch.resources.pod import ContainerPort, ContainerStatus, Pod
 from korch.resources.templates import TEMPLATE_HASH_LABEL
 from korch.resources.times import parse_time
 from korch.resources.validate_volumes import VOLUME_DRIVER
 
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 
@@ -83,9 +85,37 @@ def main_status(pod: Pod) -> ContainerStatus | None:
     return pod.status.container_statuses[0] if pod.status.container_statuses else None
 
 
+def statuses_of(pod: Pod) -> tuple[ContainerStatus, ...]:
+    """What was last reported of all its containers, init containers first."""
+    return (*pod.status.init_container_statuses, *pod.status.container_statuses)
+
+
+def telling_status(pod: Pod) -> ContainerStatus | None:
+    """The status of the container that the pod waits for: of several the first one that has something to say."""
+    waiting = [status for status in statuses_of(pod) if not status.ready]
+    dull = {"PodInitializing", "ContainerCreating"}
+    telling = (status for status in waiting if status.state.waiting is None or status.state.waiting.reason not in dull)
+    return next(telling, waiting[0] if waiting else main_status(pod))
+
+
 def has_begun(pod: Pod) -> bool:
     """Whether any of its containers was made on its node, as far as that is on record."""
-    return any(status.container_id for status in (*pod.status.init_container_statuses, *pod.status.container_statuses))
+    return any(status.container_id for status in statuses_of(pod))
+
+
+def published_of(pod: Pod) -> tuple[ContainerPort, ...]:
+    """Where the ports of its containers are reached on the node, as last seen."""
+    return tuple(port for status in pod.status.container_statuses for port in status.published)
+
+
+def chosen_container(pod: Pod, wanted: str = "") -> str:
+    """The container of this name, by default the one that the pod's annotation says, else the first."""
+    names = [container.name for container in (*pod.spec.containers, *pod.spec.init_containers)]
+    usual = pod.metadata.annotations.get(DEFAULT_CONTAINER, "")
+    name = wanted or (usual if usual in names else names[0])
+    if name not in names:
+        raise NotFoundError(f'pod "{pod.metadata.name}" has no container "{name}"', hint=f"It has {', '.join(names)}.")
+    return name
 
 
 def owner_reference(owner: Object) -> OwnerReference:
@@ -110,22 +140,32 @@ PROBED_RESTARTS = 3  # an app with a health check may die this often while it wa
 
 def failure_of(pod: Pod) -> str:
     """Why this pod will not become ready by waiting, with its last log lines; "" while there is hope."""
-    status = main_status(pod)
-    if status is None or pod.status.phase == "Succeeded":
+    if pod.status.phase == "Succeeded":
         return ""
     where = f"{pod.metadata.name} on {pod.spec.node_name or 'no node'}"
+    several = len(pod.spec.containers) > 1 or bool(pod.spec.init_containers)
+    for status in statuses_of(pod):
+        why = _failure_of(pod, status, f"container {status.name}" if several else "the container")
+        if why:
+            return f"{where}: {why}"
+    ready = condition(pod.status.conditions, "Ready")
+    if pod.status.container_statuses and ready is not None and ready.reason == "ProbeFailed":
+        return f"{where}: the health check failed: {ready.message}{last_log(pod)}"
+    return ""
+
+
+def _failure_of(pod: Pod, status: ContainerStatus, what: str) -> str:
     waiting = status.state.waiting
     if waiting is not None and waiting.reason in DIES_FOR_GOOD:
-        return f"{where}: {waiting.reason}: {waiting.message}"
+        return f"{waiting.reason}: {waiting.message}"
     ended = status.state.terminated or status.last_state.terminated
+    if ended is None or (status.ready and status in pod.status.init_container_statuses):
+        return ""
     checked = any(container.readiness_probe for container in pod.spec.containers)
     allowed = PROBED_RESTARTS if checked else 0
-    if ended is not None and (status.restart_count > allowed or (status.state.terminated and not allowed)):
+    if status.restart_count > allowed or (status.state.terminated and not allowed):
         how = f"exited with status {ended.exit_code}" if ended.exit_code >= 0 else "ended and was started again"
-        return f"{where}: the container {how}{last_log(pod)}"
-    ready = condition(pod.status.conditions, "Ready")
-    if ready is not None and ready.reason == "ProbeFailed":
-        return f"{where}: the health check failed: {ready.message}{last_log(pod)}"
+        return f"{what} {how}{last_log(pod)}"
     return ""
 
 

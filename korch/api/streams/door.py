@@ -13,6 +13,7 @@ from korch.engines.names import container_name
 from korch.engines.observed import parse_time
 from korch.engines.wish import EngineName
 from korch.errors import HostUnreachableError, NotFoundError
+from korch.resources.podstate import published_of
 from korch.ssh.base import Stream, TcpTunnel
 
 if TYPE_CHECKING:
@@ -209,10 +210,9 @@ def _detach(engine: EngineName) -> tuple[str, str]:
 def addresses(target: Target, port: int) -> list[tuple[str, int]]:
     """Where a port of the pod may answer, as its node sees it."""
     own = [(target.pod.status.pod_ip, port)] if target.pod.status.pod_ip else []
-    published = target.status.published if target.status is not None else ()
     return own + [
         (found.host_ip or "127.0.0.1", found.host_port)
-        for found in published
+        for found in published_of(target.pod)
         if found.container_port == port and found.host_port and (found.protocol or "TCP") == "TCP"
     ]
 

@@ -19,6 +19,7 @@ from korch.api.streams.sockets import Talk
 from korch.api.streams.targets import Target, container_of, find_pod, gone, must_be_entered, must_have_begun
 from korch.api.streams.tunnels import SPDY, ChannelForward, SpdyForward, ports_of
 from korch.objects.objects import Objects
+from korch.resources.images import containers_of
 from korch.ssh.base import Stream, TcpTunnel
 
 _RUNS = frozenset({"running", "paused"})
@@ -96,7 +97,7 @@ class Streams:
             raise bad_request("at least one of stdin, stdout, stderr must be asked for")
         attached = info.subresource == "attach"
         if attached:
-            tty = next((bool(one.tty) for one in target.pod.spec.containers if one.name == target.container), False)
+            tty = any(one.tty for one in containers_of(target.pod.spec) if one.name == target.container)
 
         def start(size: tuple[int, int] | None) -> AbstractAsyncContextManager[Stream]:
             if attached:

@@ -7,6 +7,7 @@ from korch.api.requestinfo import RequestInfo
 from korch.objects.objects import Objects
 from korch.resources.kinds import POD
 from korch.resources.pod import ContainerStatus, Pod
+from korch.resources.podstate import DEFAULT_CONTAINER, statuses_of
 
 _ENDED = frozenset({"Succeeded", "Failed"})
 
@@ -31,9 +32,7 @@ class Target:
     @property
     def status(self) -> ContainerStatus | None:
         """What was last reported of it."""
-        status = self.pod.status
-        every = (*status.container_statuses, *status.init_container_statuses)
-        return next((found for found in every if found.name == self.container), None)
+        return next((found for found in statuses_of(self.pod) if found.name == self.container), None)
 
 
 async def find_pod(objects: Objects, info: RequestInfo) -> Pod:
@@ -45,11 +44,14 @@ async def find_pod(objects: Objects, info: RequestInfo) -> Pod:
 
 
 def container_of(pod: Pod, wanted: str) -> Target:
-    """The container of that name; "" is the only one."""
+    """The container of that name; "" is the only one, or the one that the pod's annotation says."""
     own = [container.name for container in pod.spec.containers]
     first = [container.name for container in pod.spec.init_containers]
+    usual = pod.metadata.annotations.get(DEFAULT_CONTAINER, "")
     if not wanted:
-        if len(own) > 1 or first:
+        if usual in own:
+            return Target(pod, usual)
+        if len(own) > 1:
             also = f" or one of the init containers: [{' '.join(first)}]" if first else ""
             names = " ".join(own)
             text = f"a container name must be specified for pod {pod.metadata.name}, choose one of: [{names}]{also}"

@@ -13,10 +13,13 @@ from fcntl import ioctl
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from korch.cli import logs as module
 from korch.client.base import LogOptions
 from korch.errors import CommandFailedError, HostUnreachableError, NotFoundError
+from korch.resources.codec import with_meta
+from korch.resources.pod import Container, ContainerStatus, Pod
 
 from .world import FakeStream, World, a_deployment, a_pod, a_workload
 
@@ -53,7 +56,44 @@ def test_options_reach_the_client(world: World) -> None:
     world.put(a_pod("web-1"))
     world.streams = {"web-1": _says()}
     world.run("logs", "web-1", "--tail", "5", "--since", "1h30m", "--timestamps", "-f")
-    assert world.log_options == [LogOptions(follow=True, tail=5, since_s=5400, timestamps=True)]
+    assert world.log_options == [LogOptions(follow=True, tail=5, since_s=5400, timestamps=True, container="app")]
+
+
+def _of_three() -> Pod:
+    """A pod with two containers and an init container; one of the two has not been made yet."""
+    pod = a_pod("web-1")
+    first, second = Container(name="first", image="a"), Container(name="log", image="b")
+    spec = replace(pod.spec, containers=(*pod.spec.containers, second), init_containers=(first,))
+    statuses = (replace(pod.status.container_statuses[0], container_id="c1"), ContainerStatus(name="log"))
+    done = (ContainerStatus(name="first", container_id="c0"),)
+    status = replace(pod.status, container_statuses=statuses, init_container_statuses=done)
+    return replace(pod, spec=spec, status=status)
+
+
+def test_a_container_is_chosen_by_name_else_by_annotation_else_the_first(world: World) -> None:
+    world.put(_of_three())
+    world.streams = {"web-1": _says((1, b"x\n"))}
+    for words in ((), ("-c", "log"), ("--container", "first")):
+        assert world.run("logs", "web-1", *words).stdout_bytes == b"x\n"
+        assert world.run("exec", "web-1", *words, "--", "true").exit_code == 0
+    usual = with_meta(_of_three(), name="web-2", annotations={"kubectl.kubernetes.io/default-container": "log"})
+    world.put(usual)
+    world.streams["web-2"] = _says()
+    world.run("logs", "web-2")
+    assert [options.container for options in world.log_options] == ["app", "log", "first", "log"]
+    assert world.entered == ["app", "log", "first"]
+    refused = world.run("logs", "web-1", "-c", "lgo")
+    assert (refused.exit_code, refused.stderr) == (
+        4,
+        'Error: pod "web-1" has no container "lgo"\nHint: It has app, log, first.\n',
+    )
+
+
+def test_logs_of_all_containers_are_those_that_were_made_each_marked(world: World) -> None:
+    world.put(_of_three())
+    world.streams = {"web-1": _says((1, b"x\n"))}
+    result = world.run("logs", "web-1", "--all-containers")
+    assert sorted(result.stdout_bytes.splitlines()) == [b"[web-1 app]   x", b"[web-1 first] x"]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from korch.resources.pod import (
     PodSpec,
     PodStatus,
 )
+from korch.resources.podstate import chosen_container
 from korch.resources.times import rfc3339
 from korch.resources.workload import Deployment, DeploymentSpec, DeploymentStatus, PodTemplateSpec, ReplicaSet
 from korch.settings import Settings
@@ -77,6 +78,7 @@ class World:
         self.opened: list[tuple[Settings, str, bool]] = []
         self.log_options: list[LogOptions] = []
         self.executed: list[tuple[str, tuple[str, ...], bool, tuple[int, int] | None]] = []
+        self.entered: list[str] = []  # containers
         self.info = ClusterInfo("cluster-id", "default", ("/hosts.yml",), "2026-01-01T00:00:00Z")
         self.converged: list[tuple[Workload, ...]] = []
         self.on_converge: Callable[[FakeClient], Coroutine[Any, Any, None]] | None = None
@@ -215,9 +217,10 @@ class FakeClient:
 
     @asynccontextmanager
     async def exec(
-        self, pod: Pod, argv: Sequence[str], *, stdin: bool, pty: tuple[int, int] | None
+        self, pod: Pod, argv: Sequence[str], *, stdin: bool, pty: tuple[int, int] | None, container: str = ""
     ) -> AsyncIterator[FakeStream]:
         self.world.executed.append((pod.metadata.name, tuple(argv), stdin, pty))
+        self.world.entered.append(chosen_container(pod, container))
         yield self._stream(pod)
 
     def _stream(self, pod: Pod) -> FakeStream:

@@ -24,6 +24,7 @@ unit: setup
 test: setup
 	@$(PY) -m korch.lab.packages lab test || [ "$$CI" != true ]
 	@$(PY) -m tests.kubetools || [ "$$CI" != true ]
+	@$(PY) -m compileall -q korch tests  # where PYTHONDONTWRITEBYTECODE is set, each of thousands of korchs would compile itself
 	$(PY) -m pytest -n 3 --dist loadfile $(if $(CI),--reruns 2 --reruns-delay 2) $(ARGS)
 
 bench: setup bench-packages

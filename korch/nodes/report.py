@@ -79,7 +79,7 @@ class NodeReport:
     containers: tuple[ObservedContainer, ...] = ()  # of every korch cluster
     images: tuple[ListedImage, ...] = ()
     volumes: tuple[str, ...] = ()  # this cluster's named volumes, as NAMESPACE/NAME
-    listening_tcp: tuple[int, ...] = ()
+    listening_tcp: tuple[int, ...] = ()  # for the doctor alone
     uid: int = 0
     user: str = ""
     sudo: bool | None = None  # None: not asked

@@ -146,7 +146,7 @@ def test_one_pod_from_start_to_removal(site: Site) -> None:
         again = await machine.start(asked, epoch=3)
         assert again.id == found.id
         assert names(site) == [found.name]
-        report = await machine.report()
+        report = await machine.report(doctor=True)
         assert report.epoch == 3
         assert report.volumes == ("default/data",)
         assert asked.image in {name for image in report.images for name in image.names}

@@ -28,7 +28,7 @@ def run(lab: Lab, work: Callable[[Machine], Awaitable[None]], *, node: str = "n1
 
 def test_a_report_of_a_real_node(lab: Lab) -> None:
     async def work(machine: Machine) -> None:
-        report = await machine.report(measure_cpu=True)
+        report = await machine.report(measure_cpu=True, doctor=True)
         assert report.state == "Ready"
         assert report.engine.name == lab.spec("n1").engine
         assert report.engine.version

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+from collections.abc import Callable, Iterable
 
-from benchmarks import peers, placement_quality, rest, scheduler, swarm
+from benchmarks import api, peers, placement_quality, rest, scheduler, swarm
+from benchmarks.figures import Figure
 
-ALL = ("startup", "deploy", "nodes", "master", "rest", "scheduler", "quality")
+ALL = ("startup", "deploy", "nodes", "master", "rest", "api", "scheduler", "quality")
 
 
 def main() -> None:
@@ -20,18 +22,16 @@ def main() -> None:
     if unknown:
         parser.error(f"there is no figure {', '.join(sorted(unknown))}")
     print(f"# korch and its peers, side by side: medians of {chosen.rounds} rounds in turn; {peers.cores()}\n")
-    if "startup" in wanted:
-        for figure in peers.startup(chosen.rounds):
-            _print(figure)
-    if "deploy" in wanted:
-        _print(peers.deploy(chosen.rounds))
-    if "nodes" in wanted:
-        _print(peers.nodes(chosen.rounds))
-    if "master" in wanted:
-        for figure in swarm.figures(chosen.rounds, chosen.stalls):
-            _print(figure)
-    if "rest" in wanted:
-        for figure in rest.figures():
+    figures: dict[str, Callable[[], Iterable[Figure]]] = {
+        "startup": lambda: peers.startup(chosen.rounds),
+        "deploy": lambda: [peers.deploy(chosen.rounds)],
+        "nodes": lambda: [peers.nodes(chosen.rounds)],
+        "master": lambda: swarm.figures(chosen.rounds, chosen.stalls),
+        "rest": rest.figures,
+        "api": lambda: api.figures(chosen.rounds),
+    }
+    for name, measure in figures.items():
+        for figure in measure() if name in wanted else ():
             _print(figure)
     if "scheduler" in wanted:
         print("## scheduling 10,000 pods on 1,000 nodes; target >= 10,000 pods/s   $ python -m benchmarks.scheduler")
@@ -41,7 +41,7 @@ def main() -> None:
         print(json.dumps(placement_quality.run(), indent=2))
 
 
-def _print(figure: peers.Figure) -> None:
+def _print(figure: Figure) -> None:
     print("\n".join(figure.lines()), flush=True)
     print()
 

@@ -42,6 +42,7 @@ class Call:
     query: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     content_type: str = "application/json"
+    accept: str = "application/json"
 
     @property
     def target(self) -> str:
@@ -161,7 +162,7 @@ class Wire:
         headers = [
             ("host", self.netloc),
             ("user-agent", f"korch/{__version__}"),
-            ("accept", "application/json"),
+            ("accept", call.accept),
             ("korch-client", "1"),
             *self.credential,
         ]

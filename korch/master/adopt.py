@@ -30,6 +30,7 @@ from korch.nodes.parcels import StoredWish
 from korch.nodes.podstatus import Readiness, Sight, observed_status
 from korch.nodes.readiness import run_probe
 from korch.nodes.records import record_of
+from korch.nodes.ward import together
 from korch.objects.objects import Objects
 from korch.resources.codec import decode, with_meta
 from korch.resources.kinds import kind_for
@@ -293,11 +294,11 @@ class _Adopting:
         return {uid: found for uid, found in answers.items() if not isinstance(found, KorchError)}
 
     async def _status(self, taken: TakenPod) -> PodStatus:
-        pod, seen = taken.pod, taken.seen
+        pod = taken.pod
         contact = self._fleet.answering[pod.spec.node_name]
-        readiness = await _readiness(contact, pod, seen)
-        since = self._cluster.clock.now() - (seen.running_s or 0.0)
-        sights = {pod.spec.containers[0].name: Sight(seen, readiness)}
+        since = self._cluster.clock.now() - (taken.seen.running_s or 0.0)
+        found = together({seen.identity.container: seen for seen in taken.every if seen.identity is not None})
+        sights = {name: Sight(seen, await _readiness(contact, pod, name, seen)) for name, seen in found.items()}
         status = observed_status(pod, sights, now=since, host_ip=contact.address)
         placed = Condition(type="PodScheduled", status="True")
         return replace(status, conditions=with_condition(status.conditions, placed, rfc3339(since)))
@@ -323,13 +324,14 @@ class _Adopting:
                     await objects.record_event(obj, type="Normal", reason="Adopted", message=text, component="adopt")
 
 
-async def _readiness(contact: Contact, pod: Pod, seen: ObservedContainer) -> Readiness:
-    probe = pod.spec.containers[0].readiness_probe
-    if probe is None:
+async def _readiness(contact: Contact, pod: Pod, name: str, seen: ObservedContainer) -> Readiness:
+    container = next((one for one in pod.spec.containers if one.name == name), None)
+    probe = container.readiness_probe if container is not None else None
+    if container is None or probe is None:
         return Readiness(passing=True)
     if seen.state != "running":
         return Readiness(message="it does not run")
-    verdict = await run_probe(contact.machine, pod.spec.containers[0], seen, probe)
+    verdict = await run_probe(contact.machine, container, seen, probe)
     return Readiness(passing=not verdict.problem, message=verdict.problem)
 
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from korch.controllers.rollout import revision_of
-from korch.engines.names import Identity
+from korch.engines.names import SANDBOX, Identity
 from korch.engines.observed import ObservedContainer
 from korch.master.remade import bare_pod, guessed_template, placed, pod_of_daemons, pod_of_set, remade_set
 from korch.resources.annotations import COMPLETED, WANTED
@@ -46,10 +46,11 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class TakenPod(msgspec.Struct, frozen=True):
-    """A pod to write, and the container that it stands for."""
+    """A pod to write, the container that it stands for, and all that there are of it."""
 
     pod: Pod
     seen: ObservedContainer
+    every: tuple[ObservedContainer, ...] = ()
 
 
 class AdoptionPlan(msgspec.Struct, frozen=True):
@@ -88,7 +89,7 @@ def plan_adoption(finds: Sequence[NodeFind], known: Known) -> AdoptionPlan:
     chosen = _Chosen(known)
     for key in sorted(wishes):
         chosen.take(wishes[key][-1])
-    builder = _Builder(chosen, known, wishes)
+    builder = _Builder(chosen, known, wishes, _mates(finds))
     for find, seen in orphans:
         builder.add(find.node, seen)
     there = {_uid(seen) for find in finds for seen in find.containers}
@@ -111,7 +112,7 @@ def _uid(seen: ObservedContainer) -> str:
 
 
 def _orphans(finds: Sequence[NodeFind], known: Known) -> list[tuple[NodeFind, ObservedContainer]]:
-    """One container for each unknown uid: of several the one that runs, else the last that started."""
+    """One container for each unknown uid: of several one that runs, else the last that started, a sandbox last."""
     heard_of = {pod.metadata.uid for pod in known.pods} | known.ended
     best: dict[str, tuple[NodeFind, ObservedContainer]] = {}
     for find in sorted(finds, key=lambda found: found.node):
@@ -124,8 +125,19 @@ def _orphans(finds: Sequence[NodeFind], known: Known) -> list[tuple[NodeFind, Ob
     return [best[uid] for uid in sorted(best, key=lambda uid: (best[uid][1].name, uid))]
 
 
-def _liveness(seen: ObservedContainer) -> tuple[bool, float]:
-    return (seen.state == "running", seen.started_at or 0.0)
+def _liveness(seen: ObservedContainer) -> tuple[bool, bool, float]:
+    is_sandbox = seen.identity is not None and seen.identity.container == SANDBOX
+    return (not is_sandbox, seen.state == "running", seen.started_at or 0.0)
+
+
+def _mates(finds: Sequence[NodeFind]) -> dict[tuple[str, str], tuple[ObservedContainer, ...]]:
+    """All containers of each pod, by node and uid."""
+    found: dict[tuple[str, str], tuple[ObservedContainer, ...]] = {}
+    for find in finds:
+        for seen in find.containers:
+            key = (find.node, _uid(seen))
+            found[key] = (*found.get(key, ()), seen)
+    return found
 
 
 def _key(obj: Object) -> tuple[str, str, str]:
@@ -205,8 +217,14 @@ class _Members:
 class _Builder:
     """Gathers pods by workload, then makes the objects."""
 
-    def __init__(self, chosen: _Chosen, known: Known, wishes: Mapping[tuple[str, str, str], Sequence[Wish]]) -> None:
-        self._chosen, self._known, self._wishes = chosen, known, wishes
+    def __init__(
+        self,
+        chosen: _Chosen,
+        known: Known,
+        wishes: Mapping[tuple[str, str, str], Sequence[Wish]],
+        mates: Mapping[tuple[str, str], tuple[ObservedContainer, ...]],
+    ) -> None:
+        self._chosen, self._known, self._wishes, self._mates = chosen, known, wishes, mates
         self._members: dict[tuple[str, str], dict[str, _Members]] = {}
         self._taken: list[TakenPod] = []
         self.workloads: set[tuple[str, str]] = set()
@@ -234,7 +252,10 @@ class _Builder:
         if owner is not None:
             self._taken.append(TakenPod(pod_of_set(owner, who, node), seen))
             return
-        self._taken.append(TakenPod(bare_pod(who, seen, node), seen))
+        if who.container == SANDBOX:
+            self._notes.append(f"pod {who.pod}: nothing of it is there but its network: `korch prune --orphans`")
+            return
+        self._taken.append(TakenPod(bare_pod(who, seen, node, self._mates[node, who.uid]), seen))
         self._notes.append(f"pod {who.pod}: no node keeps its wish, so it is taken in as it runs and cannot be remade")
 
     def _member(self, deployment: Deployment, hashed: str) -> _Members:
@@ -269,7 +290,10 @@ class _Builder:
             sets=tuple(with_meta(found, resource_version="") for found in sets),
             resize=tuple(resize),
             daemons=tuple(with_meta(found, resource_version="") for found in self._chosen.new_daemons),
-            pods=tuple(self._taken),
+            pods=tuple(
+                replace(taken, every=self._mates[taken.pod.spec.node_name, taken.pod.metadata.uid])
+                for taken in self._taken
+            ),
             drop=tuple(gone),
             notes=tuple(self._notes),
         )

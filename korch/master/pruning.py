@@ -7,6 +7,7 @@ the cluster can ask for it again (see `Machine.prune`, which holds to the first 
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 import msgspec
 
@@ -155,7 +156,7 @@ class _Pruning(msgspec.Struct, frozen=True):
         finds, _ = await look(self.fleet, self.cluster.record.id)
         found = orphans_of(finds, await known_of(self.objects, finds))
         chosen = {
-            seen.name: (node, seen.identity)
+            seen.name: (node, replace(seen.identity, container=""))  # all of its pod's
             for node, seen in found
             if seen.identity is not None and seen.identity.uid in uids and node in self.contacts
         }

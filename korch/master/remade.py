@@ -1,15 +1,16 @@
 """Sets and pods as they must have been, from a wish and the labels of running containers. Pure."""
 
 import uuid
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from korch.controllers.daemonset import HASH_LABEL, daemon_for
 from korch.controllers.deployment import set_from
-from korch.engines.names import Identity
+from korch.engines.names import SANDBOX, Identity
 from korch.engines.observed import ObservedContainer
 from korch.resources.codec import with_meta
-from korch.resources.images import pinned_template
+from korch.resources.images import PINNED, has_sandbox, pinned_template
 from korch.resources.meta import ObjectMeta
 from korch.resources.pod import Container, Pod, PodSpec
 from korch.resources.podstate import owner_reference
@@ -38,6 +39,9 @@ def remade_set(deployment: Deployment, template: PodTemplateSpec, hashed: str, r
 def guessed_template(deployment: Deployment, hashed: str, seen: ObservedContainer) -> PodTemplateSpec:
     """Something like the template of a container whose wish no node remembers: never equal to a real one."""
     template = deployment.spec.template
+    if has_sandbox(template.spec):
+        notes = {key: text for key, text in template.metadata.annotations.items() if key != PINNED} | {ADOPTED: hashed}
+        return replace(template, metadata=replace(template.metadata, annotations=notes))
     containers = tuple(replace(found, image=seen.image or found.image) for found in template.spec.containers)
     notes = {**template.metadata.annotations, ADOPTED: hashed}
     guessed = replace(
@@ -72,12 +76,17 @@ def pod_of_daemons(owner: DaemonSet, who: Identity, node: str) -> Pod:
     return placed(with_meta(made, name=who.pod, uid=who.uid, generation=1, labels=labels), node)
 
 
-def bare_pod(who: Identity, seen: ObservedContainer, node: str) -> Pod:
-    """A pod that says no more than its container does."""
+def bare_pod(who: Identity, seen: ObservedContainer, node: str, every: Sequence[ObservedContainer] = ()) -> Pod:
+    """A pod that says no more than its containers do: of several those that run."""
     meta = ObjectMeta(name=who.pod, namespace=who.namespace, uid=who.uid, generation=1, annotations={ADOPTED: "labels"})
     always = seen.restart_policy in {"always", "unless-stopped"}
+    running = [one for one in every if one.state == "running" and one.identity and one.identity.container != SANDBOX]
     spec = PodSpec(
-        containers=(Container(name=who.container, image=seen.image or seen.image_id),),
+        containers=tuple(
+            Container(name=one.identity.container, image=one.image or one.image_id)
+            for one in running or [seen]
+            if one.identity is not None
+        ),
         restart_policy="Always" if always else "Never",
     )
     return placed(Pod(metadata=meta, spec=spec), node)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from korch.engines.names import Identity
 from korch.errors import ForbiddenError, NotFoundError, at
@@ -54,7 +55,7 @@ async def leave_nodes(cluster: Cluster, fleet: Fleet, *, force: bool) -> tuple[s
 
         async def leave(name: str, contact: Contact) -> None:
             if force:
-                own = {identity.uid: identity for identity in left.get(name, ())}
+                own = {identity.uid: replace(identity, container="") for identity in left.get(name, ())}
                 ended = await each(own, lambda _, who: contact.machine.remove(who, grace_s=GRACE_S, epoch=epoch))
                 if failures(ended):
                     raise ForbiddenError("; ".join(failures(ended)))

@@ -56,8 +56,11 @@ class Acts:
         match act.do:
             case "remove":
                 await self._remove(pod)
-            case "halt" | "rest":
-                await self._halt(pod, act.container)
+            case "halt":
+                await self._halt(pod)
+                await self._notes.event(pod, "SandboxChanged", "its network is gone: all of it is started again")
+            case "rest":
+                await self._halt(pod)
             case "clear":
                 identity = identity_for(pod, self._machine.cluster.id, act.container)
                 await self._machine.remove(identity, grace_s=0, epoch=self._epoch())
@@ -171,7 +174,7 @@ class Acts:
         await self._notes.unready(pod, "Terminating", "it is being removed")
         if not await out_of_endpoints(self._view, pod):
             log.info("%s: %s ends while endpoints lead to it still", self._notes.node, pod.metadata.name)
-        if has_sandbox(pod.spec):
+        if has_sandbox(pod.spec) or len(self._ward.of(pod)) > 1:
             await self._end_hooked(pod)
             identity = identity_for(pod, self._machine.cluster.id, "")
             await self._machine.remove(identity, grace_s=grace_of(pod), epoch=self._epoch())
@@ -206,17 +209,14 @@ class Acts:
             if isinstance(result, BaseException):
                 raise result
 
-    async def _halt(self, pod: Pod, container: str) -> None:
-        """End the sandbox of a pod that is through, or all of a pod whose network is gone."""
-        identity = identity_for(pod, self._machine.cluster.id, container)
-        ended = await self._machine.stop(identity, grace_s=0 if container else grace_of(pod), epoch=self._epoch())
-        if not container:
-            self._ward.drop(pod.metadata.uid)
+    async def _halt(self, pod: Pod) -> None:
+        """End all of a pod, its sandbox last, and keep it."""
+        identity = identity_for(pod, self._machine.cluster.id, "")
+        ended = await self._machine.stop(identity, grace_s=grace_of(pod), epoch=self._epoch())
+        self._ward.drop(pod.metadata.uid)
         for found in ended.containers:
             self._ward.put(found)
-        if not container:
-            await self._report(pod)
-            await self._notes.event(pod, "SandboxChanged", "its network is gone: all of it is started again")
+        await self._report(pod)
 
     async def _end_sick(self, pod: Pod, container: Container) -> None:
         """End a container that fails its checks; it is started again as one that ended by itself."""

@@ -19,8 +19,8 @@ class Act:
     """One step for one container of a pod; `SANDBOX` is one of them, "" stands for all.
 
     "start": make it; "again": start the one that ended (`docker kill` leaves it Exited); "end": end it; "clear": remove
-    it, as it cannot be started any more; "halt": end all; "rest": end the sandbox of a pod that is through; "remove":
-    end all, and the pod; "watch": run its checks.
+    it, as it cannot be started any more; "halt": end all; "rest": end all of a pod that is through; "remove": end
+    all, and the pod; "watch": run its checks.
     """
 
     do: Step
@@ -36,8 +36,7 @@ def plan_pod(pod: Pod, seen: Seen, *, sick: Collection[str] = ()) -> tuple[Act, 
         ended = pod.metadata.deletion_grace_period_seconds == 0 and bool(pod.metadata.finalizers)
         return () if ended and not seen else (Act("remove"),)
     if pod.status.phase in {"Succeeded", "Failed"}:
-        sandbox = seen.get(SANDBOX)
-        return (Act("rest", SANDBOX),) if sandbox is not None and sandbox.state == "running" else ()
+        return (Act("rest"),) if any(found.state in _ALIVE for found in seen.values()) and SANDBOX in seen else ()
     if has_sandbox(pod.spec):
         return _plan_group(pod, seen, sick)
     return _plan_container(pod, pod.spec.containers[0].name, seen, sick)
@@ -92,7 +91,7 @@ def _plan_group(pod: Pod, seen: Seen, sick: Collection[str]) -> tuple[Act, ...]:
 
 def is_in(found: ObservedContainer, sandbox: ObservedContainer) -> bool:
     """Whether a container was started in this very life of its sandbox."""
-    same = found.joined in {"", sandbox.id}
+    same = found.joined in {"", sandbox.id} and found.state != "created"
     return same and (found.started_at or 0.0) >= (sandbox.started_at or 0.0)
 
 

@@ -162,3 +162,21 @@ def test_names_that_would_change_the_engine_are_not_exported(name: str) -> None:
 def test_values_that_cannot_arrive_whole_are_invalid(engine: EngineName, name: str, value: str) -> None:
     with pytest.raises(InvalidError):
         split_environment(engine, [EnvValue(name, value)])
+
+
+def test_a_member_of_a_pod_joins_the_sandbox_that_the_node_finds() -> None:
+    member = replace(
+        WISH, sandbox="korch_x_POD", hostname="web-1", mounts=(Mount("shared", "/data", "/volumes/3", True),)
+    )
+    for engine, told in (("docker", False), ("podman", True)):
+        words = run(engine, member)  # type: ignore[arg-type]
+        assert words[words.index("--network") + 1] == "container:@korch-sandbox"
+        assert words[words.index("--volume") + 1] == "@korch-sandbox/volumes/3:/data:ro"
+        assert ("--hostname" in words) is told, "Docker takes the sandbox's, and refuses to be told"
+        assert "korch_x_POD" not in words
+
+
+def test_a_sandbox_is_ended_at_once() -> None:
+    words = run("podman", replace(WISH, stop_signal="SIGKILL", stop_grace_s=0, hostname="web-1"))
+    assert words[words.index("--stop-timeout") + 1 :][:3] == ("0", "--stop-signal", "SIGKILL")
+    assert "--network" not in words

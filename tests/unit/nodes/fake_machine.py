@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 from korch.engines.images import ImageInfo
-from korch.engines.names import Identity
+from korch.engines.names import SANDBOX, Identity
 from korch.engines.observed import ObservedContainer
 from korch.engines.wish import ContainerWish, FileVolume
 from korch.errors import HostUnreachableError
@@ -16,6 +15,10 @@ from korch.ssh.base import Result
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CLUSTER = ClusterIdentity(id="c1", name="lab", master_host="root@here")
+
+
+def _key(identity: Identity) -> str:
+    return f"{identity.uid}/{identity.container}"
 
 
 class FakeTunnel:
@@ -44,7 +47,7 @@ class FakeMachine:
 
     def __init__(self, host: str = "n1") -> None:
         self.host, self.cluster = host, CLUSTER
-        self.held: dict[str, ObservedContainer] = {}
+        self.held: dict[str, ObservedContainer] = {}  # by pod uid, of pods with a sandbox by UID/CONTAINER
         self.faults: dict[str, Exception] = {}
         self.delays: dict[str, float] = {}
         self.calls: list[str] = []
@@ -57,6 +60,7 @@ class FakeMachine:
         self.policies: list[str] = []  # of pulls
         self.placed: dict[str, dict[str, bytes]] = {}  # by pod uid: files that were brought later than with the start
         self.ends_with: int | None = None  # the exit status of containers that end as soon as they are started
+        self.ends_at_once: dict[str, int] = {}  # the same by the container's name in its pod
 
     @property
     def transport(self) -> "FakeMachine":
@@ -100,8 +104,11 @@ class FakeMachine:
     async def start(
         self, wish: ContainerWish, *, epoch: int, records: object = (), existing: str = ""
     ) -> ObservedContainer:
-        await self._call("start", wish.identity.pod)
-        uid = wish.identity.uid
+        several = wish.sandbox or wish.identity.container == SANDBOX
+        await self._call("start", f"{wish.identity.pod}/{wish.identity.container}" if several else wish.identity.pod)
+        uid = _key(wish.identity) if several else wish.identity.uid
+        sandbox = self.held.get(f"{wish.identity.uid}/{SANDBOX}")
+        assert not wish.sandbox or (sandbox is not None and sandbox.state == "running"), "there is no network to join"
         self.serial += 1
         old = self.held.get(uid)
         self.held[uid] = ObservedContainer(
@@ -112,26 +119,34 @@ class FakeMachine:
             state="running",
             identity=wish.identity,
             started_at=asyncio.get_running_loop().time(),
-            ip="172.17.0.2",
+            ip="" if wish.sandbox else "172.17.0.2",
+            joined=sandbox.id if wish.sandbox and sandbox is not None else "",
         )
-        if self.ends_with is not None:
-            self.end(uid, self.ends_with)
+        code = self.ends_at_once.get(wish.identity.container, self.ends_with)
+        if code is not None:
+            self.end(uid, code)
         return self.held[uid]
 
     async def remove(self, identity: Identity, *, grace_s: int, epoch: int, hook: tuple[str, ...] = ()) -> Ended:
         self.endings.append((grace_s, hook))
         await self._call("remove", identity.pod)
-        with suppress(KeyError):
-            del self.held[identity.uid]
+        for key in self._keys(identity):
+            del self.held[key]
         return Ended(hook_problem=self.hook_problem)
 
     async def stop(self, identity: Identity, *, grace_s: int, epoch: int, hook: tuple[str, ...] = ()) -> Ended:
         self.endings.append((grace_s, hook))
         await self._call("stop", identity.pod)
-        if identity.uid in self.held:
-            self.end(identity.uid, 137)
-        ended = self.held.get(identity.uid)
-        return Ended((ended,) if ended is not None else (), self.hook_problem)
+        for key in self._keys(identity):
+            if self.held[key].state == "running":
+                self.end(key, 137)
+        return Ended(tuple(self.held[key] for key in self._keys(identity)), self.hook_problem)
+
+    def _keys(self, identity: Identity) -> list[str]:
+        """The container's, or those of all of its pod."""
+        wanted = (identity.uid, _key(identity))
+        whole = f"{identity.uid}/" if not identity.container else "-"
+        return [key for key in self.held if key in wanted or key.startswith(whole)]
 
     async def place(self, uid: str, volumes: Sequence[FileVolume], *, epoch: int) -> None:
         await self._call("place", uid)

@@ -20,6 +20,7 @@ from korch.resources.meta import Object
 READ = frozenset({"get", "list", "watch"})
 WRITE = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 _QUOTAS = frozenset({"resourcequotas", "limitranges"})  # set by who runs the cluster for who works in the namespace
+_OF_ADMINS = frozenset({GROUP, "authorization.k8s.io"})  # roles, and who else may what
 _CHANGED_BY_EDIT = frozenset(
     {"", "scale", "eviction", "exec", "attach", "portforward", "proxy", "ephemeralcontainers", "token"}
 )
@@ -209,7 +210,7 @@ def _covers(grant: Grant, info: RequestInfo) -> bool:
         return False
     if grant.role == "admin":
         return True
-    if info.group == GROUP:
+    if info.group in _OF_ADMINS:
         return False
     if grant.role == "edit":
         return info.subresource in (_SEEN_BY_VIEW | _CHANGED_BY_EDIT if reads else _CHANGED_BY_EDIT)

@@ -24,6 +24,12 @@ RESOURCES = (  # group, resource, subresource, namespaced
     ("", "pods", "exec", True),
     ("", "pods", "portforward", True),
     ("", "pods", "eviction", True),
+    ("", "pods", "attach", True),
+    ("", "pods", "proxy", True),
+    ("", "pods", "binding", True),
+    ("", "pods", "ephemeralcontainers", True),
+    ("", "serviceaccounts", "token", True),
+    ("apps", "replicasets", "scale", True),
     ("", "pods", "nonsense", True),
     ("", "nodes", "", False),
     ("", "nodes", "status", False),
@@ -31,7 +37,12 @@ RESOURCES = (  # group, resource, subresource, namespaced
     ("korch.dev", "nodeloads", "", False),
     ("apiextensions.k8s.io", "customresourcedefinitions", "", False),
     ("rbac.authorization.k8s.io", "rolebindings", "", True),
+    ("rbac.authorization.k8s.io", "roles", "", True),
+    ("rbac.authorization.k8s.io", "clusterroles", "", False),
     ("authentication.k8s.io", "tokenreviews", "", False),
+    ("authorization.k8s.io", "subjectaccessreviews", "", False),
+    ("authorization.k8s.io", "localsubjectaccessreviews", "", True),
+    ("metrics.k8s.io", "pods", "", True),
 )
 WHO = {
     "nobody": (),
@@ -64,7 +75,7 @@ def wanted(who: str, verb: str, resource: tuple[str, str, str, bool], namespace:
         return False
     if role == "admin":
         return True
-    if group == "rbac.authorization.k8s.io" or sub == "nonsense":
+    if group in {"rbac.authorization.k8s.io", "authorization.k8s.io"} or sub in {"nonsense", "binding"}:
         return False
     if role == "edit":
         return verb in READS or sub not in {"status", "log"}

@@ -115,6 +115,51 @@ def may(role: Role, own: str, kind: Kind, verb: str, namespace: str) -> bool:
     return not kind.group.startswith("rbac.") and (role == "edit" or (reads and kind.plural != "secrets"))
 
 
+PARTS = {  # part of a pod or of something else → how it is asked for, and which roles may
+    "pods/x/log": ("GET", {"admin", "edit", "view"}),
+    "pods/x/status": ("GET", {"admin", "edit", "view"}),
+    "pods/x/exec?command=sh": ("POST", {"admin", "edit"}),
+    "pods/x/attach": ("GET", {"admin", "edit"}),
+    "pods/x/portforward": ("POST", {"admin", "edit"}),
+    "pods/x/proxy/": ("GET", {"admin", "edit"}),
+    "pods/x/eviction": ("POST", {"admin", "edit"}),
+    "pods/x/binding": ("POST", {"admin"}),
+    "serviceaccounts/x/token": ("POST", {"admin", "edit"}),
+    "apps/v1/deployments/x/scale": ("PATCH", {"admin", "edit"}),
+    "apps/v1/deployments/x/status": ("PUT", {"admin"}),
+    "authorization.k8s.io/v1/localsubjectaccessreviews": ("POST", {"admin"}),
+}
+REVIEWS = {
+    "authorization.k8s.io/v1/selfsubjectaccessreviews": True,
+    "authorization.k8s.io/v1/selfsubjectrulesreviews": True,
+    "authentication.k8s.io/v1/selfsubjectreviews": True,
+    "authorization.k8s.io/v1/subjectaccessreviews": False,
+    "authentication.k8s.io/v1/tokenreviews": False,
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("own", ["", "shop"])
+def test_every_part_and_review_is_answered_as_the_role_says(tmp_path: Path, role: Role, own: str) -> None:
+    async def main() -> None:
+        async with whole(tmp_path) as site, await site.client(role, own) as http:
+            for (part, (method, roles)), namespace in itertools.product(PARTS.items(), ("shop", "bank")):
+                group, version, rest = part.split("/", 2) if ".k8s.io/" in part or "apps/" in part else ("", "v1", part)
+                base = f"/apis/{group}/{version}" if group else "/api/v1"
+                answer = await http.request(method, f"{base}/namespaces/{namespace}/{rest}", json={})
+                wanted = role in roles and own in {"", namespace}
+                assert refused(answer) is not wanted, (part, namespace, answer.text)
+            for path, everybody in REVIEWS.items():
+                answer = await http.post(f"/apis/{path}", json={"spec": {}})
+                assert refused(answer) is not (everybody or (role == "admin" and not own)), (path, answer.text)
+            for kind, namespace in itertools.product(KINDS, ("shop", "bank")):
+                watch = {"watch": "true", "resourceVersion": "999999999", "timeoutSeconds": "1"}
+                if kind.namespaced and not may(role, own, kind, "list", namespace):
+                    assert refused(await http.get(path_of(kind, namespace), params=watch)), kind.plural
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_can_i_says_what_then_happens(tmp_path: Path, role: Role) -> None:
     async def main() -> None:

@@ -50,7 +50,7 @@ def main() -> int:
                 prove_service(transcript, work, podman)
             if "inside" in parts:
                 _inside(transcript, work, podman)
-    except (KorchError, StepFailedError, subprocess.SubprocessError, OSError) as error:
+    except (KorchError, StepFailedError, subprocess.SubprocessError, OSError, AssertionError) as error:
         return finish(transcript, error)
     return finish(transcript, None)
 
@@ -115,7 +115,7 @@ def _life_of_an_app(transcript: Transcript, korch: Callable[..., str], vms: dict
         transcript.check(f"containers on {name}", vm.host().check_output(f"{name} ps -aq"), "")
     korch("cluster rm --yes")
     for name, vm in vms.items():
-        transcript.check(f"claims on {name}", vm.host().check_output("find /var/lib/korch/claims -type f"), "")
+        transcript.check(f"claims on {name}", vm.host().run("ls /var/lib/korch/claims").stdout, "")
 
 
 def _describe(transcript: Transcript, name: str, host: Host) -> None:

@@ -4,7 +4,7 @@ PY := .venv/bin/python
 
 include setup.mk
 
-.PHONY: demo test check lint unit bench chaos vagrant-test vm-test clean
+.PHONY: demo test check lint unit bench chaos fuzz vagrant-test vm-test clean
 
 demo: setup lab-packages
 	$(PY) -m korch.lab.demo
@@ -30,8 +30,12 @@ test: setup
 bench: setup bench-packages
 	$(PY) -m benchmarks
 
-chaos: setup lab-packages
+chaos: setup lab-packages fuzz
 	$(PY) -m tests.chaos
+
+# Tens of thousands of requests that nobody should send; `make unit` makes a thirtieth of them.
+fuzz: setup
+	KORCH_FUZZ=30 $(PY) -m pytest tests/contract/test_served_openapi.py tests/unit/api/test_fuzzed.py tests/unit/api/test_fuzzed_bodies.py
 
 # Virtual machines without hardware support: slow, so not a part of `make test`. KORCH_VM_DIR keeps their disk.
 vm-test: setup

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
 NO_RESOURCE = "the server could not find the requested resource"
-_WARNING_CHARS = 500
+_WARNING_CHARS, _WARNINGS = 500, 20  # clients read no more than some KiB of headers
 _REASONS = {
     400: "BadRequest",
     401: "Unauthorized",
@@ -105,7 +105,9 @@ def bytes_answer(
 ) -> Response:
     """An answer of JSON that is encoded already."""
     answer = Response(body, code, dict(headers or {}), media_type="application/json")
-    for warning in dict.fromkeys(warnings):
+    told = [*dict.fromkeys(warnings)]
+    rest = len(told) - _WARNINGS
+    for warning in (*told[:_WARNINGS], *([f"and {rest} warnings more"] if rest > 0 else [])):
         answer.headers.append("Warning", warning_header(warning))
     return answer
 

@@ -19,6 +19,8 @@ from korch.resources.problems import Problem
 
 Validation = Literal["Strict", "Warn", "Ignore"]
 
+_MISTAKES = 100  # that are told at a time
+
 # Quantities may be written as numbers; they are kept as text.
 _QUANTITIES: dict[str, tuple[str, ...]] = {
     "ResourceRequirements": ("limits", "requests"),
@@ -122,7 +124,8 @@ def _told(kind: Kind, validation: Validation, unknown: list[str], duplicates: li
         return ()
     said = [f'unknown field "{path}"' for path in unknown] + [f'duplicate field "{path}"' for path in duplicates]
     if said and validation == "Strict":
-        raise not_handled(kind, "strict decoding error: " + ", ".join(said))
+        rest = [f"and {len(said) - _MISTAKES} more"] if len(said) > _MISTAKES else []
+        raise not_handled(kind, "strict decoding error: " + ", ".join((*said[:_MISTAKES], *rest)))
     return tuple(said)
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from korch.api import registry
 from korch.resources.kinds import KINDS
 from korch.store.sqlite import open_sqlite
+from tests.fuzzing import TIMES
 from tests.unit.api.serving import CONFIGMAPS, DEPLOYMENTS, PODS, World, configmap, deployment, pod
 
 PATCHES = (
@@ -82,7 +83,7 @@ async def asked(world: World, method: str, path: str, **more: Any) -> None:
         assert await world.store.revision() == before, (method, path, more, answer.text)
 
 
-@settings(max_examples=70, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=70 * TIMES, deadline=None, suppress_health_check=SLOW)
 @given(
     method=st.sampled_from(["POST", "PUT", "PATCH", "DELETE"]),
     path=st.sampled_from(
@@ -106,7 +107,7 @@ def test_bodies(world: tuple[World, asyncio.Runner], method: str, path: str, med
     runner.run(asked(made, method, f"{path}?dryRun=All", content=content, headers={"content-type": media}))
 
 
-@settings(max_examples=70, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=70 * TIMES, deadline=None, suppress_health_check=SLOW)
 @given(
     raw=st.one_of(st.binary(max_size=60), st.binary(max_size=60).map(lambda tail: b"k8s\0" + tail)),
     media=st.sampled_from(["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", PATCHES[3]]),
@@ -118,7 +119,7 @@ def test_bytes(world: tuple[World, asyncio.Runner], raw: bytes, media: str) -> N
     runner.run(asked(made, method, path, content=raw, headers={"content-type": media}))
 
 
-@settings(max_examples=70, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=70 * TIMES, deadline=None, suppress_health_check=SLOW)
 @given(
     path=st.sampled_from([PODS, DEPLOYMENTS, "/api/v1/nodes", f"{PODS}/web-1", "/apis/metrics.k8s.io/v1beta1/nodes"]),
     query=st.dictionaries(

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from korch.resources.kinds import KINDS
-from tests.unit.api.serving import World, run
+from tests.fuzzing import TIMES
+from tests.unit.api.serving import CONFIGMAPS, World, configmap, run
 
 BODIES = json.loads((Path(__file__).parent / "wire" / "kubectl_bodies.json").read_text())
 ODD: tuple[Any, ...] = (
@@ -32,7 +33,7 @@ WORDS = (
     *("metadata", "spec", "status", "name", "labels", "template", "containers", "$patch", "$retainKeys", "replicas"),
     *("$setElementOrder/containers", "finalizers", "ownerReferences", "managedFields", "data", "selector", "extra"),
 )
-REQUESTS = 100
+REQUESTS = 100 * TIMES
 
 Json = dict[str, Any]
 
@@ -155,5 +156,100 @@ def test_odd_requests(tmp_path: Path, make: Callable[[random.Random, Json], tupl
                 assert answer.json()["message"], asked
                 assert (await world.store.list("/")).revision == before, asked
             await world.http.delete(f"{path_of(obj)}/x", params={"gracePeriodSeconds": 0})
+
+    run(tmp_path, check, timeout_s=60 * TIMES)
+
+
+def nested(depth: int) -> bytes:
+    """A protobuf message in a message in a message: a schema of a definition may hold itself."""
+    body = b""
+    for _ in range(depth):
+        body = b"\x0a" + varint(len(body)) + body
+    return b"k8s\0" + body
+
+
+def varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*found, number])
+
+
+LAUGHS = "\n".join(f"a{i}: &a{i} [" + ",".join([f"*a{i - 1}"] * 10) + "]" for i in range(1, 9))
+YAML, PROTOBUF = "application/yaml", "application/vnd.kubernetes.protobuf"
+BOMBS: dict[str, tuple[str, bytes]] = {
+    "laughs": (YAML, b"a0: &a0 [x]\n" + LAUGHS.encode()),
+    "itself": (YAML, b"metadata: &m {name: c, labels: *m}"),
+    "itself-merged": (YAML, b"data: &d\n  <<: *d\n  a: b"),
+    "merged-often": (
+        YAML,
+        b"\n".join(
+            [
+                b"b0: &b0 {a: b}",
+                *(b"b%d: &b%d {<<: [%s]}" % (i, i, b",".join([b"*b%d" % (i - 1)] * 9)) for i in range(1, 9)),
+            ]
+        ),
+    ),
+    "deep-flow": (YAML, b"data: " + b"[" * 20_000),
+    "deep-blocks": (YAML, b"".join(b" " * i + b"a:\n" for i in range(600))),
+    "many-documents": (YAML, b"---\na: b\n" * 5_000),
+    "objects": (YAML, b"data: !!python/object/apply:os.system [true]"),
+    "names": (YAML, b"data: !!python/name:os.system"),
+    "times": (YAML, b"data: {a: 2001-12-14t21:59:43.10-05:00, b: !!set {x}, c: !!binary ////}"),
+    "numbers": (YAML, b"immutable: " + b"9" * 20_000),
+    "tabs": (YAML, b"data:\n\t- a\r\n\x00"),
+    "utf-16": (YAML, "data: {a: b}".encode("utf-16")),
+    "deep-json": ("application/json", b'{"a":' * 90_000),
+    "deep-lists": ("application/json", b'{"data":' + b"[" * 90_000 + b"]" * 90_000 + b"}"),
+    "huge-number": ("application/json", b'{"metadata":{"name":"z","generation":1e999}}'),
+    "digits": ("application/json", b'{"metadata":{"generation":' + b"9" * 100_000 + b"}}"),
+    "surrogates": ("application/json", b'{"metadata":{"name":"\\ud800"},"data":{"a":"\\udfff"}}'),
+    "same-keys": ("application/json", b"{" + b'"data":{"a":"b"},' * 20_000 + b'"metadata":{"name":"BAD_NAME"}}'),
+    "deep-protobuf": (PROTOBUF, nested(6_000)),
+    "long-protobuf": (PROTOBUF, b"k8s\0\x0a" + varint(2**62) + b"x"),
+    "endless-varint": (PROTOBUF, b"k8s\0" + b"\xff" * 50_000),
+    "apply-laughs": ("application/apply-patch+yaml", b"a0: &a0 [x]\n" + LAUGHS.encode()),
+    "merge-deep": ("application/merge-patch+json", b'{"data":' * 90_000),
+    "strategic-deep": ("application/strategic-merge-patch+json", b'{"metadata":' * 50_000 + b"1" + b"}" * 50_000),
+    "copies": (
+        "application/json-patch+json",
+        json.dumps([{"op": "copy", "from": "/data", "path": f"/data/{'x' * (i + 1)}"} for i in range(40)]).encode(),
+    ),
+}
+
+
+def test_of_many_mistakes_some_are_told(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        wrong = {**configmap(), **{f"k{number}": 1 for number in range(5_000)}}
+        answer = await world.http.post(CONFIGMAPS, json=wrong)
+        assert answer.status_code == 201
+        told = answer.headers.get_list("warning")
+        assert (len(told), told[-1]) == (21, '299 - "and 4980 warnings more"')
+        answer = await world.http.post(CONFIGMAPS, params={"fieldValidation": "Strict"}, json=wrong)
+        assert (answer.status_code, answer.json()["message"][-13:]) == (400, "and 4900 more")
+
+    run(tmp_path, check)
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_refused_and_change_nothing(tmp_path: Path, name: str) -> None:
+    media, body = BOMBS[name]
+
+    async def check(world: World) -> None:
+        await world.make(CONFIGMAPS, configmap(a="b"))
+        before = await world.store.revision()
+        patch = "patch" in media
+        asked = (
+            [("PATCH", f"{CONFIGMAPS}/c?fieldManager=f")]
+            if patch
+            else [("POST", CONFIGMAPS), ("PUT", f"{CONFIGMAPS}/c")]
+        )
+        for method, path in asked:
+            answer = await world.http.request(method, path, content=body, headers={"content-type": media})
+            assert 400 <= answer.status_code < 500, answer.text[:500]
+            assert answer.json()["message"]
+            assert await world.store.revision() == before
+        assert (await world.get(f"{CONFIGMAPS}/c"))["data"] == {"a": "b"}
 
     run(tmp_path, check)

@@ -1,0 +1,5 @@
+"""How long tests look for what nobody thought of: KORCH_FUZZ=30 makes so many times the requests (`make fuzz`)."""
+
+import os
+
+TIMES = int(os.environ.get("KORCH_FUZZ", "1"))

@@ -42,7 +42,7 @@ _SILENT_S = 60.0  # of a WebSocket that is asked for a sign of life
 _STOP_S = 3.0
 _MOST_CONNECTIONS = 4096
 _TAKEN_POLL_S = 1.0
-_RENEWAL_POLL_S = 60.0
+_RENEWAL_POLL_S = 5.0  # a machine that slept for months must not be shut for long
 _ANY = frozenset({"0.0.0.0", "::"})  # noqa: S104
 
 

@@ -21,7 +21,7 @@ from korch.api.security.pki import Authority, load_authority
 from korch.api.security.statuses import Message, Receive, Scope, Send
 from korch.api.security.users import group_for
 from korch.api.server import Place, serving
-from korch.objects.values import SystemClock
+from korch.objects.values import Clock, SystemClock
 from korch.store.base import Store
 from korch.store.sqlite import open_sqlite
 
@@ -120,9 +120,11 @@ class Site:
 
 
 @asynccontextmanager
-async def site(folder: Path, *, limits: Limits | None = None, **place: Any) -> AsyncIterator[Site]:
+async def site(
+    folder: Path, *, limits: Limits | None = None, clock: Clock | None = None, **place: Any
+) -> AsyncIterator[Site]:
     """A server for the length of a block."""
-    store, clock, app = await open_sqlite(folder / "state.db"), SystemClock(), App()
+    store, clock, app = await open_sqlite(folder / "state.db"), clock or SystemClock(), App()
     audit = AuditLog(folder / "audit.log")
     try:
         credentials = Credentials(store)

@@ -5,8 +5,9 @@ import json
 import os
 import socket
 import ssl
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -474,6 +475,59 @@ def test_a_renewed_certificate_is_shown_to_new_connections(tmp_path: Path, monke
             async with asyncio.timeout(30):
                 while await shown(here) == before:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
+
+    asyncio.run(main())
+
+
+class Sleeper:
+    """The clock of a machine that sleeps: the wall clock, so far off."""
+
+    def __init__(self, behind_s: float) -> None:
+        self.behind_s = behind_s
+
+    def now(self) -> float:
+        return SystemClock().now() - self.behind_s
+
+
+def test_a_server_that_slept_for_months_is_trusted_again_without_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("korch.api.server._RENEWAL_POLL_S", 0.02)
+
+    async def main() -> None:
+        clock = Sleeper(behind_s=200 * 86_400)
+        async with site(tmp_path, clock=clock) as here:
+            token = await here.token(admin())
+            with pytest.raises(httpx.ConnectError, match="expired"):
+                await _status(here, token=token)
+            clock.behind_s = 0.0
+            async with asyncio.timeout(30):
+                while True:
+                    with suppress(httpx.ConnectError):
+                        assert await _status(here, token=token) == 200
+                        return
+                    await asyncio.sleep(0.02)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["token", "certificate"])
+def test_what_expires_ends_what_is_open_with_it(tmp_path: Path, kind: str) -> None:
+    async def main() -> None:
+        clock = Sleeper(behind_s=0.0)
+        async with site(tmp_path, limits=Limits(recheck_s=0.05), clock=clock) as here:
+            shown: dict[str, Any] = (
+                {"token": await here.token(admin(), ttl_s=600)}
+                if kind == "token"
+                else {"certificate": await here.certificate(admin(), ttl_s=600)}
+            )
+            async with here.client(**shown, timeout=20) as http, http.stream("GET", f"{PODS}?watch=1") as answer:
+                lines = answer.aiter_lines()
+                assert json.loads(await anext(lines)) == {"type": "ADDED"}
+                clock.behind_s = -601.0
+                with pytest.raises(StopAsyncIteration):
+                    await anext(lines)
+            assert await _status(here, **shown) == 401
 
     asyncio.run(main())
 

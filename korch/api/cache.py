@@ -7,7 +7,7 @@ reads on from the store's own history (`history`), and who is behind that has to
 
 import asyncio
 import logging
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 
@@ -34,6 +34,7 @@ class KindCache:
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self._entries: dict[str, Entry] = {}
+        self._keys: list[str] = []  # in order: sorting them all after each change would take long
         self._sorted: tuple[Entry, ...] | None = ()
         self._snapshots: dict[int, tuple[Entry, ...]] = {}
         self.changes: list[Change] = []
@@ -50,6 +51,7 @@ class KindCache:
             self._entries[record.key] = self._entry(record)
             if number % _STEP == _STEP - 1:
                 await asyncio.sleep(0)
+        self._keys = sorted(self._entries)
         self._sorted = None
         self.start = self.loaded = revision
 
@@ -62,16 +64,23 @@ class KindCache:
         except StoreError as error:  # a damaged record takes nothing else away
             log.error("%s", error)
             return
-        if change.new is None:
-            self._entries.pop(event.key, None)
-        else:
-            self._entries[event.key] = change.new
-        self._sorted = None
+        self._put(event.key, change.new)
         self.changes.append(change)
         self._bytes += change.size
         if len(self.changes) > 2 * KEPT_CHANGES or self._bytes > 2 * KEPT_BYTES:
             self._trim()
         self.wake()
+
+    def _put(self, key: str, new: Entry | None) -> None:
+        known = key in self._entries
+        if new is None:
+            if known:
+                del self._entries[key], self._keys[bisect_left(self._keys, key)]
+        else:
+            self._entries[key] = new
+            if not known:
+                insort(self._keys, key)
+        self._sorted = None
 
     def change_of(self, event: Event, old: Entry | None = None) -> Change:
         """The change that an event of the store tells of."""
@@ -104,7 +113,7 @@ class KindCache:
     def snapshot(self) -> tuple[Entry, ...]:
         """All objects in key order, as they are now."""
         if self._sorted is None:
-            self._sorted = tuple(self._entries[key] for key in sorted(self._entries))
+            self._sorted = tuple(map(self._entries.__getitem__, self._keys))
         return self._sorted
 
     def keep(self, revision: int, entries: tuple[Entry, ...]) -> None:

@@ -1,5 +1,6 @@
 """GET of one object and of lists: fresh, or as old as the client allows, in pages of one and the same state."""
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from korch.resources.kinds import Kind
 from korch.store.base import Store
 
 _WHOLE = 256  # objects that are answered in one piece
+_STEP = 2000  # objects looked at between two chances for others
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,12 @@ async def _matching(
     part = page(entries, kind.prefix(chosen.namespace), token.after if token is not None else "")
     if not chosen.labels.requirements and not chosen.fields:
         return part
-    return tuple(entry for entry in part if entry.chosen(chosen))
+    found: list[Entry] = []
+    for start in range(0, len(part), _STEP):
+        if start:
+            await asyncio.sleep(0)
+        found += [entry for entry in part[start : start + _STEP] if entry.chosen(chosen)]
+    return tuple(found)
 
 
 def expired(message: str) -> Refusal:

@@ -8,7 +8,7 @@ from typing import Any
 from korch.api.answers import bad_request
 from korch.errors import InvalidError
 from korch.resources.kinds import Kind
-from korch.resources.selectors import Selector, matches, parse_selector
+from korch.resources.selectors import Selector, parse_selector, requirement_matches
 
 _TERM = re.compile(r"(?P<field>[^=!]+?)(?P<sign>!=|==|=)(?P<value>.*)", re.DOTALL)
 _INVOLVED = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
@@ -61,9 +61,16 @@ class Selection:
         """Whether an object with these is meant."""
         if self.namespace and namespace != self.namespace:
             return False
-        if any((fields.get(term.field, "") == term.value) is not term.equal for term in self.fields):
-            return False
-        return not self.labels.requirements or matches(self.labels, labels)
+        for term in self.fields:
+            if (fields.get(term.field, "") == term.value) is not term.equal:
+                return False
+        for wanted in self.labels.requirements:  # the usual kind first: this is asked of every object
+            if wanted.operator == "In":
+                if labels.get(wanted.key) not in wanted.values:
+                    return False
+            elif not requirement_matches(wanted.key, wanted.operator, wanted.values, labels):
+                return False
+        return True
 
     @property
     def name(self) -> str:

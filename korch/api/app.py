@@ -35,6 +35,8 @@ from korch.api.parts import Parts
 from korch.api.reading import Reading, get, list_
 from korch.api.registry import Virtual
 from korch.api.requestinfo import RequestInfo, is_own, request_info
+from korch.api.scaling import Customs as CustomScale
+from korch.api.scaling import Scaling, Workloads
 from korch.api.selecting import selection
 from korch.api.services import Nobody, Services, User
 from korch.api.versions import Version
@@ -86,6 +88,12 @@ class _Call:
         """Where it writes."""
         info = self.info
         return Target(self.version, _space(self.kind, info), info.name, info.subresource, self.check)
+
+    @property
+    def scaling(self) -> Scaling:
+        """Where its replicas stand."""
+        custom = self.version.custom
+        return Workloads() if custom is None or custom.scale is None else CustomScale(self.target, custom.scale)
 
     async def body(self) -> Body:
         """What came with it."""
@@ -306,9 +314,8 @@ class Api:
             case "scale":
                 body = None if info.verb == "get" else await call.body()
                 options = call.options()
-                track = self._writer.track(options, subresource="scale")
-                space = _space(kind, info)
-                return json_answer(await self._parts.scale(kind, space, info.name, body, options, track))
+                track = self._writer.track(options, subresource="scale", shape=call.target.shape)
+                return json_answer(await self._parts.scale(call.target, call.scaling, body, options, track))
             case "eviction":
                 return await self._parts.evict(info.namespace, info.name, call.query, await call.body())
             case "binding":

@@ -11,6 +11,7 @@ from korch.api import registry
 from korch.api.customs import schema_of
 from korch.api.schemas import Schemas, ref
 from korch.api.versions import Version
+from korch.api.wire.shapes import is_built_in
 from korch.resources import kinds
 from korch.resources.kinds import Kind
 
@@ -152,9 +153,10 @@ class _Operations:
         return {**made, "requestBody": {"required": True, "content": content}}
 
     def patch(self) -> dict[str, Any]:
-        """PATCH. That it takes `fieldValidation` tells kubectl that the server validates."""
+        """PATCH. It takes `fieldValidation`: so kubectl knows that the server validates. It sends what is offered here."""
         made = self.operation("patch", {**_WRITE, "force": _YES}, {"200": self.schema, "201": self.schema})
-        content = {media: {"schema": {"type": "array" if "json-patch" in media else "object"}} for media in PATCHES}
+        offered = [media for media in PATCHES if "strategic" not in media or is_built_in(self.kind.group)]
+        content = {media: {"schema": {"type": "array" if "json-patch" in media else "object"}} for media in offered}
         return {**made, "requestBody": {"required": True, "content": content}}
 
     def delete(self, action: str, more: dict[str, Any]) -> dict[str, Any]:

@@ -4,60 +4,26 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 from starlette.responses import Response
 
 from korch.api.answers import Refusal, bad_request, invalid, json_answer, not_found, success
 from korch.api.deleting import options_of
+from korch.api.scaling import Scaling, scale_of
 from korch.api.wire import patches, strict
-from korch.api.writing import Body, Options, check_versions
+from korch.api.writing import Body, Options, Target, check_versions
 from korch.controllers.disruption import budgets_now, evict, stops_first, world_of
 from korch.errors import ConflictError
 from korch.objects.objects import Objects
 from korch.objects.prepare import Track
 from korch.objects.values import Deletion
-from korch.resources.codec import to_dict, with_meta
+from korch.resources.codec import with_meta
 from korch.resources.kinds import POD, Kind
-from korch.resources.meta import LabelSelector, Object
+from korch.resources.meta import Object
 from korch.resources.pod import Pod
 from korch.resources.podstate import is_counted
 from korch.resources.problems import Problem
 
 _MOST_REPLICAS = 2**31 - 1
-
-
-def scale_of(obj: Any) -> dict[str, Any]:
-    """autoscaling/v1 Scale of a workload."""
-    meta = to_dict(obj)["metadata"]
-    kept = ("name", "namespace", "uid", "creationTimestamp")
-    shown = {key: meta[key] for key in kept if key in meta}
-    status: dict[str, Any] = {"replicas": obj.status.replicas}
-    if text := selector_text(obj.spec.selector):
-        status["selector"] = text
-    return {
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": {**shown, "resourceVersion": obj.metadata.resource_version},
-        "spec": {"replicas": 1 if obj.spec.replicas is None else obj.spec.replicas},
-        "status": status,
-    }
-
-
-def selector_text(selector: LabelSelector) -> str:
-    """A selector as it is written in queries."""
-    words = [f"{key}={value}" for key, value in sorted(selector.match_labels.items())]
-    for term in selector.match_expressions:
-        values = ",".join(term.values)
-        match term.operator:
-            case "In":
-                words.append(f"{term.key} in ({values})")
-            case "NotIn":
-                words.append(f"{term.key} notin ({values})")
-            case "Exists":
-                words.append(term.key)
-            case _:
-                words.append(f"!{term.key}")
-    return ",".join(words)
 
 
 class Parts:
@@ -67,29 +33,31 @@ class Parts:
         self._objects = objects
 
     async def scale(
-        self, kind: Kind, namespace: str, name: str, body: Body | None, options: Options, track: Track
+        self, target: Target, scaling: Scaling, body: Body | None, options: Options, track: Track
     ) -> dict[str, Any]:
-        """The Scale of a workload; with a body after it was replaced or patched with that."""
+        """The Scale of an object; with a body after it was replaced or patched with that."""
+        kind, name = target.kind, target.name
         if body is None:
-            found = await self._objects.find(kind.type, name, namespace)
+            found = await self._objects.find(kind.type, name, target.namespace)
             if found is None:
                 raise not_found(kind, name)
-            return scale_of(found)
+            return scale_of(scaling, found)
 
-        def change(stored: Any) -> Object:
-            wanted = self._wanted(kind, scale_of(stored), body)
+        def change(stored: Object) -> Object:
+            wanted = self._wanted(scale_of(scaling, stored), body)
             meta = wanted.get("metadata") or {}
             if not isinstance(meta, dict):
                 raise bad_request("metadata must be a mapping")
             seen = with_meta(stored, resource_version=str(meta.get("resourceVersion") or ""), uid=meta.get("uid") or "")
             check_versions(kind, seen, stored)
-            result: Object = replace(stored, spec=replace(stored.spec, replicas=_replicas(kind, name, wanted)))
-            return result
+            return scaling.written(stored, _replicas(kind, name, wanted))
 
-        made = await self._objects.modify(kind.type, name, namespace, change, track=track, dry_run=options.dry_run)
-        return scale_of(made)
+        made = await self._objects.modify(
+            kind.type, name, target.namespace, change, track=track, dry_run=options.dry_run
+        )
+        return scale_of(scaling, made)
 
-    def _wanted(self, kind: Kind, live: dict[str, Any], body: Body) -> dict[str, Any]:
+    def _wanted(self, live: dict[str, Any], body: Body) -> dict[str, Any]:
         media = patches.media_type(body.content_type)
         if not media.endswith("-patch+json"):
             found = strict.parse_body(body.data, body.content_type)

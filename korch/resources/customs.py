@@ -10,7 +10,11 @@ from typing import Any, cast
 import msgspec
 
 from korch.resources import kinds
-from korch.resources.crd import CustomResourceDefinition, CustomResourceDefinitionVersion
+from korch.resources.crd import (
+    CustomResourceDefinition,
+    CustomResourceDefinitionVersion,
+    CustomResourceSubresourceScale,
+)
 from korch.resources.kinds import Kind
 from korch.resources.meta import Condition, Object
 from korch.resources.times import rfc3339
@@ -30,6 +34,7 @@ class Custom:
     versions: tuple[str, ...]
     schemas: Mapping[str, Mapping[str, Any]] = field(hash=False)
     columns: Mapping[str, tuple[dict[str, Any], ...]] = field(hash=False)
+    scale: CustomResourceSubresourceScale | None = None
 
 
 def custom(crd: CustomResourceDefinition) -> Custom | None:
@@ -46,6 +51,7 @@ def custom(crd: CustomResourceDefinition) -> Custom | None:
     return Custom(
         kind=kind,
         versions=served,
+        scale=stored.subresources.scale if stored.subresources is not None else None,
         schemas={found.name: _schema(found) for found in spec.versions},
         columns={
             found.name: tuple(msgspec.to_builtins(column) for column in found.additional_printer_columns)
@@ -66,6 +72,7 @@ def _kind(crd: CustomResourceDefinition, stored: CustomResourceDefinitionVersion
         type=_type(names.kind, [_schema(found) for found in crd.spec.versions]),
         short=names.short_names,
         has_status=subresources is not None and subresources.status is not None,
+        scalable=subresources is not None and subresources.scale is not None,
         categories=names.categories,
     )
 

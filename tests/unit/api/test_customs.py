@@ -234,6 +234,53 @@ def test_appliers_share_a_custom_object_part_by_part(tmp_path: Path) -> None:
     run(tmp_path, check)
 
 
+def test_a_custom_object_is_scaled_where_its_definition_says(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        scale = {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.seen.count"}
+        parts = {"subresources": {"status": {}, "scale": {**scale, "labelSelectorPath": ".status.selector"}}}
+        await world.make(CRDS, definition(**parts))
+        names = [one["name"] for one in (await world.get("/apis/x.io/v1"))["resources"]]
+        assert "things/scale" in names
+        await world.make(THINGS, thing())
+        status = {"status": {"seen": {"count": 1}, "selector": "a=b"}}
+        await world.http.patch(f"{THINGS}/t/status", json=status, headers=MERGE)
+        found = await world.get(f"{THINGS}/t/scale")
+        assert (found["kind"], found["spec"], found["status"]) == (
+            "Scale",
+            {"replicas": 2},
+            {"replicas": 1, "selector": "a=b"},
+        )
+        for beta in ("", "v1beta1"):
+            path = f"{THINGS.replace('/v1/', f'/{beta}/') if beta else THINGS}/t/scale"
+            done = await world.http.patch(path, json={"spec": {"replicas": 5}}, headers=MERGE)
+            assert (done.status_code, done.json()["spec"]) == (200, {"replicas": 5})
+        assert (await world.get(f"{THINGS}/t"))["spec"]["size"] == 5
+        assert (await world.http.put(f"{THINGS}/t/scale", json=found)).status_code == 409, "an old state"
+        wrong = await world.http.patch(f"{THINGS}/t/scale", json={"spec": {"replicas": 99}}, headers=MERGE)
+        assert wrong.status_code == 422, "its schema says at most 9"
+        assert (await world.http.get(f"{THINGS}/none/scale")).status_code == 404
+
+    run(tmp_path, check)
+
+
+def test_kubectl_is_not_asked_for_strategic_patches_of_custom_kinds(tmp_path: Path) -> None:
+    """With what the document offers it makes the patches of `apply`."""
+
+    async def check(world: World) -> None:
+        await world.make(CRDS, definition())
+        paths = (await world.get("/openapi/v3/apis/x.io/v1"))["paths"]
+        content = paths["/apis/x.io/v1/namespaces/{namespace}/things/{name}"]["patch"]["requestBody"]["content"]
+        assert "application/merge-patch+json" in content
+        assert "application/strategic-merge-patch+json" not in content
+        body = {"spec": {"size": 3}}
+        refused = await world.http.patch(
+            f"{THINGS}/t", json=body, headers={"content-type": "application/strategic-merge-patch+json"}
+        )
+        assert refused.status_code in (404, 415)
+
+    run(tmp_path, check)
+
+
 def test_rules_that_nobody_checks_are_warned_of(tmp_path: Path) -> None:
     async def check(world: World) -> None:
         crd = definition()

@@ -17,7 +17,8 @@ STATE = Path(__file__).resolve().parent / "engine-state"
 WITH_VALUE = {
     *("--name", "--pull", "--label", "--restart", "--stop-timeout", "--log-driver", "--log-opt", "--env", "--env-file"),
     *("--publish", "--cpu-period", "--cpu-quota", "--cpu-shares", "--memory", "--user", "--security-opt", "--cap-add"),
-    *("--cap-drop", "--hostname", "--workdir", "--entrypoint", "--volume", "--mount", "--tmpfs"),
+    *("--cap-drop", "--hostname", "--workdir", "--entrypoint", "--volume", "--mount", "--tmpfs", "--network"),
+    "--stop-signal",
 }
 
 
@@ -87,6 +88,12 @@ def do_run(argv, data, failure):
         "HostConfig": {"RestartPolicy": {"Name": "no"}},
         "State": {"Status": "created" if failure else "running", "StartedAt": "2026-01-02T03:04:05.5Z", "ExitCode": 0},
         "NetworkSettings": {"Ports": {}, "Networks": {}, "IPAddress": ""},
+        "Mounts": [
+            {"Destination": value, "Name": f"volume-{data['serial']}-{number}"}
+            for number, (flag, value) in enumerate(options)
+            if flag == "--volume" and ":" not in value
+        ],
+        "options": options,
         "env": env,
         "words": rest,
     }
@@ -155,6 +162,12 @@ def do_inspect(argv, data, failure):
 
 
 def fill(template, value):
+    template = re.sub(
+        r"\{\{range \.Mounts\}\}(.*)\{\{end\}\}",
+        lambda match: "".join(fill(match[1], mount) for mount in value["Mounts"]),
+        template,
+    )
+
     def one(match):
         if match[1]:
             return value["Config"]["Labels"].get(match[1], "<no value>")
@@ -218,6 +231,16 @@ def do_pull(argv, data, failure):
         "Architecture": "amd64",
         "Size": 2000000,
     }
+    return 0
+
+
+def do_import(argv, data, failure):
+    if failure:
+        return failed(failure)
+    (STATE / "imported").write_bytes(sys.stdin.buffer.read())
+    identifier = "sha256:" + f"{abs(hash_of(argv[-1])):064x}"
+    data["images"][argv[-1]] = {"Id": identifier, "ID": identifier, "RepoTags": [argv[-1]], "RepoDigests": []}
+    print(identifier)
     return 0
 
 

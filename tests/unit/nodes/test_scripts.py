@@ -5,16 +5,19 @@ import contextlib
 import glob
 import json
 import os
+import platform
 import re
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from korch.engines import sandbox
 from korch.engines.base import Script
-from korch.engines.names import Identity
+from korch.engines.names import SANDBOX, Identity
 from korch.engines.wish import ContainerWish, EnvValue, Mount
 from korch.errors import ClaimedByOtherError, FencedError, HostUnreachableError, KorchError
 from korch.nodes.errors import EngineCallError
@@ -791,5 +794,79 @@ def test_podman_that_calls_itself_docker_is_asked_by_its_own_name(shell: ShellTr
 def test_the_last_log_lines_cannot_pretend_to_be_an_answer(shell: ShellTransport) -> None:
     async def work() -> None:
         assert await machine(shell).last_logs("x") == "hello\n@korch end\n>x"
+
+    run(work)
+
+
+# --- sandboxes ---
+
+
+def sandbox_of(uid: str = "aaaaaaaa-1") -> ContainerWish:
+    """A sandbox with two volumes."""
+    who = Identity(CLUSTER.id, "default", "web-1", uid, SANDBOX, "web", 1, "h1")
+    mounts = tuple(Mount("scratch", sandbox.volume_folder(number)) for number in range(11))
+    return ContainerWish(who, CLUSTER.name, sandbox.image_name(), mounts=mounts)
+
+
+def test_the_image_of_sandboxes_is_brought_once_and_is_on_record(any_shell: ShellTransport) -> None:
+    async def work() -> None:
+        asked = machine(any_shell)
+        await asked.bring_sandbox()
+        await asked.bring_sandbox()
+        (call,) = any_shell.calls("import")
+        assert call["argv"][1:] == ["--change", 'ENTRYPOINT ["/pause"]', "-", sandbox.image_name()]
+        brought = (any_shell.state / "imported").read_bytes()
+        assert brought == sandbox.archive(platform.machine())
+        (image,) = any_shell.data["images"].values()
+        recorded = (any_shell.folder / "korch" / CLUSTER.id / "images").read_text()
+        assert recorded == image["Id"].removeprefix("sha256:") + "\n"
+
+    run(work)
+
+
+def test_a_member_joins_the_network_and_has_the_volumes_of_its_sandbox(any_shell: ShellTransport) -> None:
+    async def work() -> None:
+        first = await machine(any_shell).start(sandbox_of(), epoch=1)
+        mounts = (Mount("shared", "/data", "/volumes/1"), Mount("shared", "/ro", "/volumes/10", read_only=True))
+        found = await machine(any_shell).start(wish(sandbox=first.name, mounts=mounts), epoch=1)
+        options = any_shell.data["containers"][found.name]["options"]
+        volumes = {one["Destination"]: one["Name"] for one in any_shell.data["containers"][first.name]["Mounts"]}
+        assert [value for flag, value in options if flag == "--network"] == [f"container:{first.id}"]
+        assert [value for flag, value in options if flag == "--volume"] == [
+            f"{volumes['/volumes/1']}:/data",
+            f"{volumes['/volumes/10']}:/ro:ro",
+        ]
+
+    run(work)
+
+
+def test_a_sandbox_that_does_not_run_takes_in_nobody(any_shell: ShellTransport) -> None:
+    async def work() -> None:
+        first = await machine(any_shell).start(sandbox_of(), epoch=1)
+        any_shell.change(lambda data: data["containers"][first.name]["State"].update(Status="exited"))
+        with pytest.raises(EngineCallError, match="the pod's sandbox does not run"):
+            await machine(any_shell).start(wish(sandbox=first.name), epoch=1)
+        with pytest.raises(EngineCallError):
+            await machine(any_shell).start(wish(sandbox="no-such"), epoch=1)
+        assert containers(any_shell) == [first.name]
+
+    run(work)
+
+
+def test_all_of_a_pod_ends_and_goes_with_its_sandbox_last(any_shell: ShellTransport) -> None:
+    async def work() -> None:
+        asked = machine(any_shell)
+        first = await asked.start(sandbox_of(), epoch=1)
+        second = await asked.start(wish(sandbox=first.name), epoch=1)
+        other = await asked.start(sandbox_of("bbbbbbbb-1"), epoch=1)
+        whole = replace(wish().identity, container="")
+        ended = await asked.stop(whole, grace_s=3, epoch=1)
+        assert {found.name: found.state for found in ended.containers} == {first.name: "exited", second.name: "exited"}
+        await asked.remove(whole, grace_s=3, epoch=1)
+        assert containers(any_shell) == [other.name]
+        for word, where in (("stop", 3), ("rm", 3)):
+            named = [call["argv"][where:] for call in any_shell.calls(word)]
+            assert named[-2:] == [[second.id], [first.id]]
+        await asked.remove(whole, grace_s=3, epoch=1)  # none there is fine
 
     run(work)

@@ -153,7 +153,7 @@ class _Operations:
         return {**made, "requestBody": {"required": True, "content": content}}
 
     def patch(self) -> dict[str, Any]:
-        """PATCH. It takes `fieldValidation`: so kubectl knows that the server validates. It sends what is offered here."""
+        """PATCH. By `fieldValidation` kubectl knows that the server validates; it sends what is offered here."""
         made = self.operation("patch", {**_WRITE, "force": _YES}, {"200": self.schema, "201": self.schema})
         offered = [media for media in PATCHES if "strategic" not in media or is_built_in(self.kind.group)]
         content = {media: {"schema": {"type": "array" if "json-patch" in media else "object"}} for media in offered}

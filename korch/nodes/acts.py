@@ -161,8 +161,9 @@ class Acts:
             return wait_s
         restarts.append(now)
         if pod.spec.restart_policy == "OnFailure" or not restarted_by_engine(pod.spec):
-            # It may end before anybody looks: each run is to be counted.
+            # It may end before anybody looks: each run is to be counted, and until it begins the end before it once.
             await self._notes.waiting(pod, container.name, RESTARTING, "it has ended, and is started again")
+            memory.backing_off = True
         await self._start(pod, container)
         return None
 

@@ -145,6 +145,18 @@ def test_a_container_that_dies_is_started_again_alone() -> None:
     with_keeper(body)
 
 
+def test_a_restart_counts_once_however_often_a_neighbour_is_checked_meanwhile() -> None:
+    async def body(world: World) -> None:
+        made = await duo(world)
+        await asyncio.sleep(2)
+        world.machine.delays["start"] = 20.0
+        world.machine.end(f"{made.metadata.uid}/log", 1)
+        await asyncio.sleep(30)
+        assert [status.restart_count for status in (await world.now()).status.container_statuses] == [0, 1]
+
+    with_keeper(body)
+
+
 def test_one_that_crashes_on_and_on_holds_up_no_other() -> None:
     async def body(world: World) -> None:
         world.machine.ends_at_once["log"] = 1

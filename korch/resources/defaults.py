@@ -50,6 +50,7 @@ from korch.resources.workload import (
 T = TypeVar("T", bound=Object)
 
 DEFAULT_NAMESPACE = "default"
+NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 GRACE_S = 30
 FILE_MODE = 0o644
 SCHEDULER_NAME = "default-scheduler"
@@ -72,8 +73,9 @@ def with_defaults(obj: T) -> T:
             return replace(obj, spec=_daemonset_spec(obj.spec))
         case Secret() if obj.string_data or not obj.type:
             return replace(obj, type=obj.type or "Opaque", data=_secret_data(obj), string_data={})
-        case Namespace() if not obj.status.phase:
-            return replace(obj, status=replace(obj.status, phase="Active"))
+        case Namespace():
+            phase = replace(obj.status, phase=obj.status.phase or "Active")
+            return replace(with_meta(obj, labels=_namespace_labels(obj)), status=phase)
         case _:
             return _others(obj)
 
@@ -259,6 +261,12 @@ def _strategy(strategy: DeploymentStrategy) -> DeploymentStrategy:
         max_unavailable="25%" if given.max_unavailable is None else given.max_unavailable,
     )
     return DeploymentStrategy(type=kind, rolling_update=rolling)
+
+
+def _namespace_labels(obj: Namespace) -> dict[str, str]:
+    """With the one by which policies choose it."""
+    name = obj.metadata.name
+    return {**obj.metadata.labels, **({NAMESPACE_LABEL: name} if name else {})}
 
 
 def _secret_data(secret: Secret) -> dict[str, str]:

@@ -430,6 +430,19 @@ def test_a_scheduler_of_somebody_elses_can_bind(tmp_path: Path) -> None:
     run(tmp_path, check)
 
 
+def test_a_namespace_is_labelled_with_its_name(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        path = "/api/v1/namespaces"
+        made = await world.make(path, {"metadata": {"name": "shop", "labels": {"a": "b"}}})
+        assert made["metadata"]["labels"] == {"a": "b", "kubernetes.io/metadata.name": "shop"}
+        less = await world.http.patch(f"{path}/shop", json={"metadata": {"labels": None}}, headers=MERGE)
+        assert less.json()["metadata"]["labels"] == {"kubernetes.io/metadata.name": "shop"}
+        chosen = await world.get(path, labelSelector="kubernetes.io/metadata.name in (shop, default)")
+        assert [one["metadata"]["name"] for one in chosen["items"]] == ["default", "shop"]
+
+    run(tmp_path, check)
+
+
 def test_what_a_controller_changes_is_its_own(tmp_path: Path) -> None:
     """So an applier of `replicas` hears of the autoscaler that moved them, and may leave them to it."""
 

@@ -5,7 +5,7 @@ Each act is complete in itself and may be repeated: whoever comes after a keeper
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from korch.engines.images import ImageInfo
 from korch.engines.names import SANDBOX
@@ -15,7 +15,7 @@ from korch.errors import InvalidError
 from korch.nodes.errors import EngineCallError
 from korch.nodes.farewell import out_of_endpoints
 from korch.nodes.files import Values, file_volumes, node_fields, versions
-from korch.nodes.hooks import after_the_start, before_the_end, grace_of
+from korch.nodes.hooks import LEFT_S, after_the_start, before_the_end, grace_of
 from korch.nodes.machine import Machine
 from korch.nodes.notes import Notes
 from korch.nodes.plan import Act, restart_delay_s
@@ -26,7 +26,7 @@ from korch.nodes.secrets import pull_auth, values_of, values_seen
 from korch.nodes.ward import Ward
 from korch.nodes.wish import container_wish, identity_for, restarted_by_engine, sandbox_wish
 from korch.objects.view import View
-from korch.resources.images import containers_of, has_sandbox, image_reference, pull_policy_of
+from korch.resources.images import containers_of, has_sandbox, image_reference, pull_policy_of, sidecars_of
 from korch.resources.pod import Container, Pod
 
 log = logging.getLogger(__name__)
@@ -176,9 +176,12 @@ class Acts:
         if not await out_of_endpoints(self._view, pod):
             log.info("%s: %s ends while endpoints lead to it still", self._notes.node, pod.metadata.name)
         if has_sandbox(pod.spec) or len(self._ward.of(pod)) > 1:
-            await self._end_hooked(pod)
+            began = asyncio.get_running_loop().time()
+            await self._end_first(pod)
+            took_s = int(asyncio.get_running_loop().time() - began)
             identity = identity_for(pod, self._machine.cluster.id, "")
-            await self._machine.remove(identity, grace_s=grace_of(pod), epoch=self._epoch())
+            grace_s = min(grace_of(pod), max(LEFT_S, grace_of(pod) - took_s))
+            await self._machine.remove(identity, grace_s=grace_s, epoch=self._epoch())
         else:
             (container,) = pod.spec.containers
             seen = self._ward.of(pod).get(container.name)
@@ -190,23 +193,22 @@ class Acts:
         await self._view.finish_delete(self._notes.current(pod) or pod)  # as known now: the view shall forget that one
         self._ward.forget(pod.metadata.uid)
 
-    async def _end_hooked(self, pod: Pod) -> None:
-        """End those that have a hook, each with it; the others go on until these have ended."""
-        hooked = [
-            container
-            for container in containers_of(pod.spec)
-            if container.lifecycle is not None
-            and container.lifecycle.pre_stop is not None
-            and (seen := self._ward.of(pod).get(container.name)) is not None
-            and seen.state == "running"
-        ]
+    async def _end_first(self, pod: Pod) -> None:
+        """End those that have a hook, each with it, and before sidecars all that they are beside of."""
+        beside = sidecars_of(pod.spec)
+        await self._end_together(pod, [one for one in pod.spec.containers if beside or _has_hook(one)])
+        await self._end_together(pod, [one for one in beside if _has_hook(one)])
+
+    async def _end_together(self, pod: Pod, containers: Sequence[Container]) -> None:
+        there = self._ward.of(pod)
+        running = [one for one in containers if one.name in there and there[one.name].state == "running"]
         slots = asyncio.Semaphore(HOOKS_AT_ONCE)
 
         async def end(container: Container) -> None:
             async with slots:
                 await self._notes.hook(pod, await self._end(pod, container, None))
 
-        for result in await asyncio.gather(*map(end, hooked), return_exceptions=True):
+        for result in await asyncio.gather(*map(end, running), return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
 
@@ -266,6 +268,10 @@ class Acts:
 
 def _container(pod: Pod, name: str) -> Container:
     return next(container for container in containers_of(pod.spec) if container.name == name)
+
+
+def _has_hook(container: Container) -> bool:
+    return container.lifecycle is not None and container.lifecycle.pre_stop is not None
 
 
 def _is_of(seen: ObservedContainer, wish: ContainerWish) -> bool:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from korch.engines.names import SANDBOX, Identity
 from korch.engines.observed import ObservedContainer
-from korch.resources.images import has_sandbox
+from korch.resources.images import has_sandbox, sidecars_of
 from korch.resources.pod import Pod
 
 _ALIVE = frozenset({"running", "paused", "restarting"})
@@ -49,14 +49,15 @@ def _plan_container(pod: Pod, name: str, seen: Seen, sick: Collection[str]) -> t
     if found.state == "created":
         return (Act("again", name),)
     if found.state in {"exited", "dead"}:
-        return (Act("again", name),) if _wants_restart(pod, found) else ()
+        return (Act("again", name),) if _wants_restart(pod, name, found) else ()
     if found.state != "running":
         return ()
     return (Act("end" if name in sick else "watch", name),)
 
 
-def _wants_restart(pod: Pod, seen: ObservedContainer) -> bool:
-    policy = pod.spec.restart_policy or "Always"
+def _wants_restart(pod: Pod, name: str, seen: ObservedContainer) -> bool:
+    sidecar = any(one.name == name for one in sidecars_of(pod.spec))
+    policy = "Always" if sidecar else pod.spec.restart_policy or "Always"
     return policy == "Always" or (policy == "OnFailure" and seen.exit_code != 0)
 
 
@@ -80,13 +81,19 @@ def _plan_group(pod: Pod, seen: Seen, sick: Collection[str]) -> tuple[Act, ...]:
     if strangers:
         return tuple(Act("clear", name) for name in strangers)
     waiting = _next_of_init(pod, seen)
-    if waiting is not None:
-        found = seen.get(waiting)
-        if found is not None and found.state in {"exited", "dead"}:
-            again = found.exit_code == 0 or pod.spec.restart_policy != "Never"
-            return (Act("again", waiting),) if again else ()
-        return _plan_container(pod, waiting, seen, ())
-    return tuple(act for one in pod.spec.containers for act in _plan_container(pod, one.name, seen, sick))
+    going = [one.name for one in sidecars_of(pod.spec) if one.name != waiting and (waiting is None or one.name in seen)]
+    names = (*going, *(one.name for one in pod.spec.containers)) if waiting is None else going
+    acts = tuple(act for name in names for act in _plan_container(pod, name, seen, sick))
+    return acts if waiting is None else (*acts, *_plan_init(pod, waiting, seen, sick))
+
+
+def _plan_init(pod: Pod, name: str, seen: Seen, sick: Collection[str]) -> tuple[Act, ...]:
+    """For the init container whose turn it is; what ended well in the life of another sandbox works again."""
+    found = seen.get(name)
+    if found is None or found.state not in {"exited", "dead"}:
+        return _plan_container(pod, name, seen, sick)
+    again = not found.exit_code or pod.spec.restart_policy != "Never" or _wants_restart(pod, name, found)
+    return (Act("again", name),) if again else ()
 
 
 def is_in(found: ObservedContainer, sandbox: ObservedContainer) -> bool:
@@ -101,9 +108,15 @@ def _next_of_init(pod: Pod, seen: Seen) -> str | None:
     current = {name for name, found in seen.items() if sandbox is not None and is_in(found, sandbox)}
     if any(one.name in current for one in pod.spec.containers):
         return None
+    started = {status.name for status in pod.status.init_container_statuses if status.started}
     for one in pod.spec.init_containers:
         found = seen.get(one.name)
-        if found is None or one.name not in current or found.state not in {"exited", "dead"} or found.exit_code != 0:
+        if found is None or one.name not in current:
+            return one.name
+        if one.restart_policy == "Always":
+            if found.state != "running" or (one.startup_probe is not None and one.name not in started):
+                return one.name
+        elif found.state not in {"exited", "dead"} or found.exit_code != 0:
             return one.name
     return None
 
@@ -111,10 +124,13 @@ def _next_of_init(pod: Pod, seen: Seen) -> str | None:
 def _is_through(pod: Pod, seen: Seen) -> bool:
     """Whether nothing of the pod is to run any more."""
     policy = pod.spec.restart_policy or "Always"
-    ends = [found for one in pod.spec.containers if (found := seen.get(one.name)) is not None]
-    if policy == "Never" and any(seen[one.name].exit_code for one in pod.spec.init_containers if one.name in seen):
+    ends = {one.name: found for one in pod.spec.containers if (found := seen.get(one.name)) is not None}
+    first = [one.name for one in pod.spec.init_containers if one.restart_policy != "Always" and one.name in seen]
+    if policy == "Never" and any(seen[name].exit_code for name in first):
         return True
-    return len(ends) == len(pod.spec.containers) and not any(_wants_restart(pod, found) for found in ends)
+    return len(ends) == len(pod.spec.containers) and not any(
+        _wants_restart(pod, name, found) for name, found in ends.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from korch.engines.names import SANDBOX
 from korch.engines.observed import ObservedContainer
-from korch.resources.images import containers_of, has_sandbox
+from korch.resources.images import containers_of, has_sandbox, sidecars_of
 from korch.resources.meta import Condition
 from korch.resources.pod import (
     Container,
@@ -68,11 +68,12 @@ def observed_status(
     }
     first = tuple(statuses[container.name] for container in pod.spec.init_containers)
     mains = tuple(statuses[container.name] for container in pod.spec.containers)
-    ready = all(status.ready for status in mains)
+    goes_on = {container.name for container in sidecars_of(pod.spec)}
+    ready = all(status.ready for status in (*first, *mains) if status in mains or status.name in goes_on)
     address = next((sight.seen.ip for sight in sights.values() if sight.seen.ip), "")
     new = replace(
         pod.status,
-        phase=_phase(pod, first, mains),
+        phase=_phase(pod, [status for status in first if status.name not in goes_on], mains),
         reason="",
         message="",
         host_ip=host_ip,
@@ -101,7 +102,8 @@ def _status_of(pod: Pod, container: Container, sight: Sight | None) -> Container
     if sight is None:
         return old or _not_begun(pod, container)
     seen, state = sight.seen, _state(sight.seen, sight.last_log)
-    running, first = state.running is not None, container in pod.spec.init_containers
+    running = state.running is not None
+    first = container in pod.spec.init_containers and container.restart_policy != "Always"
     done = first and state.terminated is not None and state.terminated.exit_code == 0
     return ContainerStatus(
         name=container.name,
@@ -323,7 +325,7 @@ def _conditions(
 
 
 def _initialized(status: PodStatus) -> Condition:
-    missing = [found.name for found in status.init_container_statuses if not found.ready]
+    missing = [found.name for found in status.init_container_statuses if not found.ready and not found.started]
     if not missing or any(found.state.running is not None for found in status.container_statuses):
         return Condition(type="Initialized", status="True")
     message = f"containers with incomplete status: [{' '.join(missing)}]"

@@ -13,7 +13,7 @@ from korch.nodes.files import CURRENT, Values, file_volumes, is_of_files, missin
 from korch.nodes.report import ClusterIdentity
 from korch.resources.config import ConfigMap
 from korch.resources.downward import field_text, resource_text
-from korch.resources.images import has_sandbox, image_reference
+from korch.resources.images import has_sandbox, image_reference, sidecars_of
 from korch.resources.misc import Secret
 from korch.resources.pod import Container, EnvFromSource, EnvVar, Pod, PodSpec, SecurityContext, Volume, VolumeMount
 from korch.resources.podstate import workload_name
@@ -247,7 +247,7 @@ def _ports(pod: Pod, node_address: str) -> tuple[PublishedPort, ...]:
     """Fixed node ports (`hostPort`), then the ports that the annotation publishes on a free one."""
     fixed = [
         PublishedPort(p.container_port, p.host_port, (p.protocol or "TCP").lower(), p.host_ip or node_address)
-        for container in pod.spec.containers
+        for container in (*sidecars_of(pod.spec), *pod.spec.containers)
         for p in container.ports
         if p.host_port
     ]

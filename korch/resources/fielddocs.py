@@ -55,7 +55,7 @@ _SECTIONS: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("ControllerRevision", "", ControllerRevision),
     ("CustomResourceDefinition", "spec", CustomResourceDefinitionSpec),
 )
-_FIRST = "as containers; lifecycle, probes and hostPort are refused: they run to their end before the others start"
+_FIRST = "as containers; lifecycle, probes and hostPort are for those that go on (restartPolicy Always)"
 _APART = {"ObjectMeta": "see metadata", "PodTemplateSpec": "see Pod", "JobTemplateSpec": "see Job"}
 
 

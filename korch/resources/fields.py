@@ -108,7 +108,6 @@ CONTAINER_RULES = {
     "terminationMessagePath": _warned("the last log lines are the message", "/dev/termination-log"),
     "terminationMessagePolicy": _warned("the last log lines are the message", "FallbackToLogsOnError", "File"),
     "resizePolicy": _warned("changed resources always replace the pod"),
-    "restartPolicy": _refused("the pod's restartPolicy counts; what is to go on (a sidecar) belongs under containers"),
     "restartPolicyRules": _refused("the pod's restartPolicy counts"),
     "volumeDevices": _refused(_PATH_VOLUME),
 }

@@ -18,6 +18,11 @@ def containers_of(spec: PodSpec) -> tuple[Container, ...]:
     return (*spec.init_containers, *spec.containers)
 
 
+def sidecars_of(spec: PodSpec) -> tuple[Container, ...]:
+    """The init containers that go on: the ones after them need not wait for their end, but for their start."""
+    return tuple(container for container in spec.init_containers if container.restart_policy == "Always")
+
+
 def has_sandbox(spec: PodSpec) -> bool:
     """Whether a pod's containers share a network, which a sandbox holds for them; one alone has its own."""
     return len(spec.containers) > 1 or bool(spec.init_containers)

@@ -191,6 +191,7 @@ class Container(Struct, frozen=True, kw_only=True):
     stdin: bool | None = None
     stdin_once: bool | None = None
     tty: bool | None = None
+    restart_policy: str = ""  # of an init container: "Always" makes it a sidecar, which goes on beside the others
     termination_message_path: str = ""
     termination_message_policy: str = ""
 

@@ -286,7 +286,14 @@ def check_hooks(container: Container, path: str, grace_s: int, problems: Problem
 
 
 def check_init(container: Container, path: str, problems: Problems) -> None:
-    """Note what an init container cannot have: it runs to its end, before there is anything to ask or to reach."""
+    """Note what an init container cannot have: it runs to its end, before there is anything to ask or to reach.
+
+    One with restartPolicy Always, a sidecar, goes on, and may have it all.
+    """
+    if container.restart_policy == "Always":
+        return
+    if container.restart_policy:
+        problems.add(f"{path}.restartPolicy", f'"{container.restart_policy}" is not Always, the only one that is known')
     given = {
         "lifecycle": container.lifecycle,
         "readinessProbe": container.readiness_probe,
@@ -295,7 +302,7 @@ def check_init(container: Container, path: str, problems: Problems) -> None:
     }
     for name, value in given.items():
         if value is not None:
-            problems.add(f"{path}.{name}", "is not for init containers: they run to their end")
+            problems.add(f"{path}.{name}", "is not for init containers that end: restartPolicy Always makes one go on")
     if any(port.host_port for port in container.ports):
         problems.add(f"{path}.ports", "hostPort is not for init containers: nothing is to reach them")
 

@@ -2,7 +2,7 @@
 
 from korch.errors import InvalidError
 from korch.resources.fields import refusals
-from korch.resources.images import containers_of
+from korch.resources.images import containers_of, has_sandbox, sidecars_of
 from korch.resources.meta import LabelSelector
 from korch.resources.names import dns_label_problem, dns_subdomain_problem
 from korch.resources.pod import (
@@ -37,9 +37,13 @@ def check_pod_spec(spec: PodSpec, path: str, problems: Problems, *, template: bo
     for index, container in enumerate(spec.containers):
         check_container(container, f"{path}.containers[{index}]", names, problems)
         check_hooks(container, f"{path}.containers[{index}]", grace_s, problems)
+        if container.restart_policy:
+            problems.add(f"{path}.containers[{index}].restartPolicy", "is for init containers; the pod's counts here")
     for index, container in enumerate(spec.init_containers):
         check_container(container, f"{path}.initContainers[{index}]", names, problems)
         check_init(container, f"{path}.initContainers[{index}]", problems)
+        if container.restart_policy == "Always":
+            check_hooks(container, f"{path}.initContainers[{index}]", grace_s, problems)
     _check_together(spec, path, problems)
     check_unique((f'"{name}"' for name in names), f"{path}.volumes", "volume", problems)
     for index, volume in enumerate(spec.volumes):
@@ -56,10 +60,10 @@ def _check_together(spec: PodSpec, path: str, problems: Problems) -> None:
         if container.name in {one.name for one in (*spec.init_containers, *spec.containers[:index])}:
             problems.add(f"{path}.containers[{index}].name", f'"{container.name}" is the name of another container')
     check_unique((f'"{one.name}"' for one in spec.init_containers), f"{path}.initContainers", "name", problems)
-    if len(spec.containers) > 1:
+    if has_sandbox(spec):
         ports = (
             f"{port.host_ip or '*'}:{port.host_port}/{port.protocol}"
-            for one in spec.containers
+            for one in (*sidecars_of(spec), *spec.containers)
             for port in one.ports
             if port.host_port
         )

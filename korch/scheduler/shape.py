@@ -206,6 +206,8 @@ def shape_of(pod: Pod) -> Shape:
 def requested(containers: Sequence[Container], init_containers: Sequence[Container], resource: str) -> int:
     """Thousandths of a CPU, or bytes: what all containers ask together, or the largest init container if that is more.
 
+    Init containers that go on count with all that come after them.
+
     A limit without a request counts as the request, as in Kubernetes.
     """
     read = cpu_millis if resource == "cpu" else memory_bytes
@@ -214,7 +216,11 @@ def requested(containers: Sequence[Container], init_containers: Sequence[Contain
         wanted = container.resources.requests.get(resource, container.resources.limits.get(resource, 0))
         return read(wanted) if wanted else 0
 
-    return max(sum(ask(c) for c in containers), max((ask(c) for c in init_containers), default=0))
+    beside, most = 0, 0  # what sidecars that were started before ask; the most that is asked while others run first
+    for container in init_containers:
+        beside += ask(container) if container.restart_policy == "Always" else 0
+        most = max(most, beside if container.restart_policy == "Always" else beside + ask(container))
+    return max(beside + sum(ask(c) for c in containers), most)
 
 
 def image_name(image: str) -> str:

@@ -131,6 +131,47 @@ def test_a_job_of_two_ends_when_both_have() -> None:
     with_keeper(body)
 
 
+def test_one_that_goes_on_serves_a_job_to_its_end_and_is_ended_then() -> None:
+    async def body(world: World) -> None:
+        beside = Container(name="proxy", image="proxy:1", restart_policy="Always", startup_probe=PROBE)
+        spec = PodSpec(
+            containers=(Container(name="work", image="work:1"),),
+            init_containers=(beside, Container(name="first", image="first:1")),
+            restart_policy="OnFailure",
+            node_name="n1",
+        )
+        world.machine.ends_at_once["first"] = 0
+        made = await world.objects.create(Pod(metadata=ObjectMeta(name="web-1", namespace="default"), spec=spec))
+        await asyncio.sleep(4)
+        assert starts(world.machine) == [SANDBOX, "proxy", "first", "work"]
+        pod = await world.now()
+        assert (is_ready(pod), condition(pod.status.conditions, "Initialized").status) == (True, "True")  # type: ignore[union-attr]
+        world.machine.end(f"{made.metadata.uid}/proxy", 0)
+        await asyncio.sleep(2)
+        assert starts(world.machine)[4:] == ["proxy"]
+        world.machine.end(f"{made.metadata.uid}/work", 0)
+        await asyncio.sleep(2)
+        assert (await world.now()).status.phase == "Succeeded"
+        assert {found.state for found in world.machine.held.values()} == {"exited"}
+
+    with_keeper(body)
+
+
+def test_those_that_go_on_end_after_the_others() -> None:
+    async def body(world: World) -> None:
+        beside = Container(name="proxy", image="proxy:1", restart_policy="Always")
+        spec = PodSpec(containers=(Container(name="web", image="web:1"),), init_containers=(beside,), node_name="n1")
+        await world.objects.create(Pod(metadata=ObjectMeta(name="web-1", namespace="default"), spec=spec))
+        await asyncio.sleep(2)
+        await world.objects.delete(Pod, "web-1")
+        await asyncio.sleep(3)
+        ends = [call.split()[0] for call in world.machine.calls if call.split()[0] in {"stop", "remove"}]
+        assert ends == ["stop", "remove"], "first what it is beside of, then all"
+        assert await world.gone()
+
+    with_keeper(body)
+
+
 def test_a_container_that_dies_is_started_again_alone() -> None:
     async def body(world: World) -> None:
         made = await duo(world)

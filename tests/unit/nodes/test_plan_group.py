@@ -12,7 +12,7 @@ from korch.engines.names import SANDBOX
 from korch.engines.observed import ObservedContainer
 from korch.nodes.plan import Act, plan_pod
 from korch.resources.codec import with_meta
-from korch.resources.pod import Container, Pod, PodSpec
+from korch.resources.pod import Container, ContainerStatus, ExecAction, Pod, PodSpec, Probe
 
 INIT, MAIN = ("first", "second"), ("web", "log")
 ALL = (SANDBOX, *INIT, *MAIN)
@@ -118,6 +118,47 @@ def test_what_comes_next(case: tuple[Pod, Seen, tuple[Act, ...]]) -> None:
 
 def test_only_the_sick_one_is_ended() -> None:
     assert plan_pod(pod(), RUNS, sick=("log",)) == (Act("watch", "web"), Act("end", "log"))
+
+
+def with_sidecar(policy: str = "Always", *, startup: bool = False, started: bool = False) -> Pod:
+    """`first` goes on beside the others."""
+    made = pod(policy)
+    probe = Probe(exec=ExecAction(command=("true",))) if startup else None
+    first = Container(name="first", restart_policy="Always", startup_probe=probe)
+    spec = with_fields(made.spec, init_containers=(first, made.spec.init_containers[1]))
+    status = with_fields(made.status, init_container_statuses=(ContainerStatus(name="first", started=started),))
+    return with_fields(made, spec=spec, status=status)
+
+
+BESIDE = found(SANDBOX) | found("first", at=11)
+ONLY_INIT = (Act("watch", "first"), Act("start", "second"))
+GOES_ON: Mapping[str, tuple[Pod, Seen, tuple[Act, ...]]] = {
+    "it runs": (with_sidecar(), BESIDE, ONLY_INIT),
+    "its startup probe has not passed": (with_sidecar(startup=True), BESIDE, (Act("watch", "first"),)),
+    "its startup probe has passed": (with_sidecar(startup=True, started=True), BESIDE, ONLY_INIT),
+    "all run": (with_sidecar(), RUNS | BESIDE, (Act("watch", "first"), *WATCHED)),
+    "it ended well": (
+        with_sidecar("OnFailure"),
+        RUNS | found("first", "exited", at=11, code=0),
+        (Act("again", "first"), *WATCHED),
+    ),
+    "it ended while others begin": (
+        with_sidecar("Never"),
+        found(SANDBOX) | found("first", "exited", at=11, code=1),
+        (Act("again", "first"),),
+    ),
+    "somebody removed it": (
+        with_sidecar(),
+        {name: one for name, one in RUNS.items() if name != "first"},
+        (Act("start", "first"), *WATCHED),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GOES_ON.values(), ids=GOES_ON)
+def test_what_comes_next_with_one_that_goes_on(case: tuple[Pod, Seen, tuple[Act, ...]]) -> None:
+    wanted, seen, acts = case
+    assert plan_pod(wanted, seen) == acts
 
 
 class Engine:

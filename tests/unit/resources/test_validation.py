@@ -59,7 +59,16 @@ LEGAL = {
     "percentages": {"spec": {"strategy": {"rollingUpdate": {"maxSurge": "50%", "maxUnavailable": 0}}}},
     "several containers": {
         "pod": {
-            "initContainers": [{"name": "first", "image": "a"}],
+            "initContainers": [
+                {"name": "first", "image": "a"},
+                {
+                    "name": "beside",
+                    "image": "a",
+                    "restartPolicy": "Always",
+                    "startupProbe": {"tcpSocket": {"port": 1}},
+                    "ports": [port(hostPort=1)],
+                },
+            ],
             "containers": [{"name": "a", "image": "a"}, {"name": "b", "image": "b"}],
             "volumes": [{"name": "m", "emptyDir": {}}],
         }
@@ -103,6 +112,11 @@ ILLEGAL = {
     "name of an init container": (
         {"pod": {"initContainers": [{"name": "web", "image": "a"}]}},
         f'{P}.containers[0].name: "web" is the name of another container',
+    ),
+    "restart policy of a container": ({"restartPolicy": "Always"}, f"{C}.restartPolicy: is for init containers"),
+    "restart policy of an init container": (
+        {"pod": {"initContainers": [{"name": "a", "image": "a", "restartPolicy": "Never"}]}},
+        f'{P}.initContainers[0].restartPolicy: "Never" is not Always',
     ),
     "probe of an init container": (
         {"pod": {"initContainers": [{"name": "a", "image": "a", "livenessProbe": {"tcpSocket": {"port": 1}}}]}},

@@ -115,3 +115,18 @@ def test_what_was_pulled_by_its_digest_is_known_by_it() -> None:
     assert shapes.of(pod(annotations={PINNED: exact})).images == (exact,)
     assert shapes.of(pod(annotations={PINNED: "sha256:abc"})).images == ("registry.lab/web:1",), "an id is no name"
     assert shapes.of(pod()).images == ("registry.lab/web:1",)
+
+
+def test_init_containers_that_go_on_count_with_what_comes_after_them() -> None:
+    def asks(name: str, millis: int, policy: str = "") -> Container:
+        return Container(
+            name=name, restart_policy=policy, resources=ResourceRequirements(requests={"cpu": f"{millis}m"})
+        )
+
+    beside, first, later = asks("b", 100, "Always"), asks("f", 500), asks("l", 300, "Always")
+    main = (asks("m", 200),)
+    assert requested(main, (beside,), "cpu") == 300
+    assert requested(main, (beside, first), "cpu") == 600
+    assert requested(main, (first, beside), "cpu") == 500
+    assert requested(main, (beside, first, later), "cpu") == 600
+    assert requested(main, (beside, later, first), "cpu") == 900

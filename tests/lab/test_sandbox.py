@@ -2,12 +2,15 @@
 
 import json
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.kubetools import KUBECTL
 from tests.lab.faulty import Faulty, at_each, finish, strike
 from tests.lab.mastering import all_ready, eventually, mastered
+from tests.lab.test_api_access import let_in
 
 pytestmark = pytest.mark.faults
 PORT = 8087
@@ -87,6 +90,24 @@ spec:
   nodeSelector: {{kubernetes.io/hostname: {node}}}
   initContainers: [{{name: never, image: "{image}", command: [sh, -c, "echo no way; exit 7"]}}]
   containers: [{{name: web, image: "{image}"}}]
+---
+"""
+THREE = """\
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, annotations: {{kubectl.kubernetes.io/default-container: log}}}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 1
+  initContainers:
+    - name: beside
+      image: "{image}"
+      restartPolicy: Always
+      command: [sh, -c, "echo beside; exec sleep 1000"]
+      startupProbe: {{exec: {{command: [hostname]}}, periodSeconds: 1}}
+  containers:
+    - {{name: web, image: "{image}"}}
+    - {{name: log, image: "{image}", command: [sh, -c, "echo log; exec sleep 1000"]}}
 ---
 """
 BOTH = {"d1": "on-docker", "p1": "on-podman"}
@@ -225,4 +246,37 @@ def test_a_run_that_is_killed_between_two_containers_is_gone_on_from(faulty: Fau
         eventually(f"{node}: it works", lambda node=node: works(faulty, node))
     faulty.korch("delete", *BOTH.values())
     assert faulty.seen() == []
+    assert volumes(faulty) == before
+
+
+@pytest.mark.skipif(not KUBECTL, reason="there is no kubectl")
+def test_kubectl_reaches_each_container_of_a_pod(faulty: Faulty, tmp_path: Path) -> None:
+    before = volumes(faulty)
+    with mastered(faulty):
+        kubectl = let_in(faulty, "root")
+        pods = "".join(THREE.format(name=name, node=node, image=faulty.image()) for node, name in BOTH.items())
+        kubectl("apply", "-f", "-", stdin=pods)
+        kubectl("wait", "pod", *BOTH.values(), "--for=condition=Ready", "--timeout=90s")
+        for name in BOTH.values():
+            assert kubectl("get", "pod", name, "--no-headers").split()[1:3] == ["3/3", "Running"]
+            assert kubectl("logs", name) == "log\n"
+            assert kubectl("logs", name, "-c", "web") == "web 1 listens on port 8080\n"
+            every = kubectl("logs", name, "--all-containers", "--prefix")
+            assert sorted(line.rpartition("/")[2] for line in every.splitlines()) == [
+                "beside] beside",
+                "log] log",
+                "web] web 1 listens on port 8080",
+            ]
+            told = kubectl("exec", name, "--", "sh", "-c", "hostname; touch /in-log")
+            assert told == f"{name}\n"
+            assert kubectl("exec", name, "-c", "beside", "--", "wget", "-q", "-O", "-", "localhost:8080").startswith(
+                "web"
+            )
+            assert "No such file" in kubectl.refused("exec", name, "-c", "web", "--", "ls", "/in-log")
+            (tmp_path / "file").write_text("brought")
+            kubectl("cp", str(tmp_path / "file"), f"{name}:/tmp/file", "-c", "web")
+            assert kubectl("exec", name, "-c", "web", "--", "cat", "/tmp/file") == "brought"
+            assert "lgo" in kubectl.refused("logs", name, "-c", "lgo")
+        kubectl("delete", "pod", *BOTH.values())
+        eventually("they are gone", lambda: not faulty.seen())
     assert volumes(faulty) == before

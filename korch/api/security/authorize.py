@@ -131,13 +131,12 @@ class Authorizer:
         cluster = isinstance(new, rbac.ClusterRole)
         if cluster and name in OWN:
             raise ForbiddenError(f'clusterrole "{name}" is one of korch\'s own: it can be bound, and not be written')
-        together = getattr(new, "aggregation_rule", None)
-        if old is not None and (new.rules, together) == (old.rules, getattr(old, "aggregation_rule", None)):  # type: ignore[attr-defined]
+        if old is not None and _gives(new) == _gives(old):
             return
         verb = RequestInfo("escalate", "", GROUP, "v1", "clusterroles" if cluster else "roles", "", namespace, name)
         if self._is_admin(user) or self.allowed(user, verb)[0]:
             return
-        if together is not None:
+        if isinstance(new, rbac.ClusterRole) and new.aggregation_rule is not None:
             raise _escalation(user, "roles that are put together of others")
         self._check_rules(user, new.rules, namespace)
 
@@ -175,6 +174,13 @@ class Authorizer:
 
     def _is_admin(self, user: Who) -> bool:
         return Grant("admin", "") in self._grants(user, "")
+
+
+def _gives(role: Object) -> tuple[object, ...]:
+    """What of a role has to do with what somebody has by it; by its labels a ClusterRole becomes a part of others."""
+    if isinstance(role, rbac.ClusterRole):
+        return role.rules, role.aggregation_rule, role.metadata.labels
+    return (role.rules,) if isinstance(role, rbac.Role) else ()
 
 
 def _placed(grant: Grant, namespace: str) -> Grant:

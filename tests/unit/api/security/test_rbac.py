@@ -173,6 +173,24 @@ def test_a_namespaces_admin_gives_no_star_that_holds_its_quota() -> None:
                 Authorizer().check_grant(boss, role, None)
 
 
+def test_nobody_makes_a_role_that_is_more_than_theirs_a_part_of_theirs() -> None:
+    """By its labels a ClusterRole gets into those that are put together."""
+    rule = PolicyRule(verbs=("get",), api_groups=("",), resources=("secrets",))
+    writer = PolicyRule(verbs=("update",), api_groups=(GROUP,), resources=("clusterroles",))
+    by = AggregationRule(cluster_role_selectors=(LabelSelector(match_labels={"into": "all"}),))
+    strong = ClusterRole(metadata=meta("strong"), rules=(rule,))
+    mine = ClusterRole(metadata=meta("mine", into="all"), rules=(writer,))
+    together = ClusterRole(metadata=meta("together"), aggregation_rule=by)
+    authorizer = Authorizer(Policy((), (strong, mine, together), [bound("ClusterRole", "together")]))
+    labelled = ClusterRole(metadata=meta("strong", into="all"), rules=(rule,))
+    with pytest.raises(ForbiddenError, match="more than they have"):
+        authorizer.check_grant(JANE, labelled, strong)
+    noted = ClusterRole(metadata=ObjectMeta(name="strong", annotations={"a": "b"}), rules=(rule,))
+    authorizer.check_grant(JANE, noted, strong)
+    with pytest.raises(ForbiddenError, match="put together"):
+        authorizer.check_grant(JANE, ClusterRole(metadata=meta("new"), aggregation_rule=by), None)
+
+
 def test_roles_are_put_together_by_label_and_paths_are_granted() -> None:
     rule = PolicyRule(verbs=("get",), api_groups=("",), resources=("pods",))
     part = ClusterRole(metadata=meta("part", into="all"), rules=(rule,))

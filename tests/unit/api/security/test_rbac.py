@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from korch.api.requestinfo import RequestInfo
 from korch.api.security.authorize import Authorizer
-from korch.api.security.rbac import GROUP, Binding, Policy
+from korch.api.security.rbac import GROUP, Binding, Policy, allows
 from korch.api.security.users import AUTHENTICATED, ROLES, User, group_for
 from korch.errors import ForbiddenError
 from korch.resources.meta import LabelSelector, ObjectMeta
@@ -116,6 +116,25 @@ def test_what_is_granted_is_what_the_rules_say(parts: tuple[list[Role], list[Clu
     authorizer = Authorizer(Policy(*parts))
     for info in ASKED:
         assert authorizer.allowed(JANE, info)[0] is expected(parts, info), info
+
+
+@settings(max_examples=30, deadline=None)
+@given(policies(), st.sampled_from(["", "view", "edit"]))
+def test_the_list_shows_what_is_allowed_and_nothing_else(
+    parts: tuple[list[Role], list[ClusterRole], list[Binding]], own: str
+) -> None:
+    roles, cluster, bindings = parts
+    more = [bound("ClusterRole", own, "shop")] if own else []
+    authorizer = Authorizer(Policy(roles, cluster, [*bindings, *more]))
+    shown = [
+        PolicyRule(verbs=rule.verbs, api_groups=rule.groups, resources=rule.resources, resource_names=rule.names)
+        for rule in authorizer.rules(JANE, "shop")
+    ]
+    for info in ASKED:
+        if info.namespace == "shop" and not (
+            own and info.group
+        ):  # of roles of its own it shows the kinds that there are
+            assert any(allows(rule, info) for rule in shown) is authorizer.allowed(JANE, info)[0], info
 
 
 @settings(max_examples=120, deadline=None)

@@ -206,7 +206,7 @@ def current_settings() -> Settings:
 
     way = remote_way()
     if way is not None and (way.server or way.context or way.kubeconfig):
-        from korch.client.http import beside_the_state
+        from korch.client.kube import beside_the_state
 
         raise beside_the_state(f"`{click.get_current_context().command_path}`", way.why)
     options = global_options()

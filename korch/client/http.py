@@ -5,15 +5,14 @@ may be sent twice. What belongs beside the state file is refused with a word on 
 """
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from functools import lru_cache, partial
-from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
+from functools import partial
+from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
 import msgspec
 
-from korch.client import forms
+from korch.client import forms, kube
 from korch.client.base import (
     Adoption,
     Check,
@@ -36,20 +35,17 @@ from korch.client.wire import ANSWER_S, Answer, Call, Wire
 from korch.errors import (
     AlreadyExistsError,
     ConflictError,
-    ExpiredError,
     ForbiddenError,
     HostUnreachableError,
-    InvalidError,
     KorchError,
     NotFoundError,
-    TransientError,
 )
 from korch.objects import apply as applying
 from korch.objects.objects import Change, ObjectList
 from korch.objects.prepare import named, not_found_hint, subject
 from korch.resources.codec import encode, to_dict, with_meta
-from korch.resources.defaults import DEFAULT_NAMESPACE, with_defaults
-from korch.resources.kinds import KINDS, Kind, kind_of, kind_of_type
+from korch.resources.defaults import DEFAULT_NAMESPACE
+from korch.resources.kinds import KINDS, kind_of, kind_of_type
 from korch.resources.meta import LabelSelector, Object
 from korch.resources.misc import Namespace
 from korch.resources.selectors import matches, parse_selector
@@ -65,35 +61,6 @@ _SILENT_S = 150.0  # of a watch: bookmarks come every minute
 _WATCH_S = 1800
 _TRIES = 16
 _SUGGEST_FROM = 500
-_PATH_WORD = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~:@=,+-]+", re.ASCII)
-_CLASSES: dict[int, type[KorchError]] = {
-    400: InvalidError,
-    403: ForbiddenError,
-    404: NotFoundError,
-    409: ConflictError,
-    410: ExpiredError,
-    413: InvalidError,
-    415: InvalidError,
-    422: InvalidError,
-    429: TransientError,
-    502: TransientError,
-    503: TransientError,
-    504: TransientError,
-}
-
-
-class _ListMeta(msgspec.Struct, rename="camel"):
-    resource_version: str = "0"
-
-
-class _Listing(msgspec.Struct, Generic[V]):
-    items: tuple[V, ...] = ()
-    metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
-
-
-class _Event(msgspec.Struct):
-    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]
-    object: msgspec.Raw
 
 
 class Follow(Protocol):
@@ -151,7 +118,7 @@ class HttpClient:
         while True:
             try:
                 return await once()
-            except (HostUnreachableError, _BusyError):
+            except (HostUnreachableError, kube.BusyError):
                 if loop.time() + rest_s >= end:
                     raise
             await asyncio.sleep(rest_s)
@@ -159,38 +126,20 @@ class HttpClient:
 
     def error_in(self, status: int, body: bytes) -> KorchError:
         """What an answer that is no success tells of."""
-        try:
-            said = msgspec.json.decode(body)
-        except msgspec.MsgspecError:
-            said = {}
-        said = said if isinstance(said, dict) else {}
-        if (ours := forms.error_of(said.get("korch"))) is not None:
-            return ours
-        message = str(said.get("message") or f"the API at {self.access.server} answers with status {status}")
-        if status == 401:
-            return ForbiddenError(
-                f"the API at {self.access.server} does not know the credential of {self.access.source}",
-                hint="It has ended or was taken back: `korch kubeconfig` makes a new one.",
-            )
-        if status in {429, 503} and "korch" not in said:
-            return _BusyError(message)
-        if status == 409 and said.get("reason") == "AlreadyExists":
-            return AlreadyExistsError(message)
-        hint = "The credential has a role that does not include it: `korch kubeconfig --role`." if status == 403 else ""
-        return _CLASSES.get(status, KorchError)(message, hint=hint)
+        return kube.error_in(status, body, self.access)
 
     async def look(self, name: str, type_: type[V], namespace: str = "", /, **query: str | Sequence[str]) -> V:
         """What korch tells under its own path."""
         pairs = tuple(
             (key, value) for key, found in query.items() for value in ((found,) if isinstance(found, str) else found)
         )
-        answer = await self._ask(Call("GET", _own(forms.LOOKS, name, namespace), pairs), answer_s=ACT_S)
+        answer = await self._ask(Call("GET", kube.own_path(forms.LOOKS, name, namespace), pairs), answer_s=ACT_S)
         return forms.decode(answer.body, type_)
 
     async def act(self, name: str, type_: type[V], namespace: str = "", /, **wish: object) -> V:
         """What korch does on request under its own path, and says of it."""
         answer = await self._ask(
-            Call("POST", _own(forms.ACTS, name, namespace), body=forms.encode(wish)), answer_s=ACT_S
+            Call("POST", kube.own_path(forms.ACTS, name, namespace), body=forms.encode(wish)), answer_s=ACT_S
         )
         return forms.decode(answer.body, type_)
 
@@ -211,22 +160,22 @@ class HttpClient:
 
     async def find(self, type_: type[T], name: str, namespace: str = DEFAULT_NAMESPACE) -> T | None:
         """The object, or None."""
-        if not _PATH_WORD.fullmatch(name):
+        if not kube.is_name(name):
             return None
         try:
-            answer = await self._ask(Call("GET", _path(kind_of_type(type_), namespace, name)))
+            answer = await self._ask(Call("GET", kube.path_of(kind_of_type(type_), namespace, name)))
         except NotFoundError:
             return None
-        return _typed(type_, answer.body)
+        return kube.typed(type_, answer.body)
 
     async def _hint(self, type_: type[Object], namespace: str, name: str) -> str:
         kind = kind_of_type(type_)
         try:
-            answer = await self._ask(Call("GET", _path(kind, namespace), (("limit", str(_SUGGEST_FROM)),)))
+            answer = await self._ask(Call("GET", kube.path_of(kind, namespace), (("limit", str(_SUGGEST_FROM)),)))
         except KorchError:
             return ""
         return not_found_hint(
-            kind, namespace, name, [item.metadata.name for item in _listing(type_, answer.body).items]
+            kind, namespace, name, [item.metadata.name for item in kube.listing(type_, answer.body).items]
         )
 
     async def list(
@@ -235,8 +184,8 @@ class HttpClient:
         """Objects of one kind."""
         wanted = parse_selector(selector) if isinstance(selector, str) else selector
         query = (("labelSelector", selector),) if isinstance(selector, str) and selector else ()
-        answer = await self._ask(Call("GET", _path(kind_of_type(type_), namespace), query))
-        found: _Listing[T] = _listing(type_, answer.body)
+        answer = await self._ask(Call("GET", kube.path_of(kind_of_type(type_), namespace), query))
+        found: kube.Listing[T] = kube.listing(type_, answer.body)
         items = (item for item in found.items if matches(wanted, item.metadata.labels))
         return ObjectList(tuple(items), int(found.metadata.resource_version))
 
@@ -254,10 +203,10 @@ class HttpClient:
             lines = await self._patiently(partial(self._opened, type_, namespace, after))
             try:
                 async for line in lines:
-                    event = msgspec.json.decode(line, type=_Event)
+                    event = msgspec.json.decode(line, type=kube.Event)
                     if event.type == "ERROR":
-                        raise self.error_in(_code(event.object), bytes(event.object))
-                    obj = _typed(type_, bytes(event.object))
+                        raise self.error_in(kube.code_in(event.object), bytes(event.object))
+                    obj = kube.typed(type_, bytes(event.object))
                     after = int(obj.metadata.resource_version or after)
                     if event.type == "BOOKMARK":
                         continue
@@ -267,15 +216,18 @@ class HttpClient:
                         known[key] = obj
                     yield Change(event.type, obj, previous, after)
             except HostUnreachableError:
-                continue
+                pass
             finally:
                 await lines.aclose()
+            await asyncio.sleep(_FIRST_REST_S)  # a server that goes ends each watch at once
 
     async def _opened(self, type_: type[T], namespace: str, after: int) -> Any:
         """The lines of a watch that has begun."""
         query = {"watch": "true", "resourceVersion": after, "allowWatchBookmarks": "true", "timeoutSeconds": _WATCH_S}
         call = Call(
-            "GET", _path(kind_of_type(type_), namespace), tuple((key, str(value)) for key, value in query.items())
+            "GET",
+            kube.path_of(kind_of_type(type_), namespace),
+            tuple((key, str(value)) for key, value in query.items()),
         )
         lines = self._lines(call)
         await anext(lines)
@@ -300,9 +252,11 @@ class HttpClient:
             wanted = change(stored)
             if wanted is None or wanted == stored:
                 return stored
-            path = _path(kind_of_type(type_), namespace, name)
+            path = kube.path_of(kind_of_type(type_), namespace, name)
             try:
-                return _typed(type_, (await self._ask(Call("PUT", path, _AS, _body(wanted, stored)))).body)
+                return kube.typed(
+                    type_, (await self._ask(Call("PUT", path, kube.AS, kube.body_of(wanted, stored)))).body
+                )
             except ConflictError:
                 now = await self.find(type_, name, namespace)
                 same = now is not None and now.metadata.resource_version == stored.metadata.resource_version
@@ -315,10 +269,10 @@ class HttpClient:
         kind, namespace = kind_of(obj), obj.metadata.namespace or DEFAULT_NAMESPACE
         obj = with_meta(obj, namespace=namespace if kind.namespaced else "")
         try:
-            answer = await self._ask(Call("POST", _path(kind, namespace), _AS, encode(obj)))
+            answer = await self._ask(Call("POST", kube.path_of(kind, namespace), kube.AS, encode(obj)))
         except AlreadyExistsError as error:
             raise AlreadyExistsError(f"{subject(obj)} exists already", hint="Change it, or delete it first.") from error
-        return _typed(type(obj), answer.body)
+        return kube.typed(type(obj), answer.body)
 
     async def apply(self, obj: Object) -> tuple[Object, Literal["created", "configured", "unchanged"]]:
         """Declare an object, as `Objects.apply` does."""
@@ -344,7 +298,7 @@ class HttpClient:
         if isinstance(found, Namespace):
             await self._check_empty(name)
         try:
-            await self._ask(Call("DELETE", _path(kind_of_type(type_), namespace, name)))
+            await self._ask(Call("DELETE", kube.path_of(kind_of_type(type_), namespace, name)))
         except NotFoundError:
             return  # it is gone: by this very request, when the answer to it was lost
 
@@ -468,69 +422,11 @@ class HttpClient:
         self._refuse("trusting host keys")
 
     def _refuse(self, what: str) -> NoReturn:
-        raise beside_the_state(what, self.access.server)
+        raise kube.beside_the_state(what, self.access.server)
 
     async def close(self) -> None:
         """Hang up."""
         await self.wire.close()
-
-
-class _BusyError(TransientError):
-    """The API is there, and asks for patience."""
-
-
-def beside_the_state(what: str, server: str) -> ForbiddenError:
-    """The refusal of what is not done over the API."""
-    return ForbiddenError(
-        f"{what} is not done over the API ({server}): it belongs where the cluster's folder is",
-        hint="Run it there, without --server, --context, --kubeconfig, KORCH_SERVER and KORCH_CONTEXT.",
-    )
-
-
-_AS = (("fieldManager", "korch"), ("fieldValidation", "Ignore"))
-
-
-def _own(resource: str, name: str, namespace: str) -> str:
-    space = f"/namespaces/{namespace}" if namespace else ""
-    return f"{forms.PREFIX}{space}/{resource}/{name}"
-
-
-def _path(kind: Kind, namespace: str, name: str = "") -> str:
-    base = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
-    words = (*(("namespaces", namespace) if kind.namespaced and namespace else ()), kind.plural, *filter(None, (name,)))
-    for word in words:
-        if not _PATH_WORD.fullmatch(word):
-            raise InvalidError(f'"{word}" is no name')
-    return "/".join((base, *words))
-
-
-def _body(wanted: Object, stored: Object) -> bytes:
-    """The object as it is written back: over what was read, and nothing newer."""
-    meta = msgspec.structs.replace(wanted.metadata, resource_version=stored.metadata.resource_version)
-    return encode(msgspec.structs.replace(wanted, metadata=meta))
-
-
-@lru_cache(maxsize=128)
-def _decoder(type_: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(type_)
-
-
-def _typed(type_: type[T], body: bytes) -> T:
-    """The object as it is stored: answers hold some things for others' sake, which defaults leave out."""
-    obj: T = _decoder(type_).decode(body)
-    return with_defaults(obj)
-
-
-def _listing(type_: type[T], body: bytes) -> _Listing[T]:
-    found: _Listing[T] = _decoder(_Listing[type_]).decode(body)  # type: ignore[valid-type]
-    found.items = tuple(map(with_defaults, found.items))
-    return found
-
-
-def _code(status: msgspec.Raw) -> int:
-    found = msgspec.json.decode(status)
-    code = found.get("code") if isinstance(found, dict) else None
-    return code if isinstance(code, int) else 500
 
 
 async def _next(pieces: Any) -> bytes | None:

@@ -100,8 +100,8 @@ class Line:
 class Wire:
     """Connections to one API, and what every request carries."""
 
-    def __init__(self, access: Access) -> None:
-        self.access, self._tls = access, access.tls()
+    def __init__(self, access: Access, *, buffer_bytes: int = 4 * _CHUNK) -> None:
+        self.access, self._tls, self._buffer_bytes = access, access.tls(), buffer_bytes
         place = urlsplit(access.server)
         self.host, self._port = place.hostname or "", place.port or 443
         self.netloc = place.netloc
@@ -118,9 +118,11 @@ class Wire:
         with _broken(self.access.server):
             async with asyncio.timeout(CONNECT_S):
                 reader, writer = await asyncio.open_connection(
-                    self.host, self._port, ssl=self._tls, server_hostname=name, limit=4 * _CHUNK
+                    self.host, self._port, ssl=self._tls, server_hostname=name, limit=self._buffer_bytes
                 )
         _notice_the_dead(writer)
+        if self._buffer_bytes < _CHUNK:  # somebody who wants to hear no more than is read
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer_bytes)
         return Line(reader, writer, self.access.server)
 
     async def ask(self, call: Call, *, answer_s: float = ANSWER_S) -> Answer:

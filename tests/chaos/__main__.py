@@ -11,6 +11,7 @@ from pathlib import Path
 from korch.lab.lab import Lab
 from tests.chaos.kills import kill_rounds
 from tests.chaos.storm import storm_rounds
+from tests.chaos.watch import watch_storm
 from tests.lab.faulty import SPECS, make_faulty
 
 LAST = Path(__file__).with_name("last.txt")
@@ -27,10 +28,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="deploys that are killed, without a master")
     parser.add_argument("--faults", type=int, default=300, help="faults of a storm around two masters")
+    parser.add_argument("--changes", type=int, default=10_000, help="changes that 200 watchers of the API follow")
     parser.add_argument("--round", type=int, help="only this round of the storm, to see it again")
     parser.add_argument("--seed", type=int, default=int(os.environ.get("KORCH_SEED") or random.randrange(10**6)))
     options = parser.parse_args()
-    head = f"python -m tests.chaos --kills {options.kills} --faults {options.faults} --seed {options.seed}"
+    head = (
+        f"python -m tests.chaos --kills {options.kills} --faults {options.faults} --changes {options.changes}"
+        f" --seed {options.seed}"
+    )
     tell(head)
     results = run(options)
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
@@ -43,6 +48,11 @@ def main() -> None:
 def run(options: argparse.Namespace) -> list[str]:
     """What was struck and held, a sentence each."""
     results = []
+    if options.changes and options.round is None:
+        with tempfile.TemporaryDirectory(prefix="korch-chaos-") as folder:
+            results.append(str(watch_storm(options.changes, Path(folder), tell)))
+    if not options.kills and not options.faults:
+        return results
     with tempfile.TemporaryDirectory(prefix="korch-chaos-") as folder:
         lab = Lab(f"t{os.getpid()}-chaos", Path(folder) / "home")
         try:

@@ -108,7 +108,7 @@ def _status_of(pod: Pod, container: Container, sight: Sight | None) -> Container
     return ContainerStatus(
         name=container.name,
         ready=done if first else running and sight.readiness.passing,
-        started=running and sight.readiness.started,
+        started=running and sight.readiness.started and not first,
         restart_count=_restarts(seen, old),
         engine_restarts=seen.restart_count,
         image=container.image,

@@ -870,3 +870,14 @@ def test_all_of_a_pod_ends_and_goes_with_its_sandbox_last(any_shell: ShellTransp
         await asked.remove(whole, grace_s=3, epoch=1)  # none there is fine
 
     run(work)
+
+
+def test_a_single_container_costs_no_more_programs_than_before(shell: ShellTransport) -> None:
+    async def work() -> None:
+        asked = machine(shell)
+        await asked.start(wish(), epoch=1)
+        await asked.remove(wish().identity, grace_s=0, epoch=1)
+        words = [json.loads(line)["word"] for line in (shell.state / "calls").read_text().splitlines()]
+        assert words == ["run", "inspect", "ps", "stop", "ps", "rm", "ps"]
+
+    run(work)

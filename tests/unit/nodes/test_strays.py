@@ -7,11 +7,10 @@ from korch.resources.meta import ObjectMeta
 from korch.resources.pod import Container, Pod, PodSpec
 
 
-def container(uid: str, *, cluster: str = "c1", owner: str = "web") -> ObservedContainer:
-    identity = Identity(cluster, "default", f"{owner}-{uid}", uid, "web", owner, 1, "h")
-    return ObservedContainer(
-        identity=identity, id=uid * 4, name=f"korch_{uid}", image="i", image_id="", state="running"
-    )
+def container(uid: str, name: str = "web", *, cluster: str = "c1", owner: str = "web") -> ObservedContainer:
+    identity = Identity(cluster, "default", f"{owner}-{uid}", uid, name, owner, 1, "h")
+    own = f"korch_{uid}" if name == "web" else f"korch_{name}_{uid}"
+    return ObservedContainer(identity=identity, id=uid * 4, name=own, image="i", image_id="", state="running")
 
 
 def pod(uid: str, node: str) -> Pod:
@@ -56,3 +55,10 @@ def test_others_surplus_does_not_use_up_the_limit_of_this_runs() -> None:
     strays = plan_strays(seen, "c1", "n1", {}, ended, lambda identity: identity.owner == "web")
     assert [found.name for found in strays.surplus] == ["korch_x"]
     assert strays.held_back == 0
+
+
+def test_a_pod_of_several_containers_counts_once_and_goes_as_a_whole() -> None:
+    seen = [container(f"{number}", name) for number in range(5) for name in ("POD", "web", "log")]
+    strays = plan_strays(seen, "c1", "n1", {}, frozenset(map(str, range(5))))
+    uids = [found.identity.uid for found in strays.surplus if found.identity is not None]
+    assert (len(uids), len(set(uids)), strays.held_back) == (9, 3, 2)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,31 +16,24 @@ if TYPE_CHECKING:
     from korch.api.security.minting import Wish
 
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def role_options(function: F) -> F:
-    """Decorator: `--role` and `-n/--namespace` of a new credential."""
-    where = click.option(
-        "-n", "--namespace", metavar="NAME", default="", help="Only in this namespace; default: everywhere."
-    )
-    roles = click.Choice(["admin", "edit", "view"])
-    what = click.option("--role", type=roles, default="admin", show_default=True, help="What it may do.")
-    return what(where(function))
-
-
 @click.command(
     epilog=examples(
         "korch kubeconfig                                   # everything, for 90 days, into ~/.kube/config",
         "korch kubeconfig --role edit --namespace shop --name ann -o ann.kubeconfig",
         "korch kubeconfig --role view --token --ttl 1h -o -  # to the terminal",
+        "korch kubeconfig --role none --name jane --group dev -o jane.kubeconfig  # RoleBindings say what she may",
         "korch kubeconfig --server https://m1.example.com:6443",
     )
 )
 @click.option(
-    "--role", type=click.Choice(["admin", "edit", "view"]), default="admin", show_default=True, help="What it may do."
+    "--role",
+    type=click.Choice(["admin", "edit", "view", "none"]),
+    default="admin",
+    show_default=True,
+    help="What it may do; none: what RoleBindings give to its user and groups.",
 )
 @click.option("-n", "--namespace", metavar="NAME", default="", help="Only in this namespace; default: everywhere.")
+@click.option("--group", "teams", metavar="NAME", multiple=True, help="A group for RoleBindings; may be repeated.")
 @click.option(
     "--ttl",
     "ttl_s",

@@ -56,7 +56,8 @@ def grants_of(groups: tuple[str, ...]) -> tuple[Grant, ...]:
 def describe_groups(groups: tuple[str, ...]) -> str:
     """The roles in words for people: `edit in shop, view`."""
     words = [grant.role + (f" in {grant.namespace}" if grant.namespace else "") for grant in grants_of(groups)]
-    return ", ".join(words) or "none"
+    teams = [group for group in groups if group != MASTERS and not group.startswith((_PREFIX, "system:"))]
+    return ", ".join([*words, *(f"group {team}" for team in teams)]) or "none"
 
 
 def check_user_name(name: str) -> None:
@@ -65,6 +66,16 @@ def check_user_name(name: str) -> None:
         raise InvalidError(f"{name!r} is no user name", hint="Use 1 to 64 printable characters.")
     if name.startswith("system:"):
         raise InvalidError(f'user name "{name}" begins with system:, which is kept for parts of the cluster')
+
+
+def check_group_name(name: str) -> None:
+    """`InvalidError` for a group that would be one of korch's own."""
+    if not name or len(name) > 64 or not name.isprintable() or name != name.strip():
+        raise InvalidError(f"{name!r} is no name of a group", hint="Use 1 to 64 printable characters.")
+    if name.startswith(("system:", _PREFIX)):
+        raise InvalidError(
+            f'group "{name}" is one of the cluster\'s own', hint="korch's own roles are given with --role."
+        )
 
 
 def check_namespace(name: str) -> None:

@@ -55,6 +55,16 @@ def test_a_token_for_the_terminal(korch: Call) -> None:
     }
 
 
+def test_a_credential_for_rolebindings(korch: Call, tmp_path: Path) -> None:
+    words = ("--role", "none", "--name", "jane", "--group", "dev", "--group", "ops")
+    done = korch("kubeconfig", *words, first=True)
+    assert "is current now: jane, group dev, group ops, until" in done.stdout
+    (one,) = json.loads(korch("token", "list", "-o", "json").stdout)
+    assert one["groups"] == ["dev", "ops"]
+    assert korch("kubeconfig", "--group", "system:masters").exit_code == 3
+    assert len(ids(korch)) == 1
+
+
 def test_a_context_of_another_cluster_is_kept_and_no_credential_is_left(korch: Call, tmp_path: Path) -> None:
     theirs = {"clusters": [{"name": "korch-default", "cluster": {"server": "https://other"}}]}
     (tmp_path / "config").write_text(yaml.safe_dump(theirs))

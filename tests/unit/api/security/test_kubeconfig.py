@@ -169,6 +169,9 @@ def test_what_is_minted_is_on_record(tmp_path: Path) -> None:
     [
         (Wish("ann", "edit", "Shop", 3600), "https://a"),
         (Wish("system:x", "edit", "", 3600), "https://a"),
+        (Wish("ann", "none", "", 3600, teams=("system:masters",)), "https://a"),
+        (Wish("ann", "none", "", 3600, teams=("korch:edit",)), "https://a"),
+        (Wish("ann", "none", "", 3600, teams=("",)), "https://a"),
         (Wish("ann", "edit", "", 1), "https://a"),
         (Wish("ann", "edit", "", 1e12), "https://a"),
         (Wish("ann", "edit", "", 3600), "http://a"),

@@ -11,7 +11,7 @@ from korch.client.base import ClusterFound
 from korch.controllers.daemonset import daemon_name, plan_daemons
 from korch.controllers.replicaset import pod_from
 from korch.controllers.rollout import current_set, plan_rollout, revision_of
-from korch.engines.names import Identity
+from korch.engines.names import SANDBOX, Identity
 from korch.engines.observed import ObservedContainer
 from korch.errors import ForbiddenError, HostUnreachableError, InvalidError, NotFoundError
 from korch.master.adopt import but_not_all_answer, choose, grouped, read_wish
@@ -410,3 +410,51 @@ def test_a_daemon_set_comes_back_with_its_pods_and_nothing_is_rolled_afterwards(
     assert [pod.spec.node_name for pod in after.delete] == ["n3"], "only what is of another template"
     again = plan_adoption([runs_on("n1", hash_)], Known(daemons=plan.daemons, pods=tuple(pods)))
     assert again.changes_nothing
+
+
+# --- several containers ---
+
+
+def of_two(wish: Deployment) -> Deployment:
+    spec = wish.spec.template.spec
+    spec = replace(spec, containers=(*spec.containers, Container(name="log", image="log:1")))
+    return replace(wish, spec=replace(wish.spec, template=replace(wish.spec.template, spec=spec)))
+
+
+def pod_of_two(wish: Deployment, number: int, node: str, *names: str) -> tuple[ObservedContainer, ...]:
+    """The containers of one replica."""
+    one = container(wish, number, node)
+    assert one.identity is not None
+    return tuple(
+        with_fields(
+            one, id=f"{one.id}-{name}", name=f"{one.name}_{name}", identity=with_fields(one.identity, container=name)
+        )
+        for name in names
+    )
+
+
+def test_containers_of_one_pod_are_one_pod() -> None:
+    wish = of_two(wish_of(replicas=2))
+    finds = [
+        NodeFind("n1", pod_of_two(wish, 1, "n1", SANDBOX, "web", "log"), (wish,)),
+        NodeFind("n2", pod_of_two(wish, 2, "n2", SANDBOX), (wish,)),  # killed half way
+    ]
+    plan = plan_adoption(finds, Known())
+    assert sorted((len(taken.every), taken.pod.spec.node_name) for taken in plan.pods) == [(1, "n2"), (3, "n1")]
+    (whole,) = [taken for taken in plan.pods if taken.pod.spec.node_name == "n1"]
+    assert whole.seen.identity is not None
+    assert whole.seen.identity.container != SANDBOX
+    assert plan.notes == ()
+    known = written(plan, Known())
+    again = plan_adoption(finds, known)
+    assert again.changes_nothing
+
+
+def test_several_containers_without_a_wish_are_taken_in_as_they_run() -> None:
+    wish = of_two(wish_of())
+    finds = [NodeFind("n1", pod_of_two(wish, 1, "n1", SANDBOX, "web", "log"), ())]
+    (taken,) = plan_adoption(finds, Known()).pods
+    assert [one.name for one in taken.pod.spec.containers] == ["web", "log"]
+    only = plan_adoption([NodeFind("n1", pod_of_two(wish, 1, "n1", SANDBOX), ())], Known())
+    assert only.pods == ()
+    assert "nothing of it is there but its network" in only.notes[0]

@@ -70,16 +70,29 @@ class Acts:
             case "again":
                 return await self._start_again(pod, _container(pod, act.container))
             case "start" if act.container == SANDBOX:
-                await self._start_sandbox(pod)
+                return await self._start_sandbox(pod)
             case "start":
                 await self._start(pod, _container(pod, act.container))
         return None
 
     # Starting
 
-    async def _start_sandbox(self, pod: Pod) -> None:
+    async def _start_sandbox(self, pod: Pod) -> float | None:
+        wait_s = self._too_early_s(pod, SANDBOX)
+        if wait_s > 0:
+            return wait_s
         wish = sandbox_wish(pod, cluster=self._machine.cluster, node_address=self._notes.address)
         await self._have_it_run(pod, wish)
+        return None
+
+    def _too_early_s(self, pod: Pod, name: str) -> float:
+        """Seconds until a container may be started again; when there are none, that is on record as one more start."""
+        now = self._notes.now()
+        restarts = self._ward.recall(pod, name).recent_restarts(now)
+        wait_s = restart_delay_s(len(restarts)) - (now - restarts[-1]) if restarts else 0.0
+        if wait_s <= 0:
+            restarts.append(now)
+        return wait_s
 
     async def _start(self, pod: Pod, container: Container) -> None:
         image = image_reference(pod, container)
@@ -150,16 +163,14 @@ class Acts:
 
     async def _start_again(self, pod: Pod, container: Container) -> float | None:
         """Restarts that the engine does not make, with back-off."""
-        memory, now = self._ward.recall(pod, container.name), self._notes.now()
-        restarts = memory.recent_restarts(now)
-        delay = restart_delay_s(len(restarts))
-        wait_s = delay - (now - restarts[-1]) if restarts else 0.0
+        memory = self._ward.recall(pod, container.name)
+        wait_s = self._too_early_s(pod, container.name)
         if wait_s > 0:
-            text = f"it keeps ending; started again after {delay:.0f} s"
+            delay_s = restart_delay_s(len(memory.restarts))
+            text = f"it keeps ending; started again after {delay_s:.0f} s"
             await self._notes.waiting(pod, container.name, "CrashLoopBackOff", text)
             memory.backing_off = True
             return wait_s
-        restarts.append(now)
         if pod.spec.restart_policy == "OnFailure" or not restarted_by_engine(pod.spec):
             # It may end before anybody looks: each run is to be counted, and until it begins the end before it once.
             await self._notes.waiting(pod, container.name, RESTARTING, "it has ended, and is started again")

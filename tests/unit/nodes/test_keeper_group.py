@@ -227,6 +227,19 @@ def test_without_its_sandbox_a_pod_is_ended_and_begun_anew() -> None:
     with_keeper(body)
 
 
+def test_a_sandbox_that_ends_on_and_on_is_started_with_back_off() -> None:
+    async def body(world: World) -> None:
+        world.machine.ends_at_once[SANDBOX] = 1
+        await duo(world)
+        await asyncio.sleep(60)
+        assert starts(world.machine) == [SANDBOX] * 5  # three at once, then after 10 s and 20 s
+        del world.machine.ends_at_once[SANDBOX]
+        await asyncio.sleep(100)
+        assert is_ready(await world.now())
+
+    with_keeper(body)
+
+
 def test_an_image_that_cannot_be_pulled_holds_up_no_other_and_is_said_of_its_container() -> None:
     async def body(world: World) -> None:
         pull, broken = world.machine.pull, ["log:1"]

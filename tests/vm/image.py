@@ -30,6 +30,8 @@ PACKAGES = (
     "make",
     "openssh-server",
     "procps",
+    "python3-packaging",  # master.yml would install it; the machines reach no package source
+    "python3-apt",  # as in every ordinary installation; Ansible asks for packages through it
     "python3-venv",
     "systemd-sysv",
     "udev",

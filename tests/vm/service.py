@@ -79,6 +79,9 @@ def _main_pid(host: Host) -> str:
 def _install(transcript: Transcript, work: Path, vm: Vm) -> None:
     """Twice: the second run changes nothing."""
     (work / "nodes.yml").write_text(NODES)
+    # It needs another name: what is called 127.0.0.1 or localhost is the machine of ansible-playbook itself.
+    master = work / "master.yml"
+    master.write_text(f"all:\n  hosts:\n    master: {{ansible_host: 127.0.0.1, ansible_port: {vm.port}}}\n")
     known = work / "known-inside"
     known.write_text(f"127.0.0.1 {vm.image.host_key}\n")
     settings = {
@@ -86,10 +89,10 @@ def _install(transcript: Transcript, work: Path, vm: Vm) -> None:
         "master_private_key": str(vm.image.key),
         "master_known_hosts": str(known),
     }
-    shown = f"ansible-playbook -i 127.0.0.1:{vm.port}, -u root playbooks/master.yml"
+    shown = "ansible-playbook -i master.yml -u root playbooks/master.yml -e master_inventory=nodes.yml"
     extra = [word for name, value in settings.items() for word in ("-e", f"{name}={value}")]
     words = (
-        *(str(Path(sys.executable).with_name("ansible-playbook")), "-i", f"127.0.0.1:{vm.port},", "-u", "root"),
+        *(str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(master), "-u", "root"),
         *("--private-key", str(vm.image.key), "--ssh-common-args", f"-o UserKnownHostsFile={vm.known_hosts}"),
         *(str(ROOT / "playbooks" / "master.yml"), *extra),
     )

@@ -18,6 +18,7 @@ from korch.resources.node import Node, NodeStatus
 from korch.store.sqlite import open_sqlite
 
 BEGIN_S = 20.0
+IDLE_S = 600  # on a slow machine, the end of an idle connection must not race with the next request on it
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def served(folder: Path) -> Iterator[Served]:
         await objects.modify(Node, node.metadata.name, "", lambda old: _with_status(old, status), status=True)
         app = create_app(objects, store)
         config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off", http="h11", ws="none")
+        config.timeout_keep_alive = IDLE_S
         made = uvicorn.Server(config)
         ending = asyncio.Event()
         loop = asyncio.get_running_loop()

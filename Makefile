@@ -33,9 +33,9 @@ bench: setup bench-packages
 chaos: setup lab-packages fuzz
 	$(PY) -m tests.chaos
 
-# Tens of thousands of requests that nobody should send; `make unit` makes a thirtieth of them.
+# Tens of thousands of requests that nobody should send; `make unit` makes a tenth of them.
 fuzz: setup
-	KORCH_FUZZ=30 $(PY) -m pytest tests/contract/test_served_openapi.py tests/unit/api/test_fuzzed.py tests/unit/api/test_fuzzed_bodies.py
+	KORCH_FUZZ=10 $(PY) -m pytest tests/contract/test_served_openapi.py tests/unit/api/test_fuzzed.py tests/unit/api/test_fuzzed_bodies.py
 
 # Virtual machines without hardware support: slow, so not a part of `make test`. KORCH_VM_DIR keeps their disk.
 vm-test: setup

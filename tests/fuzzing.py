@@ -1,4 +1,4 @@
-"""How long tests look for what nobody thought of: KORCH_FUZZ=30 makes so many times the requests (`make fuzz`)."""
+"""How long tests look for what nobody thought of: KORCH_FUZZ=10 makes so many times the requests (`make fuzz`)."""
 
 import os
 

@@ -110,11 +110,12 @@ async def _drop_unused_secrets(client: Client, workloads: Sequence[Workload]) ->
     from korch.resources.misc import Secret
     from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
-    users: list[Deployment | ReplicaSet | DaemonSet] = list((await client.list(Deployment)).items)
-    users += (await client.list(ReplicaSet)).items
-    users += (await client.list(DaemonSet)).items
-    for secret in unused_secrets((await client.list(Secret)).items, users):
-        meta = secret.metadata
-        if Workload(meta.namespace, workload_of_secret(secret)) in workloads:
-            with contextlib.suppress(NotFoundError):
-                await client.delete(Secret, meta.name, meta.namespace)
+    for space in sorted({workload.namespace for workload in workloads}):
+        users: list[Deployment | ReplicaSet | DaemonSet] = list((await client.list(Deployment, space)).items)
+        users += (await client.list(ReplicaSet, space)).items
+        users += (await client.list(DaemonSet, space)).items
+        for secret in unused_secrets((await client.list(Secret, space)).items, users):
+            meta = secret.metadata
+            if Workload(meta.namespace, workload_of_secret(secret)) in workloads:
+                with contextlib.suppress(NotFoundError):
+                    await client.delete(Secret, meta.name, meta.namespace)

@@ -58,7 +58,9 @@ async def with_registry_secrets(
     """
     sources = (Path(file),) if file else config_files(environ)
     configs = [(path, config) for path in sources if (config := read_config(path, needed=file is not None)) is not None]
-    known = [secret for secret in (await client.list(Secret)).items if REGISTRY_OF_LABEL in secret.metadata.labels]
+    spaces = sorted({obj.metadata.namespace or "default" for obj in objects if isinstance(obj, Deployment)})
+    secrets = [secret for space in spaces for secret in (await client.list(Secret, space)).items]
+    known = [secret for secret in secrets if REGISTRY_OF_LABEL in secret.metadata.labels]
     if not configs and not known:
         return tuple(objects)
     found: list[Object] = []

@@ -31,12 +31,11 @@ from korch.client.base import (
     Workload,
 )
 from korch.client.kubeconfig import Access
-from korch.client.wire import ANSWER_S, Answer, Call, Wire
+from korch.client.wire import ANSWER_S, Answer, ApiUnreachableError, Call, Wire
 from korch.errors import (
     AlreadyExistsError,
     ConflictError,
     ForbiddenError,
-    HostUnreachableError,
     KorchError,
     NotFoundError,
 )
@@ -118,7 +117,7 @@ class HttpClient:
         while True:
             try:
                 return await once()
-            except (HostUnreachableError, kube.BusyError):
+            except (ApiUnreachableError, kube.BusyError):
                 if loop.time() + rest_s >= end:
                     raise
             await asyncio.sleep(rest_s)
@@ -215,7 +214,7 @@ class HttpClient:
                     if event.type != "DELETED":
                         known[key] = obj
                     yield Change(event.type, obj, previous, after)
-            except HostUnreachableError:
+            except ApiUnreachableError:
                 pass
             finally:
                 await lines.aclose()

@@ -134,7 +134,7 @@ def error_in(status: int, body: bytes, access: Access) -> KorchError:
         said = {}
     said = said if isinstance(said, dict) else {}
     if (ours := forms.error_of(said.get("korch"))) is not None:
-        return ours
+        return BusyError(str(ours), hint=ours.hint) if type(ours) is TransientError else ours
     message = str(said.get("message") or f"the API at {access.server} answers with status {status}")
     if status == 401:
         return ForbiddenError(

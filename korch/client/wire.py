@@ -1,6 +1,6 @@
 """HTTP/1.1 over TLS to one API: requests on connections that are kept, answers whole or piece by piece.
 
-It knows nothing of objects. What goes wrong on the way is a `HostUnreachableError`, or a `HostRefusedError` when who
+It knows nothing of objects. What goes wrong on the way is an `ApiUnreachableError`, or a `HostRefusedError` when who
 answers is not who was meant.
 """
 
@@ -22,6 +22,10 @@ CONNECT_S = 10.0
 ANSWER_S = 75.0  # the API gives up after 60 s by itself
 _CHUNK = 262_144
 _HINT = "`korch master` serves it; --server names another place."
+
+
+class ApiUnreachableError(HostUnreachableError):
+    """The API itself, not a node of which it tells, gives no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +219,8 @@ def _words(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _unreachable(url: str, why: str) -> HostUnreachableError:
-    return HostUnreachableError(f"the API does not answer at {url}: {why}", host=url, hint=_HINT)
+def _unreachable(url: str, why: str) -> ApiUnreachableError:
+    return ApiUnreachableError(f"the API does not answer at {url}: {why}", host=url, hint=_HINT)
 
 
 def _notice_the_dead(writer: asyncio.StreamWriter) -> None:

@@ -15,6 +15,7 @@ from korch.errors import HostUnreachableError
 from korch.resources.defaults import with_defaults
 from korch.resources.meta import ObjectReference
 from korch.resources.misc import Event, EventSource, Namespace, Secret
+from korch.resources.workload import Deployment
 from tests.unit.api.streams.test_service import FakeDoor
 from tests.unit.client.served import Served, served
 
@@ -266,3 +267,16 @@ def test_logs_and_exec_come_over_https(world: World, site: Served) -> None:
     assert over_https(world, site, "logs", "app-bcdfg-1").stdout == "a line\n"
     lines = over_https(world, site, "logs", "app", "--tail", "1").stdout.splitlines()
     assert sorted(lines) == ["[app-bcdfg-1] a line", "[app-bcdfg-2] a line"]
+
+
+def test_who_may_only_change_one_namespace_works_there(world: World, site: Served) -> None:
+    config = str(site.kubeconfig("edit", "shop", name="shop"))
+    deploy = ("deploy", "nginx", "--name", "mine", "--port", "80:80", "--no-wait")
+    world.info = replace(world.info, doing="master")  # who knows the nodes, so nobody has to look at them
+    for words in (deploy, ("scale", "mine=2", "--no-wait")):
+        code, text = here(world, *words, "--kubeconfig", config)
+        assert code == 0, text
+    assert world.read(Deployment, "mine", "shop").spec.replicas == 2
+    assert here(world, "delete", "mine", "--no-wait", "--kubeconfig", config) == (0, "deployment/mine deleted\n")
+    code, text = here(world, *deploy, "-n", "default", "--kubeconfig", config)
+    assert (code, "forbidden" in text) == (7, True)

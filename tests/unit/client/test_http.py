@@ -360,6 +360,10 @@ def test_looks_carry_their_question_and_errors_their_words(site: Served, master:
     async def check(client: HttpClient) -> None:
         (seen,) = await client.survey(("n1", "n2"), measure_cpu=False)
         assert seen.node.metadata.labels == {"measured": "False"}
+        master.error = HostUnreachableError("no node can be worked with", host="")  # the API itself is there
+        with pytest.raises(HostUnreachableError, match="no node"):
+            await client.survey()
+        assert site.asked.count("/apis/korch.dev/v1/looks/survey") == 2, "it was asked again and again"
         master.error = CommandTimeoutError("n1: too slow", host="n1", hint="Wait.")
         with pytest.raises(CommandTimeoutError, match="n1: too slow") as caught:
             await client.survey()

@@ -33,7 +33,7 @@ bench: setup bench-packages
 chaos: setup lab-packages fuzz
 	$(PY) -m tests.chaos
 
-# Tens of thousands of requests that nobody should send; `make unit` makes a tenth of them.
+# Over ten thousand requests that nobody should send; `make unit` makes some of them.
 fuzz: setup
 	KORCH_FUZZ=10 $(PY) -m pytest tests/contract/test_served_openapi.py tests/unit/api/test_fuzzed.py tests/unit/api/test_fuzzed_bodies.py
 

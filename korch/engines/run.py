@@ -1,7 +1,6 @@
 """The words after `docker run` or `podman run` for a wish. Pure; the differences of the engines stand here."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from korch.engines.environ import Environment, split_environment
 from korch.engines.names import labels_of
@@ -143,7 +142,9 @@ def _mount_words(engine: EngineName, mount: Mount) -> tuple[str, ...]:
         case "files":
             return _file_words(mount)
         case "shared":
-            return ("--volume", _volume_text(replace(mount, source=f"{OF_SANDBOX}{mount.source}")))
+            # Whatever the image has there: what pods share begins empty, and belongs to nobody.
+            options = "ro,nocopy" if mount.read_only else "nocopy"
+            return ("--volume", f"{OF_SANDBOX}{mount.source}:{_no_separator(mount.target, ':')}:{options}")
 
 
 def _bind_words(mount: Mount) -> tuple[str, ...]:

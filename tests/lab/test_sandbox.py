@@ -32,8 +32,8 @@ SPEC = """\
         - name: second
           image: "{image}"
           securityContext: {{runAsUser: 1234, runAsGroup: 1234}}
-          command: [sh, -c, "echo ' twice' >/data/other; echo second was here"]
-          volumeMounts: [{{name: data, mountPath: /data}}]
+          command: [sh, -c, "echo ' twice' >/data/other; touch /app/mine; ls /app; echo second was here"]
+          volumeMounts: [{{name: data, mountPath: /data}}, {{name: cover, mountPath: /app}}]
       containers:
         - name: web
           image: "{image}"
@@ -47,7 +47,10 @@ SPEC = """\
           args:
             - echo beside; while sleep 1; do wget -q -O /data/new localhost:8080 && mv /data/new /data/seen; done
           volumeMounts: [{{name: data, mountPath: /data}}, {{name: conf, mountPath: /conf}}]
-      volumes: [{{name: data, emptyDir: {{}}}}, {{name: conf, configMap: {{name: conf}}}}]
+      volumes:
+        - {{name: conf, configMap: {{name: conf}}}}
+        - {{name: data, emptyDir: {{}}}}
+        - {{name: cover, emptyDir: {{}}}}
 ---
 """
 APP = (
@@ -162,7 +165,7 @@ def test_containers_of_a_pod_share_its_life(faulty: Faulty) -> None:
         eventually("both are ready", lambda: all_ready(faulty, "on-", 2))
         for node, name in BOTH.items():
             eventually(f"{node}: it works", lambda node=node: works(faulty, node))
-            assert faulty.korch("logs", name, "-c", "second").out == "second was here\n"
+            assert faulty.korch("logs", name, "-c", "second").out == "mine\nsecond was here\n"
             logs = faulty.korch("logs", name, "--all-containers").out
             assert "second] second was here" in logs
             assert "beside] beside" in logs
@@ -205,7 +208,7 @@ def test_jobs_of_several_containers_end_and_init_containers_that_fail_are_told(f
         for name in BOTH.values():
             eventually(
                 f"{name} is complete",
-                lambda name=name: faulty.korch.objects("job", name)[0]["status"].get("succeeded") == 1,
+                lambda name=name: faulty.korch.objects("job", name)[0].get("status", {}).get("succeeded") == 1,
             )
             (pod,) = [
                 one

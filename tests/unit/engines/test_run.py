@@ -171,7 +171,7 @@ def test_a_member_of_a_pod_joins_the_sandbox_that_the_node_finds() -> None:
     for engine, told in (("docker", False), ("podman", True)):
         words = run(engine, member)  # type: ignore[arg-type]
         assert words[words.index("--network") + 1] == "container:@korch-sandbox"
-        assert words[words.index("--volume") + 1] == "@korch-sandbox/volumes/3:/data:ro"
+        assert words[words.index("--volume") + 1] == "@korch-sandbox/volumes/3:/data:ro,nocopy"
         assert ("--hostname" in words) is told, "Docker takes the sandbox's, and refuses to be told"
         assert "korch_x_POD" not in words
 

@@ -833,8 +833,8 @@ def test_a_member_joins_the_network_and_has_the_volumes_of_its_sandbox(any_shell
         volumes = {one["Destination"]: one["Name"] for one in any_shell.data["containers"][first.name]["Mounts"]}
         assert [value for flag, value in options if flag == "--network"] == [f"container:{first.id}"]
         assert [value for flag, value in options if flag == "--volume"] == [
-            f"{volumes['/volumes/1']}:/data",
-            f"{volumes['/volumes/10']}:/ro:ro",
+            f"{volumes['/volumes/1']}:/data:nocopy",
+            f"{volumes['/volumes/10']}:/ro:ro,nocopy",
         ]
 
     run(work)

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from korch.api.app import create_app
-from korch.api.security.access import Access
 from korch.api.security.accounts import AccountTokens
 from korch.api.security.audit import AuditLog
 from korch.api.security.authenticate import Authenticator
 from korch.api.security.credentials import Credentials, KnownCredentials
 from korch.api.security.guard import Guard
+from korch.api.security.permissions import Permissions
 from korch.api.server import Place, serving
 from korch.api.services import Services
 from korch.api.streams.door import Door
@@ -36,14 +36,14 @@ async def api_served(cluster: Cluster, address: str, port: int, names: tuple[str
     folder, clock = cluster.settings.cluster_dir, cluster.clock
     credentials = Credentials(cluster.store)
     authenticator = Authenticator(KnownCredentials(credentials), clock)
-    access, reach = Access(cluster.store), Reach(cluster)
+    permissions, reach = Permissions(cluster.store), Reach(cluster)
     tokens = AccountTokens(credentials, clock)
     streams = Streams(cluster.objects, Door(reach.machine, cluster.record.name))
-    services = Services(access, authenticator.user_of_token, reach.usage, streams, tokens.answer, reach.client)
+    services = Services(permissions, authenticator.user_of_token, reach.usage, streams, tokens.answer, reach.client)
     app = create_app(cluster.objects, cluster.store, clock=clock, services=services)
     audit = AuditLog(folder / "audit.log")
     try:
-        guard = Guard(app, authenticator, access, clock=clock, audit=audit)
+        guard = Guard(app, authenticator, permissions, clock=clock, audit=audit)
         place = Place(folder, cluster.record.name, address, port, names)
         async with serving(guard, place, store=cluster.store, clock=clock):
             yield

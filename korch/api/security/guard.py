@@ -13,11 +13,11 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from korch.api.requestinfo import RequestInfo, is_own, request_info, truth
-from korch.api.security.access import Access
 from korch.api.security.audit import AuditLog
 from korch.api.security.authenticate import Authenticator, impersonated
 from korch.api.security.authorize import READ, refusal
 from korch.api.security.limits import BodyCutOffError, BodyTooLargeError, Buckets, Limits, Open, TooManyError, Turnstile
+from korch.api.security.permissions import Permissions
 from korch.api.security.statuses import App, Message, Receive, Scope, Send, refuse
 from korch.api.security.users import User
 from korch.errors import ForbiddenError, KorchError
@@ -64,13 +64,13 @@ class Guard:
         self,
         app: App,
         authenticator: Authenticator,
-        access: Access,
+        permissions: Permissions,
         *,
         clock: Clock,
         limits: Limits | None = None,
         audit: AuditLog | None = None,
     ) -> None:
-        self._app, self._authenticator, self._access = app, authenticator, access
+        self._app, self._authenticator, self._permissions = app, authenticator, permissions
         self._clock, self._limits, self._audit = clock, limits or Limits(), audit
         self._turnstile = Turnstile(self._limits)
         self._failures = Buckets(self._limits.failures_per_s, self._limits.failures_burst)
@@ -131,7 +131,7 @@ class Guard:
                 return False
             call.user = user
             call.user = impersonated(user, call.scope["headers"])
-            allowed, _ = await self._access.allowed(call.user, call.info)
+            allowed, _ = await self._permissions.allowed(call.user, call.info)
         except ForbiddenError as error:
             await self._refuse(call, 403, "Forbidden", str(error))
             return False

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from korch.api.app import create_app
-from korch.api.security.access import Access
 from korch.api.security.audit import AuditLog
 from korch.api.security.authenticate import Authenticator
 from korch.api.security.credentials import Credentials, KnownCredentials
 from korch.api.security.guard import Guard
 from korch.api.security.kubeconfig import write
 from korch.api.security.minting import Wish, mint
+from korch.api.security.permissions import Permissions
 from korch.api.server import Place, serving
 from korch.api.services import Services, Streams
 from korch.objects.objects import Objects
@@ -57,7 +57,7 @@ class Served:
                 return client
 
             streams = self.streams(objects) if self.streams else None
-            app = create_app(objects, store, services=Services(Access(store), client=the_client, streams=streams))
+            app = create_app(objects, store, services=Services(Permissions(store), client=the_client, streams=streams))
 
             async def noted(scope: Any, receive: Any, send: Any) -> None:
                 self.asked.append(scope["path"])
@@ -65,7 +65,7 @@ class Served:
 
             audit = AuditLog(self.folder / "audit.log")
             authenticator = Authenticator(KnownCredentials(Credentials(store)), clock)
-            guard = Guard(noted, authenticator, Access(store), clock=clock, audit=audit)
+            guard = Guard(noted, authenticator, Permissions(store), clock=clock, audit=audit)
             place = Place(self.folder, "test", port=self.port)
             async with serving(guard, place, store=store, clock=clock) as url:
                 self.port = int(url().rpartition(":")[2])

@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 
-from korch.api.security.access import Access
 from korch.api.security.audit import AuditLog
 from korch.api.security.authenticate import Authenticator
 from korch.api.security.credentials import Credentials, KnownCredentials
 from korch.api.security.guard import Guard
 from korch.api.security.limits import Limits
+from korch.api.security.permissions import Permissions
 from korch.api.security.pki import Authority, load_authority
 from korch.api.security.statuses import Message, Receive, Scope, Send
 from korch.api.security.users import group_for
@@ -129,7 +129,7 @@ async def site(
     try:
         credentials = Credentials(store)
         authenticator = Authenticator(KnownCredentials(credentials), clock)
-        guard = Guard(app, authenticator, Access(store), clock=clock, limits=limits, audit=audit)
+        guard = Guard(app, authenticator, Permissions(store), clock=clock, limits=limits, audit=audit)
         where = Place(folder, "test", port=0, **place)
         async with serving(guard, where, store=store, clock=clock) as url:
             authority = load_authority(where.pki, "test", now=clock.now())

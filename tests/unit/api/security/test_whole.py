@@ -12,12 +12,12 @@ import httpx
 import pytest
 
 from korch.api.app import create_app
-from korch.api.security.access import Access
 from korch.api.security.accounts import AccountTokens
 from korch.api.security.authenticate import Authenticator
 from korch.api.security.credentials import Credentials, KnownCredentials
 from korch.api.security.guard import Guard
 from korch.api.security.limits import Limits
+from korch.api.security.permissions import Permissions
 from korch.api.security.pki import load_authority
 from korch.api.security.users import ROLES, Role, group_for
 from korch.api.server import Place, serving
@@ -60,15 +60,15 @@ class Site:
 async def whole(folder: Path) -> AsyncIterator[Site]:
     store, clock = await open_sqlite(folder / "state.db"), SystemClock()
     objects = Objects(store)
-    credentials, access = Credentials(store), Access(store)
+    credentials, permissions = Credentials(store), Permissions(store)
     authenticator = Authenticator(KnownCredentials(credentials), clock)
-    services = Services(access, authenticator.user_of_token, token=AccountTokens(credentials, clock).answer)
+    services = Services(permissions, authenticator.user_of_token, token=AccountTokens(credentials, clock).answer)
     app = create_app(objects, store, services=services)
     try:
         await objects.ensure_default_namespace()
         for name in ("shop", "bank"):
             await objects.create(Namespace(metadata=ObjectMeta(name=name)))
-        yield Site(Guard(app, authenticator, access, clock=clock, limits=NO_LIMITS), credentials, store)
+        yield Site(Guard(app, authenticator, permissions, clock=clock, limits=NO_LIMITS), credentials, store)
     finally:
         await app.state.api.close()
         await store.close()

@@ -11,10 +11,10 @@ import pytest
 from msgspec.structs import replace
 
 from korch.api.app import create_app
-from korch.api.security.access import Access
 from korch.api.security.authenticate import Authenticator
 from korch.api.security.credentials import Credentials, KnownCredentials
 from korch.api.security.guard import Guard
+from korch.api.security.permissions import Permissions
 from korch.api.security.users import Role, group_for
 from korch.api.services import Services
 from korch.api.streams.door import Door, LogWish, Seen
@@ -134,7 +134,7 @@ def run(tmp_path: Path, test: Callable[[Site], Coroutine[Any, Any, None]], role:
         store, clock, door = await open_sqlite(tmp_path / "state.db"), SystemClock(), FakeDoor()
         objects, credentials = Objects(store), Credentials(store)
         app = create_app(objects, store, services=Services(streams=Streams(objects, cast(Door, door))))
-        guard = Guard(app, Authenticator(KnownCredentials(credentials), clock), Access(store), clock=clock)
+        guard = Guard(app, Authenticator(KnownCredentials(credentials), clock), Permissions(store), clock=clock)
         try:
             async with asyncio.timeout(30):
                 await objects.ensure_default_namespace()

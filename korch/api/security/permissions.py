@@ -22,7 +22,7 @@ Check = Callable[[Object, Object | None], None]
 _KINDS: tuple[type[Object], ...] = (Role, ClusterRole, RoleBinding, ClusterRoleBinding)
 
 
-class Access:
+class Permissions:
     """Asks the Roles and bindings as they are at the moment of the question."""
 
     def __init__(self, store: Store) -> None:

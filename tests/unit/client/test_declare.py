@@ -73,6 +73,16 @@ def test_each_image_is_asked_for_once_and_put_on_record() -> None:
     assert secret.metadata.name == "s"
 
 
+def test_each_container_of_a_pod_has_its_own_image_on_record() -> None:
+    client = FakeClient()
+    spec = PodSpec(
+        containers=(Container(name="web", image="web:1"), Container(name="log", image="log:1")),
+        init_containers=(Container(name="first", image="web:1"),),
+    )
+    (found,) = pinned(client, Pod(metadata=ObjectMeta(name="one"), spec=spec))
+    assert found.metadata.annotations[PINNED] == "first=web@sha256:1,web=web@sha256:1,log=log@sha256:2"
+
+
 def test_a_registry_is_asked_with_the_credentials_of_the_very_wish() -> None:
     client, config = FakeClient(), b'{"auths": {}}'
     data = {".dockerconfigjson": base64.b64encode(config).decode()}

@@ -1,13 +1,16 @@
 import base64
+from dataclasses import replace as replace_fields
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from korch.engines.wish import EnvValue, Mount, PublishedPort
 from korch.errors import InvalidError
 from korch.nodes.files import Values
 from korch.nodes.machine import ClusterIdentity
-from korch.nodes.wish import container_wish, image_reference
+from korch.nodes.wish import container_wish, sandbox_wish
+from korch.resources.images import image_reference, image_references
 from korch.resources.meta import ObjectMeta, OwnerReference
 from korch.resources.misc import Secret
 from korch.resources.pod import (
@@ -20,6 +23,8 @@ from korch.resources.pod import (
     EnvVar,
     EnvVarSource,
     HostPathVolumeSource,
+    Lifecycle,
+    LifecycleHandler,
     LocalObjectReference,
     ObjectFieldSelector,
     Pod,
@@ -27,6 +32,7 @@ from korch.resources.pod import (
     ResourceRequirements,
     SecretKeySelector,
     SecurityContext,
+    SleepAction,
     Volume,
     VolumeMount,
 )
@@ -223,3 +229,60 @@ def test_the_hash_stands_for_the_spec_and_not_for_secret_values() -> None:
     )
     changed = wish_of(pod({"env": (EnvVar(name="A", value="1"),)}))
     assert one.identity.spec_hash == other.identity.spec_hash != changed.identity.spec_hash
+
+
+# --- several containers ---
+
+
+def duo(**spec: Any) -> Pod:
+    """A pod with an init container and two others that share volumes."""
+    mounts = (VolumeMount(name="b", mount_path="/b"), VolumeMount(name="fast", mount_path="/fast"))
+    log = Container(
+        name="log", image="log:1", volume_mounts=mounts, ports=(ContainerPort(container_port=9, host_port=99),)
+    )
+    volumes = tuple(Volume(name=name, empty_dir=EmptyDirVolumeSource()) for name in "ab")
+    memory = Volume(name="fast", empty_dir=EmptyDirVolumeSource(medium="Memory"))
+    made = pod({"ports": (ContainerPort(container_port=8, host_port=88),)}, **spec)
+    containers = (*made.spec.containers, log)
+    first = (Container(name="first", image="first:1"),)
+    return replace(
+        made, spec=replace(made.spec, containers=containers, init_containers=first, volumes=(*volumes, memory))
+    )
+
+
+def test_a_sandbox_has_the_name_the_ports_and_the_volumes_of_all() -> None:
+    wish = sandbox_wish(duo(), cluster=CLUSTER, node_address="10.0.0.1")
+    assert wish.name == "korch_lab_default_web-1_POD_aaaaaaaa"
+    assert wish.identity == replace_fields(
+        container_wish(duo(), cluster=CLUSTER, node_address="").identity, container="POD"
+    )
+    assert [(port.container_port, port.host_port) for port in wish.ports] == [(8, 88), (9, 99)]
+    assert [(mount.kind, mount.target) for mount in wish.mounts] == [
+        ("scratch", "/volumes/0"),
+        ("scratch", "/volumes/1"),
+    ]
+    assert (wish.hostname, wish.restart, wish.stop_signal) == ("web-1", "no", "SIGKILL")
+
+
+def test_its_members_join_it_and_publish_nothing() -> None:
+    found = duo()
+    wish = container_wish(found, found.spec.containers[1], cluster=CLUSTER, node_address="10.0.0.1")
+    assert (wish.image, wish.identity.container, wish.ports, wish.restart) == ("log:1", "log", (), "no")
+    assert wish.sandbox == "korch_lab_default_web-1_POD_aaaaaaaa"
+    assert [(mount.kind, mount.source) for mount in wish.mounts] == [("shared", "/volumes/1"), ("tmpfs", "")]
+    assert wish_of(pod()).sandbox == ""
+
+
+def test_each_member_runs_the_exact_image_that_is_on_record_for_it() -> None:
+    found = duo(annotations={"korch.dev/image": "first=f@sha256:1,web=w@sha256:2,log=l@sha256:3"})
+    assert [image_reference(found, one) for one in (*found.spec.init_containers, *found.spec.containers)] == [
+        "f@sha256:1",
+        "w@sha256:2",
+        "l@sha256:3",
+    ]
+    assert image_references({}, found.spec) == {"first": "first:1", "web": "web:1", "log": "log:1"}
+
+
+def test_a_container_with_a_hook_after_its_start_is_not_the_engines_to_restart() -> None:
+    hook = Lifecycle(post_start=LifecycleHandler(sleep=SleepAction(seconds=1)))
+    assert wish_of(pod({"lifecycle": hook})).restart == "no"

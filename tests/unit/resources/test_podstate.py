@@ -5,10 +5,29 @@ from msgspec.structs import replace
 
 from korch.controllers.deployment import set_from
 from korch.controllers.replicaset import pod_from
+from korch.errors import NotFoundError
 from korch.resources.codec import with_meta
 from korch.resources.meta import LabelSelector, Object, ObjectMeta
-from korch.resources.pod import Container, Pod, PodSpec
-from korch.resources.podstate import removal_order, workload_name
+from korch.resources.pod import (
+    Container,
+    ContainerState,
+    ContainerStateRunning,
+    ContainerStateTerminated,
+    ContainerStateWaiting,
+    ContainerStatus,
+    Pod,
+    PodSpec,
+    PodStatus,
+)
+from korch.resources.podstate import (
+    DEFAULT_CONTAINER,
+    chosen_container,
+    failure_of,
+    has_begun,
+    removal_order,
+    telling_status,
+    workload_name,
+)
 from korch.resources.workload import PodTemplateSpec, ReplicaSet, ReplicaSetSpec
 from tests.unit.controllers.cluster import deployment
 
@@ -52,3 +71,65 @@ def test_a_set_that_ends_like_a_hash_of_other_pods_keeps_its_name() -> None:
 def test_a_cost_that_is_no_number_counts_for_nothing(cost: str) -> None:
     pod = Pod(metadata=ObjectMeta(name="p", annotations={"controller.kubernetes.io/pod-deletion-cost": cost}))
     assert removal_order(pod) == (0, 0, 0, "p")
+
+
+# --- several containers ---
+
+
+def reported(**states: ContainerState) -> Pod:
+    """A pod with two containers and an init container, as reported."""
+    spec = PodSpec(
+        containers=(Container(name="web"), Container(name="log")), init_containers=(Container(name="first"),)
+    )
+
+    def status(name: str) -> ContainerStatus:
+        state = states.get(name, ContainerState(waiting=ContainerStateWaiting(reason="PodInitializing")))
+        done = state.terminated is not None and state.terminated.exit_code == 0 and name == "first"
+        begun = state.waiting is None
+        return ContainerStatus(
+            name=name, state=state, ready=done or state.running is not None, container_id="x" if begun else ""
+        )
+
+    found = PodStatus(
+        phase="Pending",
+        container_statuses=(status("web"), status("log")),
+        init_container_statuses=(status("first"),),
+    )
+    return Pod(metadata=ObjectMeta(name="duo"), spec=spec, status=found)
+
+
+RUNS = ContainerState(running=ContainerStateRunning())
+WELL, BADLY = (ContainerState(terminated=ContainerStateTerminated(exit_code=code)) for code in (0, 3))
+NO_IMAGE = ContainerState(waiting=ContainerStateWaiting(reason="ImageNotFound", message="there is none"))
+
+
+@pytest.mark.parametrize(
+    ("states", "telling", "failure"),
+    [
+        ({}, "first", ""),
+        ({"first": NO_IMAGE}, "first", "ImageNotFound: there is none"),
+        ({"first": BADLY}, "first", "container first exited with status 3"),
+        ({"first": WELL}, "web", ""),
+        ({"first": WELL, "web": RUNS, "log": NO_IMAGE}, "log", "ImageNotFound: there is none"),
+        ({"first": WELL, "log": BADLY}, "log", "container log exited with status 3"),
+        ({"first": WELL, "web": RUNS, "log": RUNS}, "web", ""),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_what_a_pod_of_several_waits_for(states: dict[str, ContainerState], telling: str, failure: str) -> None:
+    pod = reported(**states)
+    found = telling_status(pod)
+    assert found is not None
+    assert found.name == telling
+    assert failure_of(pod) == (f"duo on no node: {failure}" if failure else "")
+    assert has_begun(pod) is any(state.waiting is None for state in states.values())
+
+
+def test_the_usual_container_is_the_annotated_one_if_there_is_such_a_one() -> None:
+    pod = reported()
+    assert chosen_container(pod) == "web"
+    assert chosen_container(pod, "first") == "first"
+    assert chosen_container(with_meta(pod, annotations={DEFAULT_CONTAINER: "log"})) == "log"
+    assert chosen_container(with_meta(pod, annotations={DEFAULT_CONTAINER: "gone"})) == "web"
+    with pytest.raises(NotFoundError, match='no container "lgo"'):
+        chosen_container(pod, "lgo")

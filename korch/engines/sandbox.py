@@ -17,11 +17,8 @@ The program is an ELF file of one header, one segment and a few instructions, pu
               17fffff9         b to the beginning
 """
 
-import gzip
 import hashlib
-import io
 import struct
-import tarfile
 from collections.abc import Mapping
 from functools import cache
 from typing import Final
@@ -56,10 +53,15 @@ def program(machine: str) -> bytes:
 @cache
 def archive(machine: str) -> bytes:
     """The image's one layer, for an engine's `import`: the same bytes every time, but for the compression."""
+    import gzip  # here, as most runs need no sandbox and are not to wait for it
+
     return gzip.compress(_layer(machine), mtime=0)
 
 
 def _layer(machine: str) -> bytes:
+    import io
+    import tarfile
+
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         binary = program(machine)

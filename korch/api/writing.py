@@ -192,6 +192,9 @@ class Writer:
         """The typed object of a change. Warnings are of what is new in it."""
         kind = target.kind
         data = target.incoming(after)
+        came = target.typed(data, options.validation, duplicates)
+        if not came.warnings:
+            return came
         return target.typed(data, options.validation, duplicates, incoming.warnings_of(kind, live))
 
     async def _modify(

@@ -67,7 +67,7 @@ def cluster_options(*, short_inventory: bool = True, remote: bool = True) -> Cal
         (
             "--kubeconfig",
             "FILE",
-            "Work over HTTPS with this kubeconfig. Default: KUBECONFIG, which alone counts if there is no cluster here.",
+            "Work over HTTPS with this kubeconfig. Default: KUBECONFIG, which alone counts without a cluster here.",
         ),
     )
     decorators = (

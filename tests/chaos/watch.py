@@ -5,6 +5,7 @@ and in order since it listed last. The history is forgotten once on the way, so 
 """
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import time
@@ -24,6 +25,7 @@ from tests.contract.watchers import OBJECTS, PATH, WATCHERS, Events, Follower
 from tests.unit.client.served import served
 
 WRITERS = 5
+ENOUGH = 10_000  # changes: more than the API keeps, so whoever stalls all the while must be told
 _NARROW_BYTES = 16_384
 _TEXT = "x" * 2000
 _LATE_S = 120.0
@@ -55,20 +57,21 @@ def watch_storm(changes: int, folder: Path, tell: Callable[[str], None]) -> Tall
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_serve, args=(folder, theirs), name="api")
     process.start()
+    theirs.close()  # so that its death is heard
     try:
         access = access_of(read_config([Path(ours.recv())], must_exist=True))
-        tally = asyncio.run(_storm(access, changes, folder / "state.db", tell))
+        return asyncio.run(_storm(access, changes, folder / "state.db", tell))
     finally:
-        ours.send("end")
+        ours.close()
         process.join(30)
-    return tally
 
 
 def _serve(folder: Path, pipe: Connection) -> None:
     """In its own process: the API, until it is told to end."""
     with served(folder / "state.db", folder, lambda _: None) as site:
         pipe.send(str(site.kubeconfig()))
-        pipe.recv()
+        with contextlib.suppress(EOFError):
+            pipe.recv()
 
 
 async def _storm(access: Access, changes: int, state: Path, tell: Callable[[str], None]) -> Tally:
@@ -97,7 +100,7 @@ async def _storm(access: Access, changes: int, state: Path, tell: Callable[[str]
     _check(followers, sorted(one for part in written for one in part))
     events = sum(len(one.seen) for one in followers)
     told = sum(one.lists - 1 for one in followers)
-    assert told, "nobody fell behind: the storm has proved too little"
+    assert told or changes < ENOUGH, "nobody fell behind: the storm has proved too little"
     return Tally(changes, seconds, events, sum(one.returns for one in followers), told)
 
 

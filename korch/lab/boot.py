@@ -10,7 +10,7 @@ from pathlib import Path
 from korch.errors import SetupError
 from korch.lab.cgroups import Groups
 from korch.lab.machine import CLEAN_ENV
-from korch.lab.rootfs import NodeFiles
+from korch.lab.rootfs import ENGINE_ENDED, ENGINE_LOG, NodeFiles
 from korch.lab.spec import NodeSpec
 
 LXCFS = "_lxcfs"  # control group; no node can be called so
@@ -63,9 +63,13 @@ def wait_until(what: str, ready: Callable[[], bool], *, timeout_s: float, log: P
     while not ready():
         waited = time.monotonic() - start
         if waited > timeout_s:
-            tail = log.read_text(errors="replace").strip().splitlines()[-5:] if log and log.exists() else []
-            raise SetupError(f"{what} was not ready within {timeout_s:g} s: {' / '.join(tail) or 'no message'}")
+            raise SetupError(f"{what} was not ready within {timeout_s:g} s: {_end_of(log, 5)}")
         time.sleep(min(1.0, max(0.02, waited / 20)))  # a slow machine needs its time for other things
+
+
+def _end_of(log: Path | None, lines: int) -> str:
+    tail = log.read_text(errors="replace").strip().splitlines()[-lines:] if log and log.exists() else []
+    return " / ".join(tail) or "no message"
 
 
 def ssh_answers(address: str) -> bool:
@@ -76,6 +80,21 @@ def ssh_answers(address: str) -> bool:
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False
+
+
+def docker_starts(pid: int, node: str) -> bool:
+    """Whether the node's docker daemon answers; SetupError with its last word when it has ended instead."""
+    root = Path(f"/proc/{pid}/root")
+    ended = (root / ENGINE_ENDED).exists()  # asked first: it may end after an answer, but never answer after its end
+    if docker_answers(pid):
+        return True
+    if ended:
+        word = _end_of(root / ENGINE_LOG, 1)
+        raise SetupError(
+            f"{node}: docker ended instead of starting: {word}",
+            hint=f"If its disk is full: korch lab fill-disk {node} --undo",
+        )
+    return False
 
 
 def docker_answers(pid: int) -> bool:

@@ -4,12 +4,14 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from korch.errors import InvalidError, SetupError
 from korch.lab import boot, network
 from korch.lab.cgroups import Groups
 from korch.lab.machine import run
+from korch.lab.rootfs import ENGINE_ENDED, ENGINE_LOG
 from korch.lab.spec import Names
 
 _TABLE = "korch_lab"
@@ -148,9 +150,11 @@ def start_docker(target: Target) -> None:
     """Start the node's docker daemon and wait until it answers."""
     pid = target.pid()
     if not boot.docker_answers(pid):
-        log = target.folder / "root/var/log/docker.log"
+        log = target.folder / "root" / ENGINE_LOG
+        Path(f"/proc/{pid}/root", ENGINE_ENDED).unlink(missing_ok=True)
         boot.spawn(boot.enter_words(pid, _joins(target), ("/opt/engine/start",)), log)
-        boot.wait_until(f"docker on {target.node}", lambda: boot.docker_answers(pid), timeout_s=60.0, log=log)
+        starts = partial(boot.docker_starts, pid, target.node)
+        boot.wait_until(f"docker on {target.node}", starts, timeout_s=60.0, log=log)
 
 
 def _end_delay(target: Target) -> None:

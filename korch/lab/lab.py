@@ -337,13 +337,19 @@ class Lab:
         (files.folder / "filtered").unlink(missing_ok=True)
         boot.start_node(groups, spec, files, self.names.netns(spec.name), pid, self._lxcfs)
         what = f'lab "{self.name}", node {spec.name}'
-        boot.wait_until(what, lambda: self._serves(groups, record, spec), timeout_s=BOOT_TIMEOUT_S, log=files.log)
+        boot.wait_until(what, lambda: self._starts(groups, record, spec), timeout_s=BOOT_TIMEOUT_S, log=files.log)
 
     def _serves(self, groups: Groups, record: Record, spec: NodeSpec) -> bool:
         pid = groups.init_pid(spec.name)
         if pid is None or (spec.engine == "docker" and not boot.docker_answers(pid)):
             return False
         return boot.ssh_answers(record.address(spec.name))  # last: each question costs the node a process
+
+    def _starts(self, groups: Groups, record: Record, spec: NodeSpec) -> bool:
+        pid = groups.init_pid(spec.name)
+        if pid is not None and spec.engine == "docker" and not boot.docker_starts(pid, spec.name):
+            return False
+        return self._serves(groups, record, spec)
 
     def _write_inventories(self, record: Record) -> None:
         addresses = {spec.name: record.address(spec.name) for spec in record.specs}

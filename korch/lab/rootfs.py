@@ -16,6 +16,7 @@ from korch.lab.machine import program, run
 from korch.lab.spec import NodeSpec
 
 LAB_UID = 1000
+ENGINE_ENDED, ENGINE_LOG = "run/docker.ended", "var/log/docker.log"  # below the node's root
 _ROOT_FOLDERS = (
     "boot dev etc home/lab media mnt opt/dpkg opt/engine/bin opt/engine/fix opt/engine/sbin proc root run srv sys tmp "
     "usr var/backups var/cache var/lib var/log var/mail var/opt var/spool var/tmp"
@@ -255,9 +256,8 @@ def _write_engine_start(root: Path, spec: NodeSpec) -> None:
         # dockerd refuses to start over the pid file of one that was killed when that number is in use again. It gives
         # its containerd 15 s to start and then ends with 1: on a slow machine the next try goes better.
         start = ["#!/bin/sh", "for _ in 1 2 3 4 5 6; do", "  rm -f /run/docker.pid", f"  {folder}/dockerd"]
-        _write(
-            root / "opt/engine/start", [*start, "  status=$?", '  [ "$status" = 1 ] || exit "$status"', "done"], 0o755
-        )
+        end = ["  [ $? = 1 ] || break", "done", f": > /{ENGINE_ENDED}"]
+        _write(root / "opt/engine/start", [*start, *end], 0o755)
 
 
 def _hide_all(lower: Path, upper: Path) -> None:

@@ -53,6 +53,19 @@ def test_killed_node_is_silent_and_comes_back_with_its_disk(lab: Lab) -> None:
         assert host.check_output("docker ps -q")
 
 
+def test_a_node_that_boots_with_a_full_disk_says_so_at_once(docker_lab: Lab) -> None:
+    docker_lab.fill_disk("n1")
+    try:
+        docker_lab.kill("n1")
+        with pytest.raises(SetupError, match=r"docker ended instead of starting: .*no space left") as caught:
+            docker_lab.start("n1")
+        assert "fill-disk n1 --undo" in caught.value.hint
+    finally:
+        docker_lab.free_disk("n1")
+    docker_lab.start_engine("n1")
+    assert state(docker_lab, "n1") == "running"
+
+
 def test_paused_node_accepts_and_says_nothing(lab: Lab) -> None:
     lab.pause("n2")
     try:

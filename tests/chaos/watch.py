@@ -7,6 +7,7 @@ and in order since it listed last. The history is forgotten once on the way, so 
 import asyncio
 import contextlib
 import json
+import logging
 import multiprocessing
 import time
 from collections.abc import AsyncIterator, Callable
@@ -68,6 +69,7 @@ def watch_storm(changes: int, folder: Path, tell: Callable[[str], None]) -> Tall
 
 def _serve(folder: Path, pipe: Connection) -> None:
     """In its own process: the API, until it is told to end."""
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every watcher that hangs up
     with served(folder / "state.db", folder, lambda _: None) as site:
         pipe.send(str(site.kubeconfig()))
         with contextlib.suppress(EOFError):

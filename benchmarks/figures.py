@@ -34,6 +34,9 @@ class Figure:
         return [*out, *(f"    {note}" for note in self.notes)]
 
 
+REST_S = 1.5  # what one leaves behind, such as connections that end, is not the next one's cost
+
+
 def in_turn(rounds: int, contenders: Mapping[str, Callable[[int], object]]) -> dict[str, float]:
     """Median seconds of each contender over rounds in which all take turns, so that noise hits all of them."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -42,6 +45,7 @@ def in_turn(rounds: int, contenders: Mapping[str, Callable[[int], object]]) -> d
             began = time.perf_counter()
             run(number)
             times[name].append(time.perf_counter() - began)
+            time.sleep(REST_S)
     return {name: statistics.median(found) for name, found in times.items()}
 
 

@@ -259,6 +259,8 @@ def run_async(action: Callable[[], Awaitable[T]], *, endless: bool = False) -> T
     import asyncio
 
     _set_up_logging(global_options().verbosity)
+    if endless:
+        collect_garbage()
     try:
         return asyncio.run(_cancelled_by_signals(action))
     except KeyboardInterrupt:
@@ -267,6 +269,13 @@ def run_async(action: Callable[[], Awaitable[T]], *, endless: bool = False) -> T
                 click.echo(err=True)  # the terminal has printed ^C
             raise SystemExit(130) from None
         raise
+
+
+def collect_garbage() -> None:
+    """As a process needs it that lives on; a short one leaves before it is worth while (see `main`)."""
+    import gc
+
+    gc.set_threshold(50_000, 20, 20)
 
 
 async def _cancelled_by_signals(action: Callable[[], Awaitable[T]]) -> T:

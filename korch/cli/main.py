@@ -170,7 +170,7 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> Any:
     """Run the program and exit: the entry point of the console script."""
-    gc.set_threshold(50_000, 20, 20)  # a command is short: collecting while modules load is a tenth of its time
+    gc.set_threshold(1_000_000, 20, 20)  # a command is short: collecting while modules load is a tenth of its time
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a name in Greek must not kill an ASCII terminal's table

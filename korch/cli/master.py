@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from korch.cli.base import cluster_options, current_settings, examples, global_options
+from korch.cli.base import cluster_options, collect_garbage, current_settings, examples, global_options
 
 
 @click.command(
@@ -89,4 +89,5 @@ def master(log_format: str, fence: str, metrics_port: int, no_api: bool, **api: 
                 beside = api_served(cluster, api["api_address"], api["api_port"], api["api_names"])
             await serve(cluster, stop, fence_command=fence, metrics_port=metrics_port, beside=beside)
 
+    collect_garbage()
     asyncio.run(go())

@@ -29,6 +29,7 @@ from korch.master.gathering import each
 from korch.nodes.machine import ClusterIdentity, Machine
 from korch.nodes.register import (
     CLAIM_TOKEN,
+    begins_difference,
     declared_node,
     failed_status,
     known_engine,
@@ -306,7 +307,7 @@ class Fleet:
                 self._announce(name)
             report = await self.machine(name).report(
                 previous_ticks=old.cpu_ticks if old else None,
-                measure_cpu=measure_cpu,
+                measure_cpu=measure_cpu and not begins_difference(old, self._cluster.clock.now()),
                 inventory=known is None,
                 known=known,
             )

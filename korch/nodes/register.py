@@ -25,7 +25,7 @@ from korch.resources.node import (
 )
 from korch.resources.podstate import with_condition
 from korch.resources.quantity import cpu_millis, format_cpu, memory_bytes
-from korch.resources.times import rfc3339
+from korch.resources.times import parse_time, rfc3339
 
 ZONE = "topology.kubernetes.io/zone"
 HOSTNAME = "kubernetes.io/hostname"
@@ -34,6 +34,8 @@ OWN_TAINTS = "korch.dev/inventory-taints"  # annotation: taints that did
 HOST = "korch.dev/host"  # annotation: the name in the inventory
 ENGINE_SAID = "korch.dev/engine"  # annotation: NAME WHEN LINE, from the last full look
 KNOWN_FOR_S = 600.0
+CPU_WINDOW_S = 60.0
+_LEAST_AGE_S = 2.0  # half a second is enough for a difference; on record are whole ones
 CLAIM_TOKEN = "korch.dev/machine"  # noqa: S105  annotation: the machine's token; two nodes never share one
 NOT_IN_INVENTORY = "NotInInventory"
 SMOOTHING = 0.4  # weight of a new CPU sample
@@ -206,6 +208,13 @@ def _addresses(node: Node, host: Host, address: str | None) -> tuple[NodeAddress
     if host.connection == "ssh":
         found.append(NodeAddress(type="ExternalIP", address=host.address))
     return tuple(found)
+
+
+def begins_difference(stored: NodeLoad | None, now: float) -> bool:
+    """Whether the CPU's use since the stored sample is the use now: the node need not be watched for half a second."""
+    if stored is None or stored.cpu_ticks is None or stored.sampled_at is None:
+        return False
+    return _LEAST_AGE_S <= now - parse_time(stored.sampled_at) <= CPU_WINDOW_S
 
 
 def load_of(name: str, report: NodeReport, old: NodeLoad | None, now: float) -> NodeLoad:

@@ -13,6 +13,7 @@ from korch.nodes.news import Sample
 from korch.nodes.register import (
     ENGINE_SAID,
     MAX_IMAGES,
+    begins_difference,
     declared_node,
     failed_status,
     known_engine,
@@ -148,6 +149,15 @@ def test_cpu_use_is_smoothed_over_samples() -> None:
     assert first.cpu_busy_smoothed == 0.0
     assert second.cpu_busy_smoothed == 0.4
     assert (third.cpu_busy, third.cpu_busy_smoothed) == (None, 0.4)
+
+
+def test_a_sample_of_the_last_minute_begins_a_difference() -> None:
+    sample = load_of("web-1", dataclasses.replace(report(), facts=Facts(cpu_ticks=(100, 1000))), None, 1000.0)
+    ages = (0.0, 1.9, 2.0, 60.0, 61.0)
+    assert [begins_difference(sample, 1000.0 + age) for age in ages] == [False, False, True, True, False]
+    assert not begins_difference(None, 1000.0)
+    unknown = load_of("web-1", dataclasses.replace(report(), facts=Facts()), None, 1000.0)
+    assert not begins_difference(unknown, 1010.0)
 
 
 def test_a_sessions_sample_goes_on_where_the_look_left_off() -> None:

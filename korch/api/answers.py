@@ -113,9 +113,10 @@ def bytes_answer(
 
 
 def warning_header(text: str) -> str:
-    """One `Warning` header (RFC 7234): code 299, no agent, quoted text of one line."""
-    line = " ".join(text.split())[:_WARNING_CHARS].replace("\\", "\\\\").replace('"', '\\"')
-    return f'299 - "{line}"'.encode("ascii", "replace").decode()
+    """One `Warning` header (RFC 7234): code 299, no agent, quoted text of one line; "?" for what no header may hold."""
+    plain = "".join(char if " " <= char <= "~" else "?" for char in " ".join(text.split()))
+    line = plain[:_WARNING_CHARS].replace("\\", "\\\\").replace('"', '\\"')
+    return f'299 - "{line}"'
 
 
 def refusal_answer(refusal: Refusal, told: Exception | None = None) -> Response:

@@ -77,9 +77,17 @@ class Node:
                     found[int(folder.name)] = (folder / "cmdline").read_bytes().decode().replace("\0", " ")
         return found
 
-    def parts(self) -> dict[str, int]:
+    def client(self) -> int | None:
+        """The engine's client, once it runs. What it has forked looks like it, until that is another program."""
+        line = f"/bin/sh {self.bin}/docker"
+        found = {pid: _parent(pid) for pid, text in self.processes().items() if text.startswith(line)}
+        return next((pid for pid, parent in found.items() if parent and parent not in found), None)
+
+    async def parts(self) -> dict[str, int]:
         """Its processes: the shell that reads stdin, the one that makes the pulses, the engine's client."""
-        (client,) = (pid for pid, line in self.processes().items() if line.startswith(f"/bin/sh {self.bin}/docker"))
+        await until(lambda: self.client() is not None)
+        client = self.client()
+        assert client is not None
         pulses = _parent(client)
         return {"client": client, "pulses": pulses, "shell": _parent(pulses)}
 
@@ -107,7 +115,10 @@ def node(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+    """0: it is gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+    return 0
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -197,7 +208,7 @@ def test_the_engines_client_holds_neither_stdin_nor_stdout(node: Node) -> None:
     async def work() -> None:
         async with node.session() as session:
             await take(session, EngineWatch)
-            parts = {name: Path("/proc") / str(pid) for name, pid in node.parts().items()}
+            parts = {name: Path("/proc") / str(pid) for name, pid in (await node.parts()).items()}
             client, shell = parts["client"], parts["shell"]
             assert os.readlink(client / "fd/0") == "/dev/null"
             theirs = {os.readlink(fd) for fd in (client / "fd").iterdir()}
@@ -213,7 +224,7 @@ def test_whatever_is_killed_there_nothing_stays(node: Node, victim: str) -> None
     async def work() -> None:
         async with node.session() as session:
             await take(session, EngineWatch)
-            os.kill(node.parts()[victim], signal.SIGKILL)
+            os.kill((await node.parts())[victim], signal.SIGKILL)
             if victim == "client":
                 assert await take(session, EngineWatch) == EngineWatch(False)
                 assert await take(session, EngineWatch) == EngineWatch(True)

@@ -275,21 +275,7 @@ class HttpClient:
 
     async def apply(self, obj: Object) -> tuple[Object, Literal["created", "configured", "unchanged"]]:
         """Declare an object, as `Objects.apply` does."""
-        name, namespace = obj.metadata.name, obj.metadata.namespace or DEFAULT_NAMESPACE
-        for _ in range(_TRIES):
-            before = await self.find(type(obj), name, namespace)
-            if before is None:
-                try:
-                    return await self.create(applying.declared(obj)), "created"
-                except AlreadyExistsError:
-                    continue  # it came in between
-            try:
-                after = await self.modify(type(obj), name, namespace, lambda stored: applying.merged(obj, stored))
-            except NotFoundError:
-                continue  # it went in between
-            same = after.metadata.resource_version == before.metadata.resource_version
-            return after, "unchanged" if same else "configured"
-        raise ConflictError(f"{subject(obj)} comes and goes", hint="Somebody else deletes it: try it again.")
+        return await applying.apply_to(self, obj, obj.metadata.namespace or DEFAULT_NAMESPACE)
 
     async def delete(self, type_: type[T], name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
         """Remove an object; a namespace only when it is empty, as everywhere in korch."""

@@ -1,9 +1,14 @@
-"""Pure: what `apply` makes of a manifest and the stored object. Modelled on `kubectl apply`'s three-way merge."""
+"""What `apply` makes of a manifest and the stored object: pure, but for the loop around it.
+
+Modelled on `kubectl apply`'s three-way merge.
+"""
 
 import json
-from typing import Any, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, TypeVar, cast
 
-from korch.errors import InvalidError
+from korch.errors import AlreadyExistsError, ConflictError, InvalidError, NotFoundError
+from korch.objects.prepare import subject
 from korch.resources.codec import from_dict, to_dict, with_meta
 from korch.resources.defaults import with_defaults
 from korch.resources.kinds import kind_of
@@ -15,6 +20,39 @@ T = TypeVar("T", bound=Object)
 
 LAST_APPLIED = "korch.dev/last-applied"
 _META = ("labels", "annotations")
+_TRIES = 16
+
+
+class Keeping(Protocol):
+    """Where objects are kept: the store, or a master far away."""
+
+    async def find(self, type_: type[T], name: str, namespace: str) -> T | None:
+        """The object, or None."""
+
+    async def create(self, obj: T) -> T:
+        """A new object. `AlreadyExistsError`."""
+
+    async def modify(self, type_: type[T], name: str, namespace: str, change: Callable[[T], T | None]) -> T:
+        """Read, change, write; again on conflict. `NotFoundError`."""
+
+
+async def apply_to(keeping: Keeping, obj: T, namespace: str) -> tuple[T, Literal["created", "configured", "unchanged"]]:
+    """Declare an object there, also while others make or delete it. `ConflictError` when they never stop."""
+    name = obj.metadata.name
+    for _ in range(_TRIES):
+        before = await keeping.find(type(obj), name, namespace)
+        if before is None:
+            try:
+                return await keeping.create(declared(obj)), "created"
+            except AlreadyExistsError:
+                continue  # it came in between
+        try:
+            after = await keeping.modify(type(obj), name, namespace, lambda stored: merged(obj, stored))
+        except NotFoundError:
+            continue  # it went in between
+        same = after.metadata.resource_version == before.metadata.resource_version
+        return after, "unchanged" if same else "configured"
+    raise ConflictError(f"{subject(obj)} comes and goes", hint="Somebody else deletes it: try it again.")
 
 
 def declared(obj: T) -> T:

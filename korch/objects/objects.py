@@ -273,21 +273,8 @@ class Objects:
         What others set (replicas of a scaler, labels of a controller) stays, as with `kubectl apply`.
         """
         namespaced = kind_of(obj).namespaced
-        name, namespace = obj.metadata.name, (obj.metadata.namespace or DEFAULT_NAMESPACE) if namespaced else ""
-        for _ in range(_TRIES):
-            before = await self.find(type(obj), name, namespace)
-            if before is None:
-                try:
-                    return await self.create(applying.declared(obj)), "created"
-                except AlreadyExistsError:
-                    continue  # it came in between
-            try:
-                after = await self.modify(type(obj), name, namespace, lambda stored: applying.merged(obj, stored))
-            except NotFoundError:
-                continue  # it went in between
-            same = after.metadata.resource_version == before.metadata.resource_version
-            return after, "unchanged" if same else "configured"
-        raise ConflictError(f"{prepare.subject(obj)} comes and goes", hint="Somebody else deletes it: try it again.")
+        namespace = (obj.metadata.namespace or DEFAULT_NAMESPACE) if namespaced else ""
+        return await applying.apply_to(self, obj, namespace)
 
     async def would_apply(self, obj: T) -> T:
         """What `apply` would leave in the store; nothing is written."""

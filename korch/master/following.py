@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 from korch.client.base import Outcome, Progress, Workload
 from korch.client.http import HttpClient
 from korch.master.background import background
-from korch.master.judging import Judged, failure, judge
+from korch.master.judging import Judged, judge, next_change, outcomes
 from korch.master.progress import Reporter
 from korch.objects.objects import Change, ObjectList, Objects
 from korch.objects.view import View
@@ -91,13 +91,13 @@ class _Following:
             while True:
                 judged = judge(view, self._workloads, self._since, frozenset(), time.time())
                 if all(found.standing.state in {"done", "failed"} for found in judged):
-                    return self._outcomes(judged)
+                    return outcomes(judged, self._reporter.changed)
                 if await self._is_stuck_for_good(judged):
-                    return self._outcomes(judged)
+                    return outcomes(judged, self._reporter.changed)
                 going_back = any(found.standing.state == "going" and found.may_go_back for found in judged)
                 if loop.time() > end + (ROLLBACK_S if going_back else 0.0):
-                    return self._outcomes(judged, late_s=timeout_s)
-                await self._wait_for_change()
+                    return outcomes(judged, self._reporter.changed, late_s=timeout_s)
+                await next_change(self._changed, LOOK_S)
 
     async def _has_daemons(self) -> bool:
         return any([await self._client.find(DaemonSet, one.name, one.namespace) for one in self._workloads])
@@ -117,20 +117,3 @@ class _Following:
         self._moved_at = asyncio.get_running_loop().time()
         if isinstance(obj, Pod):
             self._reporter.pod(change)
-
-    async def _wait_for_change(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_S):
-                await self._changed.wait()
-        self._changed.clear()
-
-    def _outcomes(self, judged: Sequence[Judged], *, late_s: float | None = None) -> tuple[Outcome, ...]:
-        return tuple(
-            Outcome(
-                found.workload,
-                changed=self._reporter.changed(found.workload),
-                pods=tuple(pod for pod in found.pods if pod.metadata.deletion_timestamp is None),
-                error=failure(found, late_s),
-            )
-            for found in judged
-        )

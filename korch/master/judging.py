@@ -1,10 +1,12 @@
 """How the workloads of a run stand, and what the caller is told in the end."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from korch.client.base import Workload
+from korch.client.base import Outcome, Workload
 from korch.controllers.outcome import Standing, standing, standing_of_daemons
 from korch.controllers.rollout import current_set
 from korch.errors import RolloutFailedError
@@ -79,7 +81,7 @@ def _may_go_back(deployment: Deployment | None, sets: Sequence[ReplicaSet]) -> b
     return not ran or condition(deployment.status.conditions, "RolledBack") is not None
 
 
-def failure(judged: Judged, late_s: float | None) -> RolloutFailedError | None:
+def _failure(judged: Judged, late_s: float | None) -> RolloutFailedError | None:
     """What to tell of a workload that is not true, with what to do next; None when it is. `late_s`: time ran out."""
     found, workload = judged.standing, judged.workload
     if found.state == "done":
@@ -98,3 +100,31 @@ def _next_step(title: str, workload: Workload, found: Standing) -> str:
     if found.state == "stuck":
         return f"More: korch why {workload.name}; the wish stays on record, `korch sync` tries again."
     return f"The wish stays on record: `korch sync` goes on with it. More: korch describe {title}"
+
+
+def outcomes(
+    judged: Sequence[Judged],
+    changed: Callable[[Workload], bool],
+    *,
+    late_s: float | None = None,
+    notes: tuple[str, ...] = (),
+) -> tuple[Outcome, ...]:
+    """What the caller is told of each workload, in order. `late_s`: the time that is over, if it is."""
+    return tuple(
+        Outcome(
+            found.workload,
+            changed=changed(found.workload),
+            pods=tuple(pod for pod in found.pods if pod.metadata.deletion_timestamp is None),
+            error=_failure(found, late_s),
+            notes=notes,
+        )
+        for found in judged
+    )
+
+
+async def next_change(changed: asyncio.Event, at_most_s: float) -> None:
+    """Wait for news, or until it is time to look anyway."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(at_most_s):
+            await changed.wait()
+    changed.clear()

@@ -5,7 +5,6 @@ leads, it follows what that one does, and takes the lead when that one leaves.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
@@ -17,7 +16,7 @@ from korch.master.background import background
 from korch.master.cluster import Cluster
 from korch.master.controlling import KINDS, Controllers, Scope
 from korch.master.fleet import Contact, Fleet
-from korch.master.judging import Judged, failure, judge
+from korch.master.judging import Judged, judge, next_change, outcomes
 from korch.master.progress import Reporter
 from korch.master.pruning import prune_after
 from korch.master.wishes import keep_wishes
@@ -118,7 +117,7 @@ class OneShot:
                 if await self._is_stuck_for_good(judged):
                     return self._outcomes(judged)
                 self._check_time(judged)
-                await self._wait_for_change(1.0)
+                await next_change(self._changed, 1.0)
         return None
 
     async def _is_stuck_for_good(self, judged: Sequence[Judged]) -> bool:
@@ -241,7 +240,7 @@ class OneShot:
             if not going and (controllers.idle or not stuck):
                 return self._outcomes(judged)
             self._check_time(judged)
-            await self._wait_for_change(0.5 if not stuck else 0.05)
+            await next_change(self._changed, 0.5 if not stuck else 0.05)
 
     # Judging
 
@@ -259,12 +258,6 @@ class OneShot:
         if isinstance(change.object, Pod) and self._scope.has(change.object):
             self._reporter.pod(change)
 
-    async def _wait_for_change(self, at_most_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(at_most_s):
-                await self._changed.wait()
-        self._changed.clear()
-
     def _judge(self, view: View) -> tuple[Judged, ...]:
         return judge(view, self._workloads, self._since, frozenset(self._silent()), self._cluster.clock.now())
 
@@ -276,16 +269,7 @@ class OneShot:
             notes.append(
                 f"{self._held_back} more surplus container(s) stay for now: `korch sync` removes the next ones"
             )
-        return tuple(
-            Outcome(
-                found.workload,
-                changed=self._reporter.changed(found.workload),
-                pods=tuple(pod for pod in found.pods if pod.metadata.deletion_timestamp is None),
-                error=failure(found, late_s),
-                notes=tuple(notes),
-            )
-            for found in judged
-        )
+        return outcomes(judged, self._reporter.changed, late_s=late_s, notes=tuple(notes))
 
 
 class _LateError(Exception):

@@ -7,7 +7,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from korch.client.base import ContainerUsage
 from korch.engines.events import events as event_words
@@ -25,6 +25,17 @@ from korch.ssh.base import Transport
 
 _NO_CONTAINER = re.compile(r"no such (container|object)", re.IGNORECASE)
 _REPORT_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a look asks for: the parameters of `Looking.report`."""
+
+    previous_ticks: tuple[int, int] | None = None
+    measure_cpu: bool = False
+    inventory: bool = True
+    doctor: bool = False
+    known: tuple[EngineName, str] | None = None
 
 
 class Looking:
@@ -85,45 +96,27 @@ class Looking:
         the engine or a foreign claim is a state of the report, not an error. `known`: the engine and what it `said`
         about itself lately, which is then not asked again.
         """
+        look = _Look(previous_ticks, measure_cpu, inventory, doctor, known)
         async with self._settling:
-            return await self._report(
-                previous_ticks, measure_cpu=measure_cpu, inventory=inventory, doctor=doctor, known=known
-            )
+            return await self._report(look)
 
-    async def _report(
-        self,
-        previous_ticks: tuple[int, int] | None = None,
-        *,
-        measure_cpu: bool = False,
-        inventory: bool = True,
-        doctor: bool = False,
-        known: tuple[EngineName, str] | None = None,
-    ) -> NodeReport:
-        found = await self._look(
-            previous_ticks, measure_cpu=measure_cpu, inventory=inventory, doctor=doctor, known=known
-        )
-        if known is not None and found.engine.state != "Ready":
-            return await self._report(previous_ticks, measure_cpu=measure_cpu, inventory=inventory, doctor=doctor)
+    async def _report(self, look: _Look) -> NodeReport:
+        found = await self._look(look)
+        if look.known is not None and found.engine.state != "Ready":
+            return await self._report(replace(look, known=None))
         if found.engine.state == "NoPermission" and self._may_become and self._courier.become is None and found.uid:
-            found = await self._look_with_sudo(found, previous_ticks, measure_cpu, inventory, doctor)
+            found = await self._look_with_sudo(found, replace(look, known=None))
         self._known, self._assumed = found.engine.state == "Ready", False
         if self._known:
             self._courier.engine, self._data_folder = found.engine.name, found.engine.data_folder
         return found
 
-    async def _look_with_sudo(
-        self,
-        found: NodeReport,
-        previous_ticks: tuple[int, int] | None,
-        measure_cpu: bool,
-        inventory: bool,
-        doctor: bool,
-    ) -> NodeReport:
+    async def _look_with_sudo(self, found: NodeReport, look: _Look) -> NodeReport:
         if found.sudo is False:
             return found
         self._courier.become = True
         try:
-            better = await self._look(previous_ticks, measure_cpu=measure_cpu, inventory=inventory, doctor=doctor)
+            better = await self._look(look)
         except KorchError:
             self._courier.become = None
             return found
@@ -132,22 +125,15 @@ class Looking:
             return found
         return replace(better, user=found.user, uid=found.uid, sudo=True)
 
-    async def _look(
-        self,
-        previous_ticks: tuple[int, int] | None,
-        *,
-        measure_cpu: bool,
-        inventory: bool,
-        doctor: bool,
-        known: tuple[EngineName, str] | None = None,
-    ) -> NodeReport:
+    async def _look(self, look: _Look) -> NodeReport:
         asked: tuple[EngineName, ...] = (self._wanted,) if self._wanted else ("docker", "podman")
-        if known is not None:
-            asked = (known[0],)
-        flags = ("1" if flag else "0" for flag in (inventory, measure_cpu, doctor))
+        said = ""
+        if look.known is not None:
+            asked, said = (look.known[0],), look.known[1]
+        flags = ("1" if flag else "0" for flag in (look.inventory, look.measure_cpu, look.doctor))
         templates = (inspect_template("docker"), inspect_template("podman"), LIST_TEMPLATE)
         answer, received_at, took_s = await self._courier.timed(
-            "report", *templates, *flags, " ".join(asked), known[1] if known else "", timeout_s=_REPORT_TIMEOUT_S
+            "report", *templates, *flags, " ".join(asked), said, timeout_s=_REPORT_TIMEOUT_S
         )
         return parse_report(
             answer,
@@ -156,7 +142,7 @@ class Looking:
             asked=asked,
             received_at=received_at,
             took_s=took_s,
-            previous_ticks=previous_ticks,
+            previous_ticks=look.previous_ticks,
             shared=self._courier.shared,
         )
 
@@ -224,7 +210,7 @@ class Looking:
         if not self._known:
             async with self._settling:
                 if not self._known:
-                    self._refuse(await self._report(inventory=False))
+                    self._refuse(await self._report(_Look(inventory=False)))
         assert self._courier.engine is not None
         return self._courier.engine
 

@@ -1,7 +1,7 @@
 """`korch master`: keeps what was declared true for as long as it runs. Of several on one state, one leads.
 
 A master that does not lead waits; it holds no connection to any node. One that loses the lead (another has taken over,
-the disk refuses to renew it) drops everything it knows, and waits again.
+the disk refuses to renew it) drops everything it knows, and waits again, also for the disk.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import os
 import socket
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 
-from korch.errors import FencedError, KorchError
+from korch.errors import FencedError, KorchError, TransientError
 from korch.master.cluster import Cluster, seal_secrets
 from korch.master.fencing import FencingHook
 from korch.master.handover import STEP_ASIDE_S
@@ -18,12 +18,15 @@ from korch.master.metrics import Figures, serve_metrics
 from korch.master.notify import notify
 from korch.master.sources import Sources
 from korch.master.term import Term
+from korch.store.failures import may_pass
 from korch.store.lease import Lead
 
 log = logging.getLogger(__name__)
 
 STANDBY_POLL_S = 0.5
 AFTER_TROUBLE_S = 2.0
+FIRST_PAUSE_S = 1.0  # after a store that refused; twice as long after each further refusal
+LONGEST_PAUSE_S = 15.0
 
 
 async def serve(
@@ -50,15 +53,13 @@ async def serve(
     sources, figures = Sources(cluster), Figures()
     server = await serve_metrics(figures, "127.0.0.1", metrics_port) if metrics_port else None
     stack = AsyncExitStack()
-    told = ""
+    standby = _Standby(lead)
     try:
         await stack.enter_async_context(beside or nullcontext())
         notify("READY=1")
         while not stop.is_set():
-            if not await lead.acquire(wait_s=STANDBY_POLL_S, poll_s=STANDBY_POLL_S):
-                told = await _tell_who_leads(lead, told)
+            if not await standby.leads(stop):
                 continue
-            told = ""
             log.info("leading cluster %s, epoch %d", cluster.record.name, lead.epoch)
             notify("STATUS=leading")
             try:
@@ -86,13 +87,48 @@ async def serve(
     log.info("stopped; the containers go on running")
 
 
-async def _tell_who_leads(lead: Lead, told: str) -> str:
-    holder = await lead.holder()
-    who = holder.identity if holder else ""
-    if who and who != told:
-        log.info("%s leads; waiting", who)
-        notify(f"STATUS=waiting: {who} leads")
-    return who
+class _Standby:
+    """Waits for the lead. What the store refuses for now (a full disk, a lock) is waited for, too."""
+
+    def __init__(self, lead: Lead) -> None:
+        self._lead = lead
+        self._leader = ""  # who leads, as it was told
+        self._trouble = ""  # what the store refused
+        self._pause_s = FIRST_PAUSE_S
+
+    async def leads(self, stop: asyncio.Event) -> bool:
+        """Whether the lead is held, after waiting for it a moment. Raises what no waiting mends."""
+        try:
+            held = await self._lead.acquire(wait_s=STANDBY_POLL_S, poll_s=STANDBY_POLL_S)
+            if held:
+                self._leader = ""
+            else:
+                await self._tell_who_leads()
+        except KorchError as error:
+            if not isinstance(error, TransientError) and not may_pass(error):
+                raise
+            await self._wait(error, stop)
+            return False
+        if self._trouble:
+            log.info("the state file can be used again")
+        self._trouble, self._pause_s = "", FIRST_PAUSE_S
+        return held
+
+    async def _wait(self, error: KorchError, stop: asyncio.Event) -> None:
+        if str(error) != self._trouble:
+            self._trouble, self._leader = str(error), ""
+            log.error("%s; trying again until it can be used", error)
+            notify(f"STATUS=waiting: {error}")
+        await _pause(stop, self._pause_s)
+        self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _tell_who_leads(self) -> None:
+        holder = await self._lead.holder()
+        who = holder.identity if holder else ""
+        if who and who != self._leader:
+            log.info("%s leads; waiting", who)
+            notify(f"STATUS=waiting: {who} leads")
+        self._leader = who
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

@@ -13,6 +13,10 @@ _RESCUE = "Bring back a backup with `korch restore FILE`, or rebuild the state f
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _READ_ONLY = {errno.EROFS}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM}
+_PASSING = {
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM),
+    *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH),
+}
 
 
 def explain(error: sqlite3.Error | OSError, path: Path) -> StoreError:
@@ -39,6 +43,15 @@ def explain(error: sqlite3.Error | OSError, path: Path) -> StoreError:
                 f"{path}: the disk reports an error ({name}: {error})", hint="Look at `dmesg`. " + _RESCUE
             )
     return StoreError(f"{path}: {error}", hint=_RESCUE)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether waiting may mend it (room on the disk, a lock, rights): not a file that is damaged, replaced, too new."""
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        return True
+    code: int = getattr(cause, "sqlite_errorcode", None) or 0
+    return code & 0xFF in _PASSING and code != sqlite3.SQLITE_READONLY_DBMOVED
 
 
 def disk_full(path: Path) -> StoreError:

@@ -16,7 +16,7 @@ class Settings(msgspec.Struct, frozen=True):
     home: Path
     cluster: str
     inventories: tuple[str, ...] = ()
-    host_key: str = "strict"  # or "accept-new"
+    host_key: str = ""  # "strict" or "accept-new" when somebody typed it; else ssh's configuration counts
 
     @property
     def cluster_dir(self) -> Path:
@@ -65,8 +65,8 @@ def read_settings(
     name = cluster or environ.get("KORCH_CLUSTER") or _implied_cluster(sources)
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name):
         raise InvalidError(f'cluster name "{name}" is not a DNS label', hint="Use a-z, 0-9 and -, at most 63 of them.")
-    key_policy = host_key or environ.get("KORCH_HOST_KEY") or "strict"
-    if key_policy not in {"strict", "accept-new"}:
+    key_policy = host_key or environ.get("KORCH_HOST_KEY") or ""
+    if key_policy not in {"", "strict", "accept-new"}:
         raise InvalidError(f'host key policy "{key_policy}" is not known', hint="Use strict or accept-new.")
     return Settings(korch_home(environ), name, sources, key_policy)
 

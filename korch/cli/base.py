@@ -99,7 +99,8 @@ def cluster_options(*, short_inventory: bool = True, remote: bool = True) -> Cal
             type=click.Choice(["strict", "accept-new"]),
             expose_value=False,
             callback=_gather,
-            help="Unknown SSH host keys: refuse them (strict, the default) or accept and remember them.",
+            help="Unknown SSH host keys: refuse them, or accept and remember them; also KORCH_HOST_KEY. "
+            "Default: refuse them, unless ssh's configuration says StrictHostKeyChecking accept-new or no.",
         ),
         click.option(
             "-v",

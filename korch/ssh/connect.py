@@ -148,8 +148,7 @@ class Connector:
                 await asyncio.get_running_loop().run_in_executor(None, _import_login)
                 from korch.ssh.login import Shared
 
-                accept_new = self._settings.host_key == "accept-new"
-                self._shared = Shared(self._known_hosts, accept_new=accept_new, prompt=self._prompt)
+                self._shared = Shared(self._known_hosts, self._settings.host_key, prompt=self._prompt)
             if kind not in self._dialers:
                 self._dialers[kind] = _dialer(kind, self._shared, self._folder)
         return self._dialers[kind]

@@ -36,7 +36,7 @@ class Shared:
     """What all connections of a process have in common."""
 
     known_hosts: KnownHosts
-    accept_new: bool = False
+    host_key: str = ""  # as in `Settings`
     governor: Governor = field(default_factory=Governor)
     prompt: Prompt | None = None
     keys: KeyRing = field(default_factory=KeyRing)
@@ -44,6 +44,10 @@ class Shared:
         default_factory=lambda: ThreadPoolExecutor(HANDSHAKES_AT_ONCE, thread_name_prefix="ssh-login")
     )
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def accepts_new(self, options: SshOptions) -> bool:
+        """Whether a key that was never seen is taken: what was typed decides; where nothing was, ssh's configuration."""
+        return self.host_key == "accept-new" or (not self.host_key and options.new_keys)
 
     def close(self) -> None:
         """End the threads and hang up on the agents."""
@@ -218,7 +222,7 @@ async def _log_in(
     known = shared.known_hosts.lines_for(options.key_name, options.known_hosts)
     check = judge or (
         lambda key: shared.known_hosts.check(
-            name, options.key_name, options.known_hosts, key, accept_new=shared.accept_new or options.new_keys
+            name, options.key_name, options.known_hosts, key, accept_new=shared.accepts_new(options)
         )
     )
     connection = fabric.Connection(

@@ -48,7 +48,7 @@ class OpensshDialer:
             return await with_retries(name, options, self._shared, via, timeout_s, once)
         except UnverifiedError:
             key = await self.host_key(name, question, options, via=via, timeout_s=timeout_s)
-            accept_new = self._shared.accept_new or options.new_keys
+            accept_new = self._shared.accepts_new(options)
             self._shared.known_hosts.check(name, options.key_name, options.known_hosts, key, accept_new=accept_new)
         try:
             return await with_retries(name, options, self._shared, via, timeout_s, once)

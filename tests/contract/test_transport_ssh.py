@@ -146,6 +146,13 @@ def test_a_configuration_that_accepts_new_keys_is_obeyed_once(server: Sshd, tmp_
     assert server.name in (tmp_path / "clusters/test/known_hosts").read_text()
 
 
+def test_strict_is_strict_whatever_the_configuration_accepts(server: Sshd, tmp_path: Path) -> None:
+    host = server.host("n1", "-o", "StrictHostKeyChecking=no", known=tmp_path / "none")
+    with pytest.raises(HostKeyUnknownError):
+        hello(tmp_path, host, host_key="strict")
+    assert not (tmp_path / "clusters/test/known_hosts").exists()
+
+
 def test_trusting_a_shown_key_replaces_the_old_one(server: Sshd, tmp_path: Path) -> None:
     known = tmp_path / "known"
     known.write_text(f"{server.name} {public(make_key(tmp_path / 'old'))}\n")

@@ -171,7 +171,7 @@ class Bench:
 
 @contextlib.contextmanager
 def bench(
-    home: Path, host: Host, *, host_key: str = "strict", prompt: Callable[[str], str] | None = None
+    home: Path, host: Host, *, host_key: str = "", prompt: Callable[[str], str] | None = None
 ) -> Iterator[Bench]:
     """A transport to `host`."""
     connector = Connector(Settings(home, "test", host_key=host_key), prompt=prompt)

@@ -306,7 +306,6 @@ class Fleet:
                 self.machine(name).assume(known[0])
                 self._announce(name)
             report = await self.machine(name).report(
-                previous_ticks=old.cpu_ticks if old else None,
                 measure_cpu=measure_cpu and not begins_difference(old, self._cluster.clock.now()),
                 inventory=known is None,
                 known=known,
@@ -348,6 +347,7 @@ class Fleet:
             node = await self._created(new_node(host))
         elif declared_node(host, node) != node:
             node = await objects.modify(Node, name, "", lambda old: declared_node(host, old))
+        booted = node.status.node_info.boot_id
         self._lost.pop(name, None)
         if isinstance(found, KorchError):
             self._contacts.pop(name, None)
@@ -361,7 +361,7 @@ class Fleet:
         node = await self._set_status(node, seen_status(node, host, found, address, now))
         images = frozenset(image for held in node.status.images for image in held.names)
         self._contacts[name] = Contact(host, self.machine(name), found, address or "", images | found.image_names)
-        sample = load_of(name, found, load, now)
+        sample = load_of(name, found, load, now, boot_id=booted)
         sample = await (
             self._created(sample) if load is None else objects.modify(NodeLoad, name, "", lambda _: _newer(_, sample))
         )

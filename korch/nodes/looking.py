@@ -31,7 +31,6 @@ _REPORT_TIMEOUT_S = 60.0
 class _Look:
     """What a look asks for: the parameters of `Looking.report`."""
 
-    previous_ticks: tuple[int, int] | None = None
     measure_cpu: bool = False
     inventory: bool = True
     doctor: bool = False
@@ -84,7 +83,6 @@ class Looking:
     async def report(
         self,
         *,
-        previous_ticks: tuple[int, int] | None = None,
         measure_cpu: bool = False,
         inventory: bool = True,
         doctor: bool = False,
@@ -96,7 +94,7 @@ class Looking:
         the engine or a foreign claim is a state of the report, not an error. `known`: the engine and what it `said`
         about itself lately, which is then not asked again.
         """
-        look = _Look(previous_ticks, measure_cpu, inventory, doctor, known)
+        look = _Look(measure_cpu, inventory, doctor, known)
         async with self._settling:
             return await self._report(look)
 
@@ -142,7 +140,6 @@ class Looking:
             asked=asked,
             received_at=received_at,
             took_s=took_s,
-            previous_ticks=look.previous_ticks,
             shared=self._courier.shared,
         )
 

@@ -38,7 +38,8 @@ CPU_WINDOW_S = 60.0
 _LEAST_AGE_S = 2.0  # half a second is enough for a difference; on record are whole ones
 CLAIM_TOKEN = "korch.dev/machine"  # noqa: S105  annotation: the machine's token; two nodes never share one
 NOT_IN_INVENTORY = "NotInInventory"
-SMOOTHING = 0.4  # weight of a new CPU sample
+SMOOTHING = 0.4  # weight of a new CPU sample that comes SMOOTHED_OVER_S after the one before
+SMOOTHED_OVER_S = 10.0
 MAX_IMAGES = 50  # as in Kubernetes' node status
 
 
@@ -212,17 +213,19 @@ def _addresses(node: Node, host: Host, address: str | None) -> tuple[NodeAddress
 
 def begins_difference(stored: NodeLoad | None, now: float) -> bool:
     """Whether the CPU's use since the stored sample is the use now: the node need not be watched for half a second."""
-    if stored is None or stored.cpu_ticks is None or stored.sampled_at is None:
+    age_s = _age_s(stored, now)
+    if stored is None or stored.cpu_ticks is None or age_s is None:
         return False
-    return _LEAST_AGE_S <= now - parse_time(stored.sampled_at) <= CPU_WINDOW_S
+    return _LEAST_AGE_S <= age_s <= CPU_WINDOW_S
 
 
-def load_of(name: str, report: NodeReport, old: NodeLoad | None, now: float) -> NodeLoad:
-    """The node's newest sample; CPU use is smoothed over samples."""
-    load = _load(name, report.facts, report.cpu_busy, old, now)
+def load_of(name: str, report: NodeReport, old: NodeLoad | None, now: float, *, boot_id: str = "") -> NodeLoad:
+    """The node's newest sample; CPU use is smoothed over time. `boot_id`: of the boot in which `old` was read."""
+    begun = old if not boot_id or boot_id == report.facts.boot_id else None
+    busy = report.cpu_busy if report.cpu_busy is not None else busy_since(begun, report.facts, now)
     offset = report.clock_offset_s
     return replace(
-        load,
+        _load(name, report.facts, busy, old, now),
         disk_total_bytes=report.disk_total_bytes,
         disk_free_bytes=report.disk_free_bytes,
         clock_offset_seconds=None if offset is None else round(offset, 3),
@@ -231,19 +234,43 @@ def load_of(name: str, report: NodeReport, old: NodeLoad | None, now: float) -> 
 
 def load_of_sample(name: str, sample: Sample, old: NodeLoad | None, now: float) -> NodeLoad:
     """The same from a session: CPU use is what was busy since `old`, and the clock's offset stays as it was."""
-    facts = sample.facts
-    load = _load(name, facts, cpu_busy(old.cpu_ticks if old else None, facts.cpu_ticks, facts.cpu_count), old, now)
+    load = _load(name, sample.facts, busy_since(old, sample.facts, now), old, now)
     if not sample.disk_total_bytes:
         return load
     return replace(load, disk_total_bytes=sample.disk_total_bytes, disk_free_bytes=sample.disk_free_bytes)
 
 
-def _load(name: str, facts: Facts, busy: float | None, old: NodeLoad | None, now: float) -> NodeLoad:
+def busy_since(old: NodeLoad | None, facts: Facts, now: float) -> float | None:
+    """The busy share since `old`; None when that was long ago, in another boot, or just now."""
+    age_s = _age_s(old, now)
+    if old is None or age_s is None or age_s > CPU_WINDOW_S or 0.0 < facts.uptime_s < age_s:
+        return None
+    return cpu_busy(old.cpu_ticks, facts.cpu_ticks, facts.cpu_count)
+
+
+def _age_s(old: NodeLoad | None, now: float) -> float | None:
+    """How old a stored sample is; None when nobody can tell, as after a step back of the clock."""
+    if old is None or old.sampled_at is None:
+        return None
+    age_s = now - parse_time(old.sampled_at)
+    return age_s if age_s >= 0.0 else None
+
+
+def _smoothed(busy: float | None, facts: Facts, old: NodeLoad | None, now: float) -> float | None:
+    """What went before fades with time. Where no difference tells the use since then, the load average does."""
     before = old.cpu_busy_smoothed if old else None
-    if busy is not None and before is not None:
-        smoothed: float | None = round(SMOOTHING * busy + (1 - SMOOTHING) * before, 4)
-    else:
-        smoothed = busy if busy is not None else before
+    if before is None:
+        return busy
+    age_s = _age_s(old, now)
+    if busy is None and age_s is not None and age_s < _LEAST_AGE_S:
+        return before
+    latest = min(1.0, facts.load[0] / facts.cpu_count) if busy is None else busy
+    weight = 1.0 if age_s is None else 1.0 - (1.0 - SMOOTHING) ** (age_s / SMOOTHED_OVER_S)
+    return weight * latest + (1.0 - weight) * before
+
+
+def _load(name: str, facts: Facts, busy: float | None, old: NodeLoad | None, now: float) -> NodeLoad:
+    smoothed = _smoothed(busy, facts, old, now)
     return replace(
         old or NodeLoad(metadata=ObjectMeta(name=name)),
         sampled_at=rfc3339(now),
@@ -252,7 +279,7 @@ def _load(name: str, facts: Facts, busy: float | None, old: NodeLoad | None, now
         load15=facts.load[2],
         cpu_count=facts.cpu_count,
         cpu_busy=None if busy is None else round(busy, 4),
-        cpu_busy_smoothed=smoothed,
+        cpu_busy_smoothed=None if smoothed is None else round(smoothed, 4),
         cpu_ticks=facts.cpu_ticks,
         memory_total_bytes=facts.memory_total_bytes,
         memory_available_bytes=facts.memory_available_bytes,

@@ -68,7 +68,7 @@ class NodeReport:
     facts: Facts
     engine: EngineState
     arch: str
-    cpu_busy: float | None
+    cpu_busy: float | None  # None: not measured
     disk_total_bytes: int
     disk_free_bytes: int
     state_root: str  # where korch keeps its files there
@@ -187,7 +187,6 @@ def parse_report(
     asked: tuple[EngineName, ...],
     received_at: float,
     took_s: float,
-    previous_ticks: tuple[int, int] | None = None,
     shared: bool = False,
 ) -> NodeReport:
     """The report in the output of report.sh. `received_at` is the master's time, `took_s` how long the call took."""
@@ -206,7 +205,7 @@ def parse_report(
         facts=facts,
         engine=engine,
         arch=go_arch(machine[0]),
-        cpu_busy=cpu_busy(facts.cpu_ticks, again, facts.cpu_count) if again else _busy_since(previous_ticks, facts),
+        cpu_busy=cpu_busy(facts.cpu_ticks, again, facts.cpu_count),
         disk_total_bytes=disk[0],
         disk_free_bytes=disk[1],
         state_root=_rest(answer, "state"),
@@ -237,10 +236,6 @@ def _lines(answer: Answer, word: str) -> tuple[str, ...]:
 def _rest(answer: Answer, word: str) -> str:
     section = answer.first(word)
     return section.rest if section else ""
-
-
-def _busy_since(previous: tuple[int, int] | None, facts: Facts) -> float | None:
-    return cpu_busy(previous, facts.cpu_ticks, facts.cpu_count)
 
 
 def parse_clock(text: str) -> float:

@@ -225,12 +225,6 @@ def test_engines_that_cannot_be_used(engine: str, state: str, text: str) -> None
     assert found.hint
 
 
-def test_cpu_use_against_the_last_sample() -> None:
-    assert report(previous_ticks=(50, 600)).cpu_busy == 0.25
-    assert report(previous_ticks=(149, 990)).cpu_busy is None
-    assert report().cpu_busy is None
-
-
 def test_foreign_claims_matter_without_an_own_one_only() -> None:
     text = REPORT.replace("claim mine", "claim third")
     assert report(text).state == "ClaimedByOther"

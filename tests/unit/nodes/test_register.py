@@ -4,6 +4,9 @@ import dataclasses
 
 import msgspec.structs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from korch.engines.images import ImageInfo, ListedImage
 from korch.errors import AuthFailedError, CommandTimeoutError, HostUnreachableError
@@ -145,10 +148,47 @@ def test_without_an_address_a_node_is_ready_and_says_so() -> None:
 def test_cpu_use_is_smoothed_over_samples() -> None:
     first = load_of("web-1", report(cpu_busy=0.0), None, 1000.0)
     second = load_of("web-1", report(cpu_busy=1.0), first, 1010.0)
-    third = load_of("web-1", report(cpu_busy=None), second, 1020.0)
+    third = load_of("web-1", report(cpu_busy=None), second, 1011.0)
     assert first.cpu_busy_smoothed == 0.0
     assert second.cpu_busy_smoothed == 0.4
     assert (third.cpu_busy, third.cpu_busy_smoothed) == (None, 0.4)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 200), st.integers(0, 200))
+def test_smoothing_goes_by_time_and_not_by_the_number_of_looks(old: float, new: float, a: int, b: int) -> None:
+    first = load_of("web-1", report(cpu_busy=old), None, 1000.0)
+    between = load_of("web-1", report(cpu_busy=new), first, 1000.0 + a)
+    twice = load_of("web-1", report(cpu_busy=new), between, 1000.0 + a + b)
+    once = load_of("web-1", report(cpu_busy=new), first, 1000.0 + a + b)
+    assert twice.cpu_busy_smoothed == pytest.approx(once.cpu_busy_smoothed, abs=0.001)
+
+
+def with_facts(load1: float, ticks: tuple[int, int], **facts: object) -> NodeReport:
+    """A quick look at one CPU, which measures nothing."""
+    found: dict[str, object] = {"uptime_s": 1e6, "boot_id": "b1", **facts}
+    told = Facts(load=(load1, 0.0, 0.0), cpu_ticks=ticks, **found)  # type: ignore[arg-type]
+    return dataclasses.replace(report(cpu_busy=None), facts=told)
+
+
+def test_after_a_gap_the_load_average_counts_and_not_the_mean_since_then() -> None:
+    idle = load_of("web-1", with_facts(0.0, (100, 1000)), None, 0.0)
+    idle = replace(idle, cpu_busy_smoothed=0.0)
+    day = 86_400.0
+    now_busy = load_of("web-1", with_facts(1.0, (60_100, 8_641_000)), idle, day)
+    assert (now_busy.cpu_busy, now_busy.cpu_busy_smoothed) == (None, 1.0)
+    was_busy = replace(idle, cpu_busy_smoothed=0.9)
+    now_idle = load_of("web-1", with_facts(0.0, (100, 8_641_000)), was_busy, day)
+    assert now_idle.cpu_busy_smoothed == 0.0
+
+
+def test_counters_of_two_boots_are_not_mixed() -> None:
+    old = replace(load_of("web-1", with_facts(0.0, (100, 1000)), None, 0.0), cpu_busy_smoothed=0.0)
+    after = with_facts(0.5, (3000, 4000))
+    assert load_of("web-1", after, old, 40.0).cpu_busy == pytest.approx(2900 / 3000, abs=1e-4)
+    assert load_of("web-1", after, old, 40.0, boot_id="b0").cpu_busy is None
+    assert load_of("web-1", with_facts(0.5, (3000, 4000), uptime_s=20.0), old, 40.0).cpu_busy is None
+    sample = Sample(dataclasses.replace(after.facts, boot_id="", uptime_s=20.0))
+    assert load_of_sample("web-1", sample, old, 40.0).cpu_busy is None
 
 
 def test_a_sample_of_the_last_minute_begins_a_difference() -> None:

@@ -1,5 +1,8 @@
 """The running machines of a Vagrantfile, as `vagrant ssh-config` describes them."""
 
+import hashlib
+import ipaddress
+import os
 import re
 from pathlib import Path
 
@@ -72,11 +75,47 @@ def read_vagrant(folder: Path, tree: Tree, runner: Runner) -> list[str]:
     place = Place(f"vagrant ssh-config in {folder}")
     tree.define_group("vagrant", place)
     for machine in machines:
-        _add(tree, machine, place)
+        _add(tree, machine, place, machine_id(folder, machine.name))
     return [f"vagrant machine {name} is {state}: left out" for name, state in states.items() if state != "running"]
 
 
-def _add(tree: Tree, machine: Machine, place: Place) -> None:
+def machine_id(folder: Path, name: str) -> str:
+    """What the provider calls this very machine; "" where Vagrant keeps no such record. Made anew, it has another."""
+    dotfile = os.environ.get("VAGRANT_DOTFILE_PATH") or ".vagrant"
+    for root in (folder.absolute(), *folder.absolute().parents):  # as Vagrant finds its Vagrantfile
+        kept = root / dotfile / "machines" / name
+        if kept.is_dir():
+            try:
+                ids = {path.parent.name: path.read_text("utf-8", "replace").strip() for path in kept.glob("*/id")}
+            except OSError:
+                return ""
+            return " ".join(f"{provider} {told}" for provider, told in sorted(ids.items()) if told)
+    return ""
+
+
+def key_alias(machine: Machine, own_id: str) -> str:
+    """The name under which the machine's host key is remembered; "" for its address, as with any other host.
+
+    Machines that are made anew at the same address have another key, and Vagrant says that it should be taken. So it
+    is bound to the machine: a new one is a host never seen, and a key that changes on one that stays is still refused.
+    """
+    options = {key.lower(): unquoted(value) for key, value in reversed(machine.options)}
+    careless = options.get("stricthostkeychecking", "").lower() in {"no", "off"}
+    forgets = options.get("userknownhostsfile") == "/dev/null"
+    if not (own_id and careless and forgets and _is_near(options.get("hostname", ""))) or "hostkeyalias" in options:
+        return ""
+    return f"vagrant-{machine.name}-{hashlib.sha256(own_id.encode()).hexdigest()[:16]}".lower()
+
+
+def _is_near(address: str) -> bool:
+    """On this machine or in a private network: elsewhere, whose key it is matters too much."""
+    try:
+        return ipaddress.ip_address(address).is_private
+    except ValueError:
+        return address == "localhost"
+
+
+def _add(tree: Tree, machine: Machine, place: Place, own_id: str) -> None:
     tree.add_host(machine.name, "vagrant", place)
     identity, words = "", []
     for key, value in machine.options:
@@ -88,6 +127,8 @@ def _add(tree: Tree, machine: Machine, place: Place) -> None:
             tree.set_host_var(machine.name, "ansible_ssh_private_key_file", Marked(identity, place, kind="unsafe"))
         elif key.lower() != "loglevel":
             words.append(Marked(f"{key}={value}", place, kind="unsafe"))
+    if alias := key_alias(machine, own_id):
+        words.append(Marked(f"HostKeyAlias={alias}", place, kind="unsafe"))
     tree.set_host_var(machine.name, "korch ssh options", Marked(words, place))
 
 

@@ -46,7 +46,7 @@ class Shared:
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def accepts_new(self, options: SshOptions) -> bool:
-        """Whether a key that was never seen is taken: what was typed decides; where nothing was, ssh's configuration."""
+        """Whether a key that was never seen is taken: what was typed decides, else ssh's configuration."""
         return self.host_key == "accept-new" or (not self.host_key and options.new_keys)
 
     def close(self) -> None:

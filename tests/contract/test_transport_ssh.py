@@ -153,6 +153,21 @@ def test_strict_is_strict_whatever_the_configuration_accepts(server: Sshd, tmp_p
     assert not (tmp_path / "clusters/test/known_hosts").exists()
 
 
+def test_a_key_is_bound_to_the_name_that_the_host_goes_by(server: Sshd, tmp_path: Path) -> None:
+    """As with machines of Vagrant: one made anew at the same address goes by another name."""
+
+    def machine(own_id: int) -> Host:
+        careless = ("-o", "StrictHostKeyChecking=no", "-o", f"HostKeyAlias=vagrant-n1-{own_id}")
+        return server.host("n1", *careless, known=tmp_path / "none")
+
+    assert hello(tmp_path, machine(1)) == b"hello\n"
+    own = tmp_path / "clusters/test/known_hosts"
+    own.write_text(f"vagrant-n1-1 {public(make_key(tmp_path / 'old'))}\n")
+    with pytest.raises(HostKeyChangedError):
+        hello(tmp_path, machine(1))
+    assert hello(tmp_path, machine(2)) == b"hello\n"
+
+
 def test_trusting_a_shown_key_replaces_the_old_one(server: Sshd, tmp_path: Path) -> None:
     known = tmp_path / "known"
     known.write_text(f"{server.name} {public(make_key(tmp_path / 'old'))}\n")

@@ -475,3 +475,33 @@ def test_programs_are_found_beside_python_first(tmp_path: Path, monkeypatch: pyt
 def test_programs_run_where_they_are_told_to(tmp_path: Path) -> None:
     ran = run_program(("sh", "-c", 'pwd; echo "$X" >&2; exit 3'), tmp_path, {"X": "y"})
     assert (ran.status, ran.stdout.strip(), ran.stderr) == (3, str(tmp_path), "y\n")
+
+
+def test_a_vagrant_machine_made_anew_is_a_host_never_seen(tmp_path: Path) -> None:
+    def aliases(text: str, folder: Path) -> list[str]:
+        _asked, runner = answers({"vagrant ssh-config": Ran(0, text, "")})
+        hosts = load_inventory([f"vagrant:{folder}"], home=tmp_path, runner=runner).hosts
+        words = [word for host in hosts for word in host.ssh_args]
+        return [word.partition("=")[2] for word in words if word.startswith("HostKeyAlias=")]
+
+    (tmp_path / "below").mkdir()
+    for name in ("node1", "node2"):
+        (tmp_path / ".vagrant/machines" / name / "libvirt").mkdir(parents=True)
+        (tmp_path / ".vagrant/machines" / name / "libvirt/id").write_text(f"id-of-{name}\n")
+    (first,) = aliases(SSH_CONFIG, tmp_path)  # node2's configuration does not say that its key does not matter
+    assert first.startswith("vagrant-node1-")
+    assert aliases(SSH_CONFIG, tmp_path / "below") == [first]
+    assert aliases(SSH_CONFIG.replace("127.0.0.1", "localhost"), tmp_path) == [first]
+    for change in (
+        ("127.0.0.1", "8.8.8.8"),
+        ("127.0.0.1", "web.example.com"),
+        ("StrictHostKeyChecking no", "StrictHostKeyChecking ask"),
+        ("UserKnownHostsFile /dev/null", "UserKnownHostsFile /k"),
+    ):
+        assert aliases(SSH_CONFIG.replace(*change), tmp_path) == []
+    path = tmp_path / ".vagrant/machines/node1/libvirt/id"
+    path.write_text("made anew")
+    (second,) = aliases(SSH_CONFIG, tmp_path)
+    assert second != first
+    path.unlink()
+    assert aliases(SSH_CONFIG, tmp_path) == []

@@ -199,6 +199,12 @@ class HostUnreachableError(TransientError):
         self.host = host
 
 
+class NotRespondingError(HostUnreachableError):
+    """The host's sshd greets, and nothing can be done there."""
+
+    reason = "NotResponding"
+
+
 class CommandTimeoutError(TransientError):
     """A program on a host did not end in time."""
 

@@ -19,6 +19,7 @@ from korch.errors import (
     HostUnreachableError,
     InvalidError,
     KorchError,
+    NotRespondingError,
     TransientError,
 )
 from korch.master.controlling import Scope
@@ -31,6 +32,7 @@ from korch.objects.objects import Clock
 from korch.objects.view import View
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
+from korch.resources.podstate import condition
 from korch.resources.times import parse_time
 from korch.store.lease import Lead
 
@@ -43,6 +45,8 @@ STEADY_S = 10.0  # a connection that lasted so long was a good one
 REST_S = 20.0  # between looks while the session tells of nothing
 NEXT_SURPLUS_S = 60.0  # between removals of surplus beyond one pass's limit: somebody may want to stop it
 FULL_LOOK_S = 300.0  # images, volumes, disk, clock: what the session does not tell
+NOTICE_EVERY_S = 1.0
+NOT_RESPONDING_S = 15.0  # of greetings without work, and that is told: a reboot's sshd needs some of it
 STORE_SAMPLE_S = 10.0  # at most so often, and only when a score would change
 STALE_SAMPLE_S = 60.0  # a sample this old is no longer trusted by the scheduler's freshness: written whatever it says
 SCORE_STEP = 0.03  # of CPU or memory: less would not change a placement
@@ -76,6 +80,8 @@ class NodeWatch:
         self._held_back = 0
         self._orphans: frozenset[str] = frozenset()  # as the log was told
         self._load: NodeLoad | None = None  # the newest, stored or not
+        self._greets_since: float | None = None  # on the event loop's clock: it lives, and cannot be worked with
+        self._told = False  # that it does not respond
 
     @property
     def engine_is_down(self) -> bool:
@@ -96,6 +102,7 @@ class NodeWatch:
     async def run(self, group: asyncio.TaskGroup) -> None:
         """Keep it. Ends only when cancelled, or with `FencedError`."""
         loop, pause_s = asyncio.get_running_loop(), FIRST_PAUSE_S
+        noticing = group.create_task(self._notice_for_good(), name=f"notice-{self.name}")
         try:
             while True:
                 began = loop.time()
@@ -110,6 +117,7 @@ class NodeWatch:
                 pause_s = min(pause_s * 2, ENGINE_PAUSE_S if self.engine_is_down else LONGEST_PAUSE_S)
         finally:
             self.attached = False
+            noticing.cancel()
             await self._dismiss()
 
     async def _keep_until_dropped(self, group: asyncio.TaskGroup) -> None:
@@ -156,6 +164,9 @@ class NodeWatch:
         if self.problem is not None:
             log.info("%s: ready", self.name)
         self.problem, self.attached, self.engine_down_since = None, True, None
+        if self._told and (node := self._post.view.find(Node, self.name, "")) is not None:
+            await self._event(node, "NodeResponding", f"{self.name} can be worked with again", warning=False)
+        self._told = False
 
     async def _shut_out_others(self, contact: Contact) -> None:
         """Whoever led before and was only asleep is refused there from now on; the next look tells what it did before.
@@ -258,6 +269,43 @@ class NodeWatch:
             self.life.sign(loop.time())  # it answered
         with contextlib.suppress(KorchError):
             await self._post.fleet.record_failure(self.name, error)
+
+    async def _notice_for_good(self) -> None:
+        """Put on record that the node greets and does nothing else; a look takes it back. Nothing moves for it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(NOTICE_EVERY_S)
+            now = loop.time()
+            if self.attached or self.life.verdict(now) not in {"alive", "quiet"}:
+                self._greets_since = None
+            elif self._greets_since is None:
+                self._greets_since = now
+            elif now - self._greets_since >= NOT_RESPONDING_S and isinstance(self.problem, TransientError | None):
+                try:
+                    await self._tell_of_no_response(self.problem)
+                except FencedError:
+                    raise
+                except KorchError as error:
+                    log.info("%s: what is wrong with it was not recorded: %s", self.name, error)
+
+    async def _tell_of_no_response(self, problem: KorchError | None) -> None:
+        node = self._post.view.find(Node, self.name, "")
+        ready = condition(node.status.conditions, "Ready") if node is not None else None
+        if node is None or (self._told and (ready is None or ready.status != "True")):
+            return
+        why = f": {problem}" if problem is not None else ""
+        text = f"{self.name} greets, but no work has been possible there for {NOT_RESPONDING_S:.0f} s{why}"
+        hint = f"Nothing was moved. Look at its disk, memory and logins; if it is lost: korch node lost {self.name}"
+        await self._post.fleet.record_failure(self.name, NotRespondingError(text, host=self.name, hint=hint))
+        if not self._told:
+            log.warning("%s", text)
+            await self._event(node, "NodeNotResponding", f"{text}. {hint}", warning=True)
+        self._told = True
+
+    async def _event(self, node: Node, reason: str, text: str, *, warning: bool) -> None:
+        await self._post.view.objects.record_event(
+            node, type="Warning" if warning else "Normal", reason=reason, message=text, component="node-watch"
+        )
 
     def _was_known(self) -> bool:
         return self._post.view.find(Node, self.name, "") is not None

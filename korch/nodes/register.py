@@ -130,7 +130,7 @@ def failed_status(node: Node, error: KorchError, now: float) -> NodeStatus:
     """The status of a node that could not be looked at."""
     reason = "Unreachable" if error.reason in {"Timeout", "ServiceUnavailable"} else error.reason
     text = f"{error}" + (f" {error.hint}" if error.hint else "")
-    return not_ready(node, reason, text, now, unknown=reason == "Unreachable")
+    return not_ready(node, reason, text, now, unknown=reason in {"Unreachable", "NotResponding"})
 
 
 def seen_status(node: Node, host: Host, report: NodeReport, address: str | None, now: float) -> NodeStatus:

@@ -26,6 +26,7 @@ _STATES: dict[str, tuple[str, str]] = {
     "NotSeen": ("not contacted yet", "not contacted yet"),
     "NotReady": ("not ready", "not ready"),
     "Unreachable": ("unreachable", "unreachable"),
+    "NotResponding": ("greets and does nothing else", "greet and do nothing else"),
     "AuthFailed": ("refuses korch's login", "refuse korch's login"),
     "HostKeyUnknown": ("has a host key that is not trusted yet", "have a host key that is not trusted yet"),
     "HostKeyChanged": ("shows a changed host key", "show a changed host key"),

@@ -1,0 +1,182 @@
+"""One node as a master keeps it, in virtual time: what is told of it, and what a part that hangs takes with it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from msgspec.structs import replace
+
+from korch.errors import CommandTimeoutError, KorchError
+from korch.master.background import background
+from korch.master.controlling import Scope
+from korch.master.nodewatch import NodeWatch, Post
+from korch.nodes.register import failed_status
+from korch.objects.objects import Objects
+from korch.objects.view import View
+from korch.resources.config import ConfigMap
+from korch.resources.meta import Condition, ObjectMeta
+from korch.resources.misc import Event, Secret
+from korch.resources.node import Node, NodeLoad
+from korch.resources.pod import Container, Pod, PodSpec
+from korch.resources.podstate import condition, is_ready, with_condition
+from korch.resources.service import EndpointSlice
+from korch.resources.times import rfc3339
+from korch.resources.workload import ReplicaSet
+from tests.unit.nodes.fake_machine import FakeMachine
+from tests.unit.nodes.virtual_loop import LoopClock, run_virtually
+from tests.unit.objects.memory_store import MemoryStore
+
+KINDS = (Node, NodeLoad, Pod, ReplicaSet, EndpointSlice, ConfigMap, Secret)
+
+
+class Machine(FakeMachine):
+    """With a session that says nothing, as long as nobody breaks it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken = asyncio.Event()
+
+    @asynccontextmanager
+    async def session(self, *, every_s: int):
+        self.broken.clear()
+
+        async def news():
+            await self.broken.wait()
+            return
+            yield
+
+        yield news()
+
+    async def set_epoch(self, epoch: int) -> int:
+        return epoch
+
+
+class World:
+    """One node that greets all the time. It stands for the fleet, too."""
+
+    def __init__(self) -> None:
+        self.machine_there = Machine()
+        self.hangs: KorchError | None = None  # what comes of each attempt to work there
+        self.attached = 0
+        self.objects = Objects(MemoryStore(), clock=LoopClock())  # type: ignore[arg-type]
+        self.view = View(self.objects, KINDS)
+        lead: Any = SimpleNamespace(raise_epoch=self.raise_epoch)
+        post = Post(self, self.view, LoopClock(), lead, Scope(None), lambda: 1)  # type: ignore[arg-type]
+        self.watch = NodeWatch("n1", post)
+
+    async def raise_epoch(self, epoch: int) -> int:
+        return max(1, epoch)
+
+    # As a fleet
+
+    def machine(self, name: str) -> Machine:
+        return self.machine_there
+
+    async def attach(self, name: str) -> Any:
+        await asyncio.sleep(10 if self.hangs else 0.1)
+        if self.hangs:
+            raise self.hangs
+        self.attached += 1
+        await self.objects.modify(Node, "n1", "", _ready, status=True)
+        report = SimpleNamespace(epoch=1, containers=await self.machine_there.containers())
+        return SimpleNamespace(report=report, machine=self.machine_there, address="10.0.0.1", images=frozenset())
+
+    async def record_failure(self, name: str, error: KorchError) -> None:
+        now = LoopClock().now()
+        await self.objects.modify(
+            Node, name, "", lambda node: replace(node, status=failed_status(node, error, now)), status=True
+        )
+
+    # What stands
+
+    async def start(self, group: asyncio.TaskGroup) -> None:
+        await self.objects.create(Node(metadata=ObjectMeta(name="n1")))
+        await self.view.start(group)
+        self.view.listen(self._wake)  # type: ignore[arg-type]
+        group.create_task(self._greet())
+        group.create_task(self.watch.run(group))
+        await asyncio.sleep(2)
+
+    def _wake(self, change: Any) -> None:
+        if self.watch.keeper is not None and isinstance(change.object, Pod):
+            self.watch.keeper.wake(change.object)
+
+    async def _greet(self) -> None:
+        while True:
+            self.watch.life.sign(asyncio.get_running_loop().time())
+            await asyncio.sleep(1)
+
+    async def ready(self) -> Condition:
+        found = condition((await self.objects.get(Node, "n1", "")).status.conditions, "Ready")
+        assert found is not None
+        return found
+
+    async def events(self) -> list[str]:
+        return [event.reason for event in (await self.objects.list(Event)).items]
+
+    async def pod(self, name: str, node: str = "n1") -> Pod:
+        spec = PodSpec(containers=(Container(name="web", image="web:1"),), node_name=node)
+        return await self.objects.create(Pod(metadata=ObjectMeta(name=name), spec=spec))
+
+    async def is_ready(self, name: str) -> bool:
+        return is_ready(await self.objects.get(Pod, name))
+
+
+def _ready(node: Node) -> Node:
+    ready = Condition(type="Ready", status="True", reason="Ready")
+    return replace(node, status=replace(node.status, conditions=with_condition((), ready, rfc3339(0.0))))
+
+
+def watched(body: Callable[[World], Awaitable[None]]) -> None:
+    async def main() -> None:
+        world = World()
+        async with background() as group:
+            await world.start(group)
+            await body(world)
+
+    run_virtually(main)
+
+
+def hung() -> CommandTimeoutError:
+    return CommandTimeoutError("n1: the login did not end within 10 s", host="n1")
+
+
+# --- a node that greets and does nothing else ---
+
+
+def test_a_node_that_greets_and_lets_nobody_in_is_told_of_until_it_does() -> None:
+    async def body(world: World) -> None:
+        assert (await world.ready()).status == "True"
+        world.hangs = hung()
+        world.machine_there.broken.set()
+        await asyncio.sleep(12)
+        assert (await world.ready()).status == "True", "a short hang is no news"
+        await asyncio.sleep(200)
+        ready = await world.ready()
+        assert (ready.status, ready.reason) == ("Unknown", "NotResponding")
+        assert "the login did not end" in ready.message
+        assert "korch node lost n1" in ready.message
+        assert (await world.events()).count("NodeNotResponding") == 1
+        assert not world.watch.attached, "nothing new is placed there"
+
+        world.hangs = None
+        world.watch.hurry()
+        await asyncio.sleep(15)
+        assert (await world.ready()).status == "True"
+        assert (await world.events()).count("NodeResponding") == 1
+
+    watched(body)
+
+
+def test_a_node_that_answers_why_it_does_not_work_keeps_that_reason() -> None:
+    from korch.errors import EngineDownError
+
+    async def body(world: World) -> None:
+        world.hangs = EngineDownError("n1: docker does not answer", host="n1")
+        world.machine_there.broken.set()
+        await asyncio.sleep(200)
+        assert (await world.ready()).reason == "EngineDown"
+
+    watched(body)

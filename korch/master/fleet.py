@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -17,7 +17,6 @@ from korch.errors import (
     EngineDownError,
     EngineMissingError,
     HostRefusedError,
-    InvalidError,
     KorchError,
     NoPermissionError,
     NotFoundError,
@@ -26,6 +25,7 @@ from korch.inventory.hostnames import node_name
 from korch.inventory.model import Host
 from korch.master.cluster import Cluster
 from korch.master.gathering import each
+from korch.master.twins import Tokens
 from korch.nodes.machine import ClusterIdentity, Machine
 from korch.nodes.register import (
     CLAIM_TOKEN,
@@ -76,6 +76,7 @@ class Fleet:
         self._contacts: dict[str, Contact] = {}
         self._lost: dict[str, Contact] = {}  # the last look at nodes that went away in this run
         self._arrivals: list[asyncio.Queue[str]] = []
+        self._tokens = Tokens()
         self._looking: asyncio.Task[dict[str, Contact]] | None = None
         self._history = LoadHistory(cluster.settings.cluster_dir / "load.db")
         self.errors: dict[str, KorchError] = {}
@@ -152,6 +153,7 @@ class Fleet:
         self._machines.clear()
         self._contacts.clear()
         self._lost.clear()
+        self._tokens.forget()
         self.errors.clear()
 
     def differing(self, cluster: Cluster) -> frozenset[str]:
@@ -172,6 +174,7 @@ class Fleet:
             self._contacts.pop(name, None)
             self._lost.pop(name, None)
             self.errors.pop(name, None)
+        self._tokens.forget(other)
         await asyncio.gather(*(transport.close() for transport in leaving), return_exceptions=True)
         return other
 
@@ -315,6 +318,9 @@ class Fleet:
             return report
 
         looked = await each(wanted, look)
+        for name, report in looked.items():
+            if not isinstance(report, KorchError):
+                self._tokens.note(name, report.machine_token)
         self._refuse_twins(looked, nodes)
         seen = await asyncio.gather(
             *(self._record(name, host, looked[name], nodes.get(name), loads.get(name)) for name, host in wanted.items())
@@ -323,21 +329,13 @@ class Fleet:
         await self._keep_history(seen)
         return (*seen, *gone)
 
-    def _refuse_twins(self, looked: dict[str, NodeReport | KorchError], nodes: dict[str, Node]) -> None:
-        """Two names for one machine: its containers would be counted twice."""
-        known = {
-            node.metadata.annotations.get(CLAIM_TOKEN, ""): name for name, node in nodes.items() if name in self._hosts
-        }
-        for name, report in sorted(looked.items()):
-            if isinstance(report, KorchError) or not report.machine_token:
-                continue
-            twin = known.setdefault(report.machine_token, name)
-            if twin != name:
-                raise InvalidError(
-                    f'"{twin}" and "{name}" are the same machine: both show the claim file of one',
-                    hint="Keep one of the two names in the inventory"
-                    " (a cloned machine: remove /var/lib/korch on the clone first).",
-                )
+    def _refuse_twins(self, names: Iterable[str], nodes: Mapping[str, Node]) -> None:
+        """Two names for one machine; as of now where this process has asked, else as it is on record."""
+        found = {name: nodes.get(name) for name in self._hosts}
+        self._tokens.refuse_twins(
+            names,
+            {name: node.metadata.annotations.get(CLAIM_TOKEN, "") if node else "" for name, node in found.items()},
+        )
 
     async def _record(
         self, name: str, host: Host, found: NodeReport | KorchError, node: Node | None, load: NodeLoad | None

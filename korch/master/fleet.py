@@ -197,12 +197,23 @@ class Fleet:
         usable = {name: found for name, found in self._contacts.items() if found.report.state in _USABLE}
         if claim:
             fresh = {name: found for name, found in usable.items() if found.report.claim is None}
-            results = await each(fresh, lambda _, found: found.machine.claim())
-            for name, result in results.items():
+            for name, result in (await self._claim(fresh)).items():
                 if isinstance(result, KorchError):
                     self.mark_lost(name, result)
                     usable.pop(name)
         return usable
+
+    async def _claim(self, fresh: Mapping[str, Contact]) -> dict[str, str | KorchError]:
+        """Mark machines as this cluster's. Only now a machine shows whether two names lead to it."""
+        if not fresh:
+            return {}
+        results = await each(fresh, lambda _, found: found.machine.claim())
+        for name, result in results.items():
+            if isinstance(result, str):
+                self._tokens.note(name, result)
+        nodes = {node.metadata.name: node for node in (await self._cluster.objects.list(Node)).items}
+        self._refuse_twins(fresh, nodes)
+        return results
 
     async def attach(self, name: str) -> Contact:
         """Connect to one node, look at it in full, record it and claim it. Raises why it cannot be worked with."""
@@ -213,8 +224,8 @@ class Fleet:
         found = self._contacts[name]
         if found.report.state not in _USABLE:
             raise self.problems[name]
-        if found.report.claim is None:
-            await found.machine.claim()
+        if found.report.claim is None and isinstance(refused := (await self._claim({name: found}))[name], KorchError):
+            raise refused
         return found
 
     async def close_unlisted(self) -> None:

@@ -25,9 +25,9 @@ class Tokens:
             self._shown.pop(name, None)
 
     def refuse_twins(self, names: Iterable[str], recorded: Mapping[str, str]) -> None:
-        """`InvalidError` when one of `names` is the machine of another. `recorded`: by name, for all in the inventory."""
+        """`InvalidError` when one of `names` is another's machine too. `recorded`: by name, of the whole inventory."""
         holders: dict[str, list[str]] = {}
-        for name, token in sorted((recorded | self._shown).items()):
+        for name, token in sorted({**recorded, **self._shown}.items()):
             if token and name in recorded:
                 holders.setdefault(token, []).append(name)
         for name in sorted(names):

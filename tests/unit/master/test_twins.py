@@ -1,5 +1,6 @@
 """Two names for one machine are refused, and names whose machines were swapped are not."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -51,5 +52,19 @@ def test_a_master_that_looks_at_one_after_the_other_gets_along_with_a_swap(tmp_p
             await fleet.attach("n1")  # n2 may be it still
         await fleet.attach("n2")
         await fleet.attach("n1")
+
+    run_virtually(body)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_two_names_of_one_new_machine_are_refused_once_it_is_claimed(tmp_path: Path, together: bool) -> None:
+    async def body() -> None:
+        box = Box("n1")
+        fleet = a_fleet(tmp_path, box, Box("n2"))
+        fleet.swap({"n1": box, "n2": box})
+        begun = fleet.contacts(claim=True) if together else asyncio.gather(fleet.attach("n1"), fleet.attach("n2"))
+        with pytest.raises(InvalidError, match='"n1" and "n2" are the same machine'):
+            await begun
+        assert box.machine.calls == []
 
     run_virtually(body)

@@ -61,6 +61,7 @@ for _command in (cordon, uncordon, drain):
     epilog=examples(
         "korch node trust n1                             # shows the fingerprint and asks",
         "korch node trust n1 --fingerprint SHA256:kXv... # for scripts: only if it is this one",
+        "# where a jump host's key is unknown or changed, that one is asked about first",
         "korch node trust n1 n2 n3 --yes                 # whatever they show: only on a network you trust",
     )
 )
@@ -71,34 +72,54 @@ for _command in (cordon, uncordon, drain):
 @click.option("-y", "--yes", is_flag=True, help="Accept what the node shows without asking.")
 @cluster_options()
 def trust(names: tuple[str, ...], fingerprint: str | None, yes: bool) -> None:
-    """Accept the SSH host key that a node shows now."""
+    """Accept the SSH host key that a node shows now; before it, those of jump hosts on the way."""
     if fingerprint and len(names) > 1:
         raise click.UsageError("--fingerprint belongs to one node.")
     if not (fingerprint or yes or on_terminal()):
         raise click.UsageError("There is no terminal to ask on: give --fingerprint SHA256:... or --yes.")
 
-    async def fetch(client: Client) -> list[tuple[str, str, str]]:
+    left = list(names)
+    asked: set[tuple[str, str]] = set()  # each key once, however many nodes are behind that jump host
+    while left:
+        left = _trust_next(left, fingerprint, asked, yes=yes)
+        if left and fingerprint is not None:
+            click.echo(f"The key of {left[0]} itself comes next: korch node trust {left[0]}")
+            return
+
+
+def _trust_next(names: Sequence[str], fingerprint: str | None, asked: set[tuple[str, str]], *, yes: bool) -> list[str]:
+    """Accept what the nodes, or jump hosts before them, show now; the nodes whose own key was not shown yet."""
+
+    async def fetch(client: Client) -> list[tuple[str, str, str, str]]:
         return [(name, *await client.fetch_host_key(name)) for name in names]
 
-    accepted: list[tuple[str, str]] = []
-    for name, key_type, shown in run(fetch):
+    accepted: list[tuple[str, str, str]] = []
+    found = run(fetch)
+    for name, whose, key_type, shown in found:
+        if (whose, shown) in asked:
+            continue
+        asked.add((whose, shown))
         if fingerprint is not None and _bare(fingerprint) != _bare(shown):
             raise ForbiddenError(
-                f"{name} shows the {key_type} key {shown}, not {fingerprint}: it was not accepted",
+                f"{whose} shows the {key_type} key {shown}, not {fingerprint}: it was not accepted",
                 hint="Somebody may stand in between, or the machine was set up anew: look on its console.",
             )
-        click.echo(f"{name} shows the {key_type} key {shown}")
+        click.echo(f"{whose} shows the {key_type} key {shown}")
         if fingerprint is None and not yes:  # asked outside of the event loop, where Ctrl-C works as everywhere
             click.echo("Compare it on the machine: for f in /etc/ssh/ssh_host_*.pub; do ssh-keygen -lf $f; done")
             confirm("Trust it?", yes=False)
-        accepted.append((name, shown))
+        accepted.append((name, whose, shown))
 
     async def accept(client: Client) -> None:
-        for name, shown in accepted:
+        for name, whose, shown in accepted:
             await client.trust_host_key(name, shown)
-            click.echo(f"{name} is trusted.")
+            click.echo(f"{whose} is trusted.")
 
     run(accept)
+    left = [name for name, whose, _, _ in found if whose != name]
+    if left and not accepted:
+        raise KorchError(f"{left[0]}: a jump host before it shows a key that was accepted, and is refused nevertheless")
+    return left
 
 
 def _bare(fingerprint: str) -> str:
@@ -230,7 +251,8 @@ async def _give_up(client: Client, name: str) -> bool:
         if ready is not None and ready.status == "True":
             raise ForbiddenError(
                 f"{name} is Ready: it is not lost",
-                hint=f"To empty a node that works: korch node drain {name}. To see how it is now: korch nodes.",
+                hint=f"To empty a node that works: korch node drain {name}. To see how it is now: korch nodes."
+                " A running master calls one that hangs NotResponding after 15 s.",
             )
         notes = node.metadata.annotations
         if NODE_LOST in notes:

@@ -322,12 +322,12 @@ class Client(Protocol):
         """Forget a node that left the inventory; the pods that were given up with it (only with `force`)."""
         ...
 
-    async def fetch_host_key(self, name: str) -> tuple[str, str]:
-        """(key type, SHA256 fingerprint) that the node shows now."""
+    async def fetch_host_key(self, name: str) -> tuple[str, str, str]:
+        """(whose, key type, SHA256 fingerprint): the node's key, or that of a jump host before it not accepted yet."""
         ...
 
     async def trust_host_key(self, name: str, fingerprint: str) -> None:
-        """Accept the node's key when it still has this fingerprint."""
+        """Accept the key that `fetch_host_key` told of when it still has this fingerprint."""
         ...
 
     def logs(self, pod: Pod, options: LogOptions) -> AbstractAsyncContextManager[Stream]:

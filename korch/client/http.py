@@ -398,7 +398,7 @@ class HttpClient:
         """Refused."""
         self._refuse("forgetting an image that was sent")
 
-    async def fetch_host_key(self, name: str) -> tuple[str, str]:
+    async def fetch_host_key(self, name: str) -> tuple[str, str, str]:
         """Refused."""
         self._refuse("trusting host keys")
 

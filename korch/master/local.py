@@ -204,17 +204,18 @@ class LocalClient:
 
         return await forget_node(self.cluster.objects, name, force=force)
 
-    async def fetch_host_key(self, name: str) -> tuple[str, str]:
-        """(key type, fingerprint) that the node shows now."""
-        shown = await self.fleet.connector.shown_key(self.fleet.host(name))
-        return shown.key.type, shown.key.fingerprint
+    async def fetch_host_key(self, name: str) -> tuple[str, str, str]:
+        """(whose, key type, fingerprint): the node's key, or that of a jump host before it not accepted yet."""
+        host = self.fleet.host(name)
+        shown = await self.fleet.connector.shown_key(host)
+        return name if shown.host == host.name else shown.host, shown.key.type, shown.key.fingerprint
 
     async def trust_host_key(self, name: str, fingerprint: str) -> None:
-        """Accept the node's key when it still has this fingerprint."""
+        """Accept the key that `fetch_host_key` told of when it still has this fingerprint."""
         shown = await self.fleet.connector.shown_key(self.fleet.host(name))
         if shown.key.fingerprint != fingerprint:
             raise ConflictError(
-                f"{name} shows {shown.key.fingerprint} now, not {fingerprint}; nothing was accepted",
+                f"{shown.host} shows {shown.key.fingerprint} now, not {fingerprint}; nothing was accepted",
                 hint="Compare it with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the machine itself.",
             )
         self.fleet.connector.trust(shown)

@@ -1,15 +1,23 @@
 """From hosts to transports: what a process needs once, and calls to many hosts that wait for none of them."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import msgspec
 
-from korch.errors import HostKeyUnknownError, HostRefusedError, HostUnreachableError, InvalidError, KorchError
+from korch.errors import (
+    HostKeyChangedError,
+    HostKeyUnknownError,
+    HostRefusedError,
+    HostUnreachableError,
+    InvalidError,
+    KorchError,
+)
 from korch.inventory.model import Host
 from korch.settings import Settings
 from korch.ssh.base import Transport
@@ -27,13 +35,14 @@ if TYPE_CHECKING:
 Kind = Literal["fabric", "openssh"]
 MOST_JUMPS: Final = 8
 T = TypeVar("T")
+Route = list[tuple[tuple[str, ...], SshOptions]]  # jump hosts, nearest to here first: the question and its answer
 _log = logging.getLogger(__name__)
 
 
 class ShownKey(msgspec.Struct, frozen=True):
     """The key that a host shows, for a person who decides whether to trust it."""
 
-    host: str
+    host: str  # "jump host b" for one on the way
     name: str  # the name under which it will be known
     key: HostKey
     is_known: bool
@@ -78,11 +87,29 @@ class Connector:
         return SshTransport(host, lambda timeout_s: self._open(host, timeout_s))
 
     async def shown_key(self, host: Host, *, timeout_s: float = 10.0) -> ShownKey:
-        """The key that the host shows now, through its jump hosts if it has some; nobody is logged in there."""
-        options, via, dialer = await self._way_to(host, timeout_s)
-        key = await dialer.host_key(host.name, question(host), options, via=via, timeout_s=timeout_s)
+        """The key that the host shows now, or a jump host before it whose key is not accepted yet."""
+        options, route, dialer = await self._plan(host)
+        via: Connection | None = None
+        with _on_the_way_to(host):
+            for asked, jump_options in route:
+                try:
+                    via = await self._bastion_link(host.transport, asked, jump_options, via, timeout_s)
+                except (HostKeyUnknownError, HostKeyChangedError):
+                    return await self._shown(dialer, _jump_name(jump_options), asked, jump_options, via, timeout_s)
+        return await self._shown(dialer, host.name, question(host), options, via, timeout_s)
+
+    async def _shown(
+        self,
+        dialer: Dialer,
+        name: str,
+        asked: Sequence[str],
+        options: SshOptions,
+        via: Connection | None,
+        timeout_s: float,
+    ) -> ShownKey:
+        key = await dialer.host_key(name, asked, options, via=via, timeout_s=timeout_s)
         known = self._known_hosts.lines_for(options.key_name, options.known_hosts)
-        return ShownKey(host.name, options.key_name, key, any(line.key == key and not line.marker for line in known))
+        return ShownKey(name, options.key_name, key, any(line.key == key and not line.marker for line in known))
 
     def trust(self, shown: ShownKey) -> None:
         """Accept the key from now on, in place of what korch knew of that host."""
@@ -123,23 +150,21 @@ class Connector:
             raise
 
     async def _way_to(self, host: Host, timeout_s: float) -> tuple[SshOptions, Connection | None, Dialer]:
+        options, route, dialer = await self._plan(host)
+        via: Connection | None = None
+        with _on_the_way_to(host):
+            for asked, jump_options in route:
+                via = await self._bastion_link(host.transport, asked, jump_options, via, timeout_s)
+        return options, via, dialer
+
+    async def _plan(self, host: Host) -> tuple[SshOptions, Route, Dialer]:
         words = question(host)
         reading = asyncio.ensure_future(self._options.read(words, host.name))
         try:
             dialer = await self._load(host.transport)  # Fabric's import and `ssh -G` at the same time
         finally:
             options = await reading
-        route = await self._route(host.name, options.jumps, words)
-        via: Connection | None = None
-        try:
-            for asked, jump_options in route:
-                via = await self._bastion_link(host.transport, asked, jump_options, via, timeout_s)
-            return options, via, dialer
-        except HostKeyUnknownError as error:
-            hint = f"Connect to the jump host by hand once and accept its key: ssh {options.jumps[-1]}"
-            raise HostKeyUnknownError(f"{host.name}: {error}", host=host.name, hint=hint) from error
-        except (HostRefusedError, HostUnreachableError) as error:
-            raise type(error)(f"{host.name}: {error}", host=host.name, hint=error.hint) from error
+        return options, await self._route(host.name, options.jumps, words), dialer
 
     async def _load(self, kind: Kind) -> Dialer:
         """What makes connections; importing it takes 0.1 s, so it is done once and off the loop."""
@@ -153,11 +178,9 @@ class Connector:
                 self._dialers[kind] = _dialer(kind, self._shared, self._folder)
         return self._dialers[kind]
 
-    async def _route(
-        self, host: str, jumps: tuple[str, ...], words: tuple[str, ...]
-    ) -> list[tuple[tuple[str, ...], SshOptions]]:
-        """The jump hosts on the way, nearest to here first, each with the question that told its options."""
-        route: list[tuple[tuple[str, ...], SshOptions]] = []
+    async def _route(self, host: str, jumps: tuple[str, ...], words: tuple[str, ...]) -> Route:
+        """The jump hosts on the way."""
+        route: Route = []
         while jumps:
             asked = jump_question(jumps, words)
             names = [question[-1] for question, _ in route]
@@ -175,7 +198,7 @@ class Connector:
         self, kind: Kind, asked: tuple[str, ...], options: SshOptions, via: Connection | None, timeout_s: float
     ) -> Connection:
         """The one connection to a jump host."""
-        name = f"jump host {options.asked}"
+        name = _jump_name(options)
         bastion = self._bastions.setdefault((kind, asked), _Bastion(SingleFlight(name)))
         if bastion.link is not None and bastion.link.is_alive:
             return bastion.link
@@ -192,6 +215,24 @@ class Connector:
             return link
 
         return await bastion.connecting(connect, f"connect {name}")
+
+
+def _jump_name(options: SshOptions) -> str:
+    return f"jump host {options.asked}"
+
+
+@contextlib.contextmanager
+def _on_the_way_to(host: Host) -> Iterator[None]:
+    """Errors of jump hosts become errors of the host behind them."""
+    try:
+        yield
+    except (HostRefusedError, HostUnreachableError) as error:
+        hint = error.hint
+        if isinstance(error, HostKeyUnknownError):
+            hint = f"Compare the fingerprint with the jump host's own, then: korch node trust {host.name}"
+        elif isinstance(error, HostKeyChangedError):
+            hint = f"If the jump host was really set up anew: korch node trust {host.name} (asks about that key first)"
+        raise type(error)(f"{host.name}: {error}", host=host.name, hint=hint) from error
 
 
 def _dialer(kind: Kind, shared: "Shared", folder: RunDir) -> Dialer:

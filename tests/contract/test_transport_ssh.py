@@ -385,6 +385,34 @@ def test_jumping_twice(tmp_path: Path) -> None:
         assert "Accepted publickey" in second.log()
 
 
+@pytest.mark.parametrize("jump", ["bastion", "second"])
+def test_a_jump_host_whose_key_is_unknown_or_changed_can_be_trusted(tmp_path: Path, jump: str) -> None:
+    with contextlib.ExitStack() as stack:
+        first, second, last = (stack.enter_context(sshd(tmp_path / name)) for name in ("first", "second", "last"))
+        config = bastion_config(first, tmp_path)
+        config.write_text(
+            f"Host second\n  HostName 127.0.0.1\n  Port {second.port}\n  IdentityFile {second.user_key}\n"
+            f"  UserKnownHostsFile {second.known_hosts}\n" + config.read_text()
+        )
+        strange = {"bastion": first, "second": second}[jump]
+        host = last.host("n1", "-F", str(config), "-J", "bastion,second")
+        with bench(tmp_path / "korch", host) as made:
+            for text, refusal in (
+                ("", HostKeyUnknownError),
+                (f"{strange.name} {public(make_key(tmp_path / 'old'))}\n", HostKeyChangedError),
+            ):
+                strange.known_hosts.write_text(text)
+                (tmp_path / "korch/clusters/test/known_hosts").unlink(missing_ok=True)
+                with pytest.raises(refusal, match=f"n1: jump host {jump}: ") as caught:
+                    made.runner.run(made.transport.run(HELLO))
+                assert "korch node trust n1" in caught.value.hint
+                shown = made.runner.run(made.connector.shown_key(host))
+                assert (shown.host, shown.name, shown.is_known) == (f"jump host {jump}", strange.name, False)
+            made.connector.trust(shown)
+            assert made.runner.run(made.connector.shown_key(host)).host == "n1"
+            assert made.runner.run(made.transport.run(HELLO)).stdout == b"hello\n"
+
+
 def test_a_circle_of_jump_hosts_is_refused(server: Sshd, tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text("Host a\n  ProxyJump b\nHost b\n  ProxyJump a\n")

@@ -63,6 +63,29 @@ def test_trust_several_with_yes(strange: World) -> None:
     assert strange.trusted == [("n1", "SHA256:abc"), ("n2", "SHA256:def")]
 
 
+def test_a_jump_host_is_trusted_once_and_first(strange: World) -> None:
+    strange.keys["jump host b"] = ("ssh-ed25519", "SHA256:jump")
+    strange.jumps = {"n1": "jump host b", "n2": "jump host b"}
+    result = strange.run("node", "trust", "n1", "n2", "--yes")
+    assert result.exit_code == 0
+    assert strange.trusted == [("n1", "SHA256:jump"), ("n1", "SHA256:abc"), ("n2", "SHA256:def")]
+    assert [line for line in result.stdout.splitlines() if "trusted" in line] == [
+        "jump host b is trusted.",
+        "n1 is trusted.",
+        "n2 is trusted.",
+    ]
+
+
+def test_a_fingerprint_is_of_the_key_that_was_shown(strange: World) -> None:
+    strange.keys["jump host b"] = ("ssh-ed25519", "SHA256:jump")
+    strange.jumps = {"n1": "jump host b"}
+    result = strange.run("node", "trust", "n1", "--fingerprint", "SHA256:abc")
+    assert "jump host b shows the ssh-ed25519 key SHA256:jump, not SHA256:abc" in result.stderr
+    result = strange.run("node", "trust", "n1", "--fingerprint", "SHA256:jump")
+    assert (result.exit_code, strange.trusted) == (0, [("n1", "SHA256:jump")])
+    assert "korch node trust n1" in result.stdout
+
+
 def test_a_fingerprint_belongs_to_one_node(strange: World) -> None:
     assert strange.run("node", "trust", "n1", "n2", "--fingerprint", "x").exit_code == 2
 

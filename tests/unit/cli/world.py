@@ -73,7 +73,9 @@ class World:
         self.seen: list[NodeSeen] = []
         self.checks: dict[str, tuple[Check, ...] | KorchError] = {}
         self.keys: dict[str, tuple[str, str]] = {}
+        self.jumps: dict[str, str] = {}  # node → the jump host before it
         self.trusted: list[tuple[str, str]] = []
+        self.accepted: list[tuple[str, str]] = []
         self.streams: dict[str, Callable[[], FakeStream] | KorchError] = {}
         self.opened: list[tuple[Settings, str, bool]] = []
         self.log_options: list[LogOptions] = []
@@ -204,11 +206,14 @@ class FakeClient:
 
         return await forget_node(self.objects, name, force=force)
 
-    async def fetch_host_key(self, name: str) -> tuple[str, str]:
-        return self.world.keys[name]
+    async def fetch_host_key(self, name: str) -> tuple[str, str, str]:
+        jump = self.world.jumps.get(name, "")
+        whose = jump if jump and self.world.keys[jump] not in self.world.accepted else name
+        return whose, *self.world.keys[whose]
 
     async def trust_host_key(self, name: str, fingerprint: str) -> None:
         self.world.trusted.append((name, fingerprint))
+        self.world.accepted.append(("ssh-ed25519", fingerprint))
 
     @asynccontextmanager
     async def logs(self, pod: Pod, options: LogOptions) -> AsyncIterator[FakeStream]:

@@ -4,17 +4,16 @@ Never by itself in one-shot mode, never on one voice: two other nodes are asked 
 nodes seem lost at once, it is this machine's own network: nothing moves.
 """
 
-import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from korch.engines.base import Command
-from korch.errors import ForbiddenError, KorchError, NotFoundError, TransientError
+from korch.errors import ForbiddenError, NotFoundError, TransientError
 from korch.master.cluster import Cluster
 from korch.master.fleet import Fleet
 from korch.master.handover import take_lead
-from korch.nodes.life import OPINIONS, Sight, is_mass_loss
+from korch.master.witnesses import address_of, opinions_on, targets_of
+from korch.nodes.life import Sight, is_mass_loss
 from korch.objects.objects import Objects
 from korch.resources.annotations import NODE_LOST
 from korch.resources.meta import Condition
@@ -22,12 +21,7 @@ from korch.resources.node import Node
 from korch.resources.pod import Pod
 from korch.resources.podstate import condition, is_counted, with_condition
 from korch.resources.times import parse_time, rfc3339
-from korch.ssh.base import Transport
 from korch.store.lease import Lead
-
-ANSWER_S = 5.0  # for a witness to reach it, and to show that it can be heard itself
-
-PORTS_ASKED = 3
 
 
 def has_local_volume(pod: Pod) -> bool:
@@ -53,7 +47,7 @@ async def fail_over(cluster: Cluster, fleet: Fleet) -> tuple[str, ...]:
     try:
         objects = Objects(cluster.store, clock=cluster.clock, fence=lead.fence)
         for name in sorted(lost):
-            lines += await _give_up(name, fleet, objects, now)
+            lines += await _give_up(name, fleet, objects, before, now)
     finally:
         await lead.release()
     return tuple(lines)
@@ -69,14 +63,16 @@ def _sight(name: str, node: Node | None, is_lost: bool, now: float) -> Sight:
     return Sight(name, now - since, True)
 
 
-async def _give_up(name: str, fleet: Fleet, objects: Objects, now: float) -> list[str]:
+async def _give_up(name: str, fleet: Fleet, objects: Objects, before: Mapping[str, Node], now: float) -> list[str]:
     pods = [pod for pod in (await objects.list(Pod)).items if pod.spec.node_name == name and is_counted(pod)]
     if not pods:
         return []
     node = await objects.find(Node, name, "")
     gone = node is not None and NODE_LOST in node.metadata.annotations
-    ports = published_ports(pods, name)
-    opinions = {} if gone else await opinions_on(name, fleet, sorted(fleet.reached), published=ports)
+    targets = await targets_of(name, fleet, before.get(name), pods)
+    own = address_of(before.get(name))
+    others = sorted(other for other in fleet.reached if not own or address_of(before.get(other)) != own)
+    opinions = {} if gone else await opinions_on(fleet, others, targets)
     if not opinions and not gone:
         return [f"{name}: no other node can tell whether it reaches it, so nothing was moved"]
     for witness, reached in opinions.items():
@@ -90,19 +86,6 @@ async def _give_up(name: str, fleet: Fleet, objects: Objects, now: float) -> lis
         if await give_up(pod, f"{name} cannot be reached", objects, now):
             lines.append(f"{name}: {pod.metadata.name} is replaced elsewhere")
     return lines
-
-
-def published_ports(pods: Iterable[Pod], node: str) -> tuple[tuple[str, int], ...]:
-    """(address, port) of some TCP ports that pods of a node are reached at."""
-    found = {
-        (pod.status.host_ip, port.host_port)
-        for pod in pods
-        if pod.spec.node_name == node and pod.status.host_ip and is_counted(pod)
-        for container in pod.spec.containers
-        for port in container.ports
-        if port.host_port and port.protocol in {"", "TCP"}
-    }
-    return tuple(sorted(found)[:PORTS_ASKED])
 
 
 async def give_up(pod: Pod, message: str, objects: Objects, now: float) -> bool:
@@ -126,59 +109,3 @@ async def give_up(pod: Pod, message: str, objects: Objects, now: float) -> bool:
         return False
     await objects.record_event(pod, type="Warning", reason="NodeLost", message=message, component="failover")
     return True
-
-
-async def opinions_on(
-    name: str,
-    fleet: Fleet,
-    witnesses: Sequence[str],
-    *,
-    published: Sequence[tuple[str, int]] = (),
-    answer_s: float = ANSWER_S,
-) -> dict[str, bool]:
-    """Witness → whether it gets a connection to the node, of the first two that can tell.
-
-    Asked for are its SSH port and the `published` ports of its pods: a node whose sshd has died may serve well.
-    """
-    options = await fleet.connector.options_for(fleet.host(name))
-    targets = ((options.hostname, options.port), *published)
-    waiting = [other for other in witnesses if other != name]
-    found: dict[str, bool] = {}
-    while waiting and len(found) < OPINIONS:
-        asked = [waiting.pop(0) for _ in range(min(OPINIONS - len(found), len(waiting)))]
-        answers = await asyncio.gather(
-            *(_reaches_any(fleet.transport(witness), targets, answer_s) for witness in asked)
-        )
-        found |= {witness: answer for witness, answer in zip(asked, answers, strict=True) if answer is not None}
-    return found
-
-
-async def _reaches_any(witness: Transport, targets: Sequence[tuple[str, int]], answer_s: float) -> bool | None:
-    """Whether one of the targets answers; None when the witness cannot tell of the first."""
-    answers = await asyncio.gather(*(_reaches(witness, address, port, answer_s) for address, port in targets))
-    return True if True in answers else answers[0]
-
-
-async def _reaches(witness: Transport, address: str, port: int, answer_s: float) -> bool | None:
-    """Whether a TCP connection from the witness is accepted; None when it cannot tell.
-
-    An sshd that forbids forwarding has no opinion, and silence counts only while the witness itself is heard.
-    """
-    try:
-        tunnel = await witness.forward(address, port, timeout_s=answer_s)
-        await tunnel.close()
-    except (PermissionError, KorchError):
-        return None
-    except TimeoutError:
-        return False if await _is_heard(witness, answer_s) else None
-    except OSError:
-        return False
-    return True
-
-
-async def _is_heard(witness: Transport, answer_s: float) -> bool:
-    try:
-        async with asyncio.timeout(answer_s):
-            return (await witness.run(Command(("true",), timeout_s=answer_s))).status == 0
-    except (KorchError, OSError):
-        return False

@@ -7,21 +7,22 @@ lost at once it is this machine's own network, and when this process itself was 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from korch.errors import FencedError, HostUnreachableError, KorchError, TransientError
 from korch.master.enginedown import replace_dead
 from korch.master.evicting import Evictions, unreachable_taint
-from korch.master.failover import opinions_on, published_ports
 from korch.master.fencing import FencingHook
 from korch.master.nodewatch import NodeWatch, Post
+from korch.master.witnesses import Target, Witnesses, address_of, opinions_on, targets_of, what_reaches
 from korch.nodes.life import (
     ASK_AFTER_S,
     DECIDE_AFTER_S,
     LOST_AFTER_S,
     QUIET_AFTER_S,
+    UNTOLD_AFTER_S,
     Sight,
     ask_every_s,
     greet_every_s,
@@ -42,6 +43,7 @@ LOOK_SOON_S = 0.1  # the same while a node may be lost
 GREETINGS = 4  # at once to one node: the next need not wait for the end of the last
 GREETING_S = 1.0  # for a node to answer a greeting; a later answer counts for nothing
 ASLEEP_S = 2.0  # a look that comes so late tells of this process, not of the nodes
+TRY_PAUSE_S = 1.0  # between trials of who reaches a healthy node
 WITNESS_S = 1.5  # for another node to reach a silent one
 DOUBT_AFTER_S = 10.0  # others have answered by then
 ENGINE_DOWN_S = 60.0  # before anybody looks whether the containers live without their engine
@@ -65,6 +67,7 @@ class Lifecycle:
             tuple[str, str], list[asyncio.Task[None]]
         ] = {}  # (what, node) → what goes on beside the looks
         self._begun_at: dict[tuple[str, str], float] = {}
+        self._witnesses = Witnesses()
         self._unheard: set[str] = set()  # did not answer the last greeting
         self._lost_since: dict[str, float] = {}  # on the event loop's clock
         self._doubts: dict[str, str] = {}  # silent and not lost: why nothing is moved, as it was told
@@ -117,6 +120,8 @@ class Lifecycle:
             if silent < QUIET_AFTER_S:
                 await self._heard(name, watch)
                 self._look_at_engine(group, name, watch, now)
+                if watch.attached and self._witnesses.is_due(name, now):
+                    self._aside(group, self._try_witnesses, name, now, TRY_PAUSE_S)
                 continue
             decides = silent >= DECIDE_AFTER_S and watch.life.unanswered_since is None
             every_s = 0.0 if decides else greet_every_s(silent)
@@ -135,6 +140,7 @@ class Lifecycle:
                 self._doubts.pop(name, None)
                 self._unheard.discard(name)
                 self._evictions.forget(name)
+                self._witnesses.forget(name)
         for key in [key for key in self._begun_at if key[1] not in self._watches]:
             self._begun_at.pop(key, None)
             self._asides.pop(key, None)
@@ -183,19 +189,47 @@ class Lifecycle:
             if isinstance(watch.problem, TransientError):  # one that refuses us is not asked more often for answering
                 watch.hurry()
 
+    def _heard_now(self, now: float) -> list[str]:
+        """Nodes that are heard and can be worked with, in order."""
+        watches = self._watches.items()
+        return sorted(name for name, watch in watches if watch.attached and watch.life.silent_s(now) < QUIET_AFTER_S)
+
+    def _others(self, name: str, heard: Sequence[str]) -> list[str]:
+        """Those of them that are not it, nor have its address: they would ask themselves."""
+        own = address_of(self._node(name))
+        return [other for other in heard if other != name and (not own or address_of(self._node(other)) != own)]
+
+    async def _targets(self, name: str) -> tuple[Target, ...]:
+        return await targets_of(name, self._post.fleet, self._node(name), self._post.view.all(Pod))
+
     async def _ask(self, name: str) -> None:
         """A second opinion, of nodes that are heard themselves."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        heard = sorted(
-            other
-            for other, watch in self._watches.items()
-            if other != name and watch.attached and watch.life.silent_s(now) < QUIET_AFTER_S
+        loop, known = asyncio.get_running_loop(), self._witnesses
+        heard = known.in_order(name, self._others(name, self._heard_now(loop.time())))
+        found = await opinions_on(
+            self._post.fleet,
+            heard,
+            await self._targets(name),
+            counts=lambda witness, target: known.counts(name, witness, target),
+            answer_s=WITNESS_S,
         )
-        ports = published_ports(self._post.view.all(Pod), name)
-        found = await opinions_on(name, self._post.fleet, heard, published=ports, answer_s=WITNESS_S)
         if (watch := self._watches.get(name)) is not None:
             watch.life.hear(found, loop.time())
+
+    async def _try_witnesses(self, name: str) -> None:
+        """Who reaches it while it is well; forgotten when it does not show afterwards that it was."""
+        loop, fleet = asyncio.get_running_loop(), self._post.fleet
+        chosen = self._witnesses.to_try(name, self._others(name, self._heard_now(loop.time())), loop.time())
+        targets = await self._targets(name)
+        said = await asyncio.gather(*(what_reaches(fleet.transport(other), targets, WITNESS_S) for other in chosen))
+        asked_at = loop.time()
+        if not all(True in answers.values() for answers in said):
+            await asyncio.sleep(QUIET_AFTER_S)
+        watch = self._watches.get(name)
+        for other, answers in zip(chosen, said, strict=True):
+            reached = {target for target, answer in answers.items() if answer}
+            if reached or (watch is not None and watch.life.last_sign > asked_at):
+                self._witnesses.learn(name, other, reached, loop.time())
 
     def _look_at_engine(self, group: asyncio.TaskGroup, name: str, watch: NodeWatch, now: float) -> None:
         if watch.engine_down_since is not None and now - watch.engine_down_since >= ENGINE_DOWN_S:
@@ -213,6 +247,7 @@ class Lifecycle:
         # Signs come once a second: those who fall silent together are lost one after another.
         quiet = [self._sight(name, since, now, QUIET_AFTER_S) for name, since in silent.items()]
         may_be_mass = mass or is_mass_loss(quiet)
+        heard = self._heard_now(now)
         for name, watch in tuple(self._watches.items()):
             if name in self._lost_since:
                 continue
@@ -223,13 +258,13 @@ class Lifecycle:
                 continue
             if (mass and unreachable_taint(self._node(name)) is None) or self._has(name, MASS_LOSS):
                 await self._hold(name)
-            elif watch.life.verdict(now) != "lost":
+            elif watch.life.verdict(now, others_heard=bool(heard)) != "lost":
                 if silent[name] >= DOUBT_AFTER_S:
-                    await self._doubt(name, watch)
+                    await self._doubt(name, watch, others_heard=bool(heard))
             elif not may_be_mass:
                 witnesses = ", ".join(sorted(watch.life.opinions))
-                text = f"{name} gives no sign of life, and {witnesses} cannot reach it either"
-                await self._declare_lost(name, now, text)
+                why = f"and {witnesses} cannot reach it either" if witnesses else "and no other node can tell"
+                await self._declare_lost(name, now, f"{name} gives no sign of life, {why}")
 
     def _node(self, name: str) -> Node | None:
         return self._post.view.find(Node, name, "")
@@ -264,11 +299,13 @@ class Lifecycle:
         if await self._tell(name, text):
             await self._event(name, "MassLoss", text)
 
-    async def _doubt(self, name: str, watch: NodeWatch) -> None:
+    async def _doubt(self, name: str, watch: NodeWatch, *, others_heard: bool) -> None:
         """It is silent, and nobody confirms that it is gone."""
         reached = sorted(witness for witness, (_, answer) in watch.life.opinions.items() if answer)
         if reached:
             why = f"{reached[0]} reaches it, so its pods stay: look at the network between the master and {name}"
+        elif not watch.life.opinions and others_heard:
+            why = f"no other node can tell whether it lives: its pods are replaced after {UNTOLD_AFTER_S:.0f} s of that"
         elif not watch.life.opinions:
             why = f"no other node can tell whether it lives, so its pods stay. If it is gone: korch node lost {name}"
         else:

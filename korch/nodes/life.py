@@ -3,7 +3,8 @@
 A sign is any byte on the node's session, or its sshd's greeting on a new connection. Between two signs of a healthy
 session lies up to `PULSE_S`, so a stall of `STALL_S` can look that much longer. What tells the two apart is a greeting
 that was begun after both: a node that only stalled answers it. A node that does not is lost when at least one other
-node was asked lately, and none of those asked reaches it.
+node was asked lately, and none of those asked reaches it. Where others are heard and none of them can tell (they never
+reach one another), much longer silence decides alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ ANSWER_S = 0.6  # the time that it has
 LOST_AFTER_S = DECIDE_AFTER_S + ANSWER_S
 OPINION_FRESH_S = 4.0
 OPINIONS = 2  # of other nodes on whether they reach the silent one
+UNTOLD_AFTER_S = 30.0  # of silence without anybody's word
 LOSS_WINDOW_S = 60.0
 GREET_EVERY_S = 0.5
 ASK_EVERY_S = 1.0
@@ -55,8 +57,11 @@ class Life:
         """What other nodes said."""
         self.opinions |= {witness: (now, reached) for witness, reached in opinions.items()}
 
-    def verdict(self, now: float) -> Verdict:
-        """ "quiet": try to greet it; "doubted": ask others too; "lost": others do not reach it either."""
+    def verdict(self, now: float, *, others_heard: bool = False) -> Verdict:
+        """ "quiet": try to greet it; "doubted": ask others too; "lost": others do not reach it either.
+
+        `others_heard`: whether the caller hears any other node, so that it is not its own network that is away.
+        """
         silent = self.silent_s(now)
         if silent < QUIET_AFTER_S:
             return "alive"
@@ -64,7 +69,10 @@ class Life:
             return "quiet"
         fresh = [reached for at, reached in self.opinions.values() if now - at <= OPINION_FRESH_S]
         unanswered = self.unanswered_since is not None and now - self.unanswered_since >= ANSWER_S
-        return "lost" if unanswered and fresh and not any(fresh) else "doubted"
+        if unanswered and fresh:
+            return "doubted" if any(fresh) else "lost"
+        untold = others_heard and not any(reached for _, reached in self.opinions.values())
+        return "lost" if unanswered and untold and silent >= UNTOLD_AFTER_S else "doubted"
 
 
 def greet_every_s(silent_s: float) -> float:

@@ -180,15 +180,17 @@ def _running(pod: Pod) -> Pod:
     )
 
 
-def lives(*names: str, hook: Any = None) -> Callable[[Callable[[World], Awaitable[None]]], None]:
+def lives(
+    *names: str, hook: Any = None, world: type["World"] = World
+) -> Callable[[Callable[[World], Awaitable[None]]], None]:
     """Run the body in a world of these nodes, all of them heard for a while."""
 
     def run(body: Callable[[World], Awaitable[None]]) -> None:
         async def main() -> None:
-            world = World(*names, hook=hook)
+            made = world(*names, hook=hook)
             async with background() as group:
-                await world.start(group)
-                await body(world)
+                await made.start(group)
+                await body(made)
 
         run_virtually(main)
 

@@ -200,7 +200,7 @@ class Api:
         match parts:
             case []:
                 return json_answer(
-                    {"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]}
+                    {"paths": ["/api", "/apis", *sorted(_HEALTH), "/openapi/v2", "/openapi/v3", "/version"]}
                 )
             case ["version"]:
                 return json_answer(version())
@@ -215,12 +215,8 @@ class Api:
                 return _found(discovery.one_group(group, customs))
             case ["apis", group, number]:
                 return _found(discovery.resource_list(group, number, customs))
-            case ["openapi", "v3"]:
-                return json_answer(await asyncio.to_thread(openapi.index, customs))
-            case ["openapi", "v3", "api", number]:
-                return _document("", number)
-            case ["openapi", "v3", "apis", group, number]:
-                return _document(group, number, customs)
+            case ["openapi", *rest]:
+                return await _openapi(rest, customs, request.headers.get("accept", ""))
         raise no_resource()
 
     async def _virtual(self, found: Virtual, request: Request, info: RequestInfo, query: Mapping[str, str]) -> Response:
@@ -358,9 +354,20 @@ def _found(value: dict[str, object] | None) -> Response:
     return PlainTextResponse("404 page not found\n", 404) if value is None else json_answer(value)
 
 
-def _document(group: str, number: str, customs: Sequence[Version] = ()) -> Response:
-    body = openapi.document(group, number, customs)
-    return PlainTextResponse("404 page not found\n", 404) if body is None else bytes_answer(body)
+async def _openapi(parts: Sequence[str], customs: Sequence[Version], accept: str) -> Response:
+    match parts:
+        case ["v2"]:
+            body, media = openapi.second(accept)
+            return Response(body, media_type=media)
+        case ["v3"]:
+            return json_answer(await asyncio.to_thread(openapi.index, customs))
+        case ["v3", "api", number]:
+            found = openapi.document("", number)
+        case ["v3", "apis", group, number]:
+            found = openapi.document(group, number, customs)
+        case _:
+            raise no_resource()
+    return PlainTextResponse("404 page not found\n", 404) if found is None else bytes_answer(found)
 
 
 def _user(request: Request) -> User:

@@ -1,4 +1,7 @@
-"""`/openapi/v3`: one document for each group and version, with everything that can be asked there."""
+"""`/openapi/v3`: one document for each group and version, with everything that can be asked there.
+
+`/openapi/v2` names nothing: kubectl wants one to look up kinds that no path of v3 takes a patch of (`List`, reviews).
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -46,6 +49,21 @@ _DELETE = {
     "propagationPolicy": {"type": "string", "enum": ["Background", "Foreground", "Orphan"]},
 }
 _STATUS = "dev.korch.Status"
+V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"  # not as it is asked for: "@" stands in none
+_V2 = {"swagger": "2.0", "info": {"title": "korch", "version": "v1"}, "paths": {}, "definitions": {}}
+
+
+def second(accept: str) -> tuple[bytes, str]:
+    """`/openapi/v2` and its media type: a document without paths, for kubectl in protobuf."""
+    if "proto-openapi.spec.v2" not in accept:
+        return msgspec.json.encode(_V2) + b"\n", JSON
+    info = _bytes(1, b"korch") + _bytes(2, b"v1")
+    return _bytes(1, b"2.0") + _bytes(2, info) + _bytes(8, b"") + _bytes(9, b""), V2_PROTOBUF
+
+
+def _bytes(number: int, value: bytes) -> bytes:
+    """A field of a protobuf message with at most 127 bytes."""
+    return bytes([number << 3 | 2, len(value)]) + value
 
 
 def index(customs: Customs = ()) -> dict[str, Any]:

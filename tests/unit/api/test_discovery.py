@@ -92,7 +92,11 @@ def test_schemas(tmp_path: Path) -> None:
                 }
             assert place.startswith(("api/", "apis/"))
         assert {(kind.group, kind.version, kind.name) for kind in KINDS} <= gvks
-        assert (await world.http.get("/openapi/v2")).status_code == 404
+        second = await world.http.get("/openapi/v2")
+        assert (second.json()["swagger"], second.headers["content-type"]) == ("2.0", "application/json")
+        asked = {"accept": "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"}
+        second = await world.http.get("/openapi/v2", headers=asked)
+        assert (second.content[:5], second.headers["content-type"]) == (b"\x0a\x032.0", openapi.V2_PROTOBUF)
         assert (await world.get("/openapi/v3")) == {"paths": index}
 
     run(tmp_path, check)

@@ -7,13 +7,16 @@ tried again after a growing, jittered pause. The decisions are pure; `Governor` 
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 HANDSHAKES_PER_SSHD: Final = 5  # sshd counts one a little longer than we do: it lets go of it after the login
 HANDSHAKES_AT_ONCE: Final = 16  # key exchanges and logins; connecting and waiting for a banner are not counted
+# Behind a proxy the door is the proxy's own sshd. A login there is done by then, and what takes longer is the host
+# behind it: one that is off must not keep the others from being asked.
+PROXY_HOLD_S: Final = 1.0
 FREE_FAILURES: Final = 3
 LONGEST_HOLD_S: Final = 5.0
 
@@ -48,6 +51,19 @@ class Breaker:
 
 
 @dataclass(slots=True)
+class Once:
+    """Calls `act` the first time that it is called."""
+
+    act: Callable[[], object]
+    is_done: bool = False
+
+    def __call__(self) -> None:
+        if not self.is_done:
+            self.is_done = True
+            self.act()
+
+
+@dataclass(slots=True)
 class Governor:
     """Shared by all transports of a process."""
 
@@ -57,10 +73,21 @@ class Governor:
     _logins: asyncio.Semaphore | None = None
 
     @asynccontextmanager
-    async def door(self, sshd: str) -> AsyncIterator[None]:
-        """Held from the TCP connect to the login. `sshd` names the server that sees this connection unauthenticated."""
-        async with self._doors.setdefault(sshd, asyncio.Semaphore(self.per_sshd)):
+    async def door(self, sshd: str, *, most_s: float | None = None) -> AsyncIterator[None]:
+        """Held from the TCP connect to the login, at most so long.
+
+        `sshd` names the server that sees this connection unauthenticated.
+        """
+        door = self._doors.setdefault(sshd, asyncio.Semaphore(self.per_sshd))
+        await door.acquire()
+        let_go = Once(door.release)
+        timer = None if most_s is None else asyncio.get_running_loop().call_later(most_s, let_go)
+        try:
             yield
+        finally:
+            let_go()
+            if timer is not None:
+                timer.cancel()
 
     @asynccontextmanager
     async def login(self) -> AsyncIterator[None]:

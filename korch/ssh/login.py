@@ -14,7 +14,7 @@ import paramiko
 from korch.errors import AuthFailedError, HostUnreachableError, KorchError, NoCommonAlgorithmError
 from korch.ssh.channels import Connection
 from korch.ssh.dial import DroppedError, TurnedAwayError, dial
-from korch.ssh.governor import HANDSHAKES_AT_ONCE, Governor
+from korch.ssh.governor import HANDSHAKES_AT_ONCE, PROXY_HOLD_S, Governor
 from korch.ssh.hostkeys import HostKey, KnownHosts, algorithms
 from korch.ssh.keys import KeyRing, Login, LoginRefusedError, Prompt
 from korch.ssh.link import Link
@@ -166,9 +166,10 @@ async def with_retries(
     """One login, tried again after drops that a crowded sshd makes, while the time lasts."""
     until = time.monotonic() + timeout_s
     sshd = options.proxy_template or f"{via.name if via else ''}/{options.hostname}:{options.port}"
+    most_s = PROXY_HOLD_S if options.proxy_template else None
     for attempt in range(1, MOST_TRIES + 1):
         try:
-            async with shared.governor.door(sshd):
+            async with shared.governor.door(sshd, most_s=most_s):
                 return await once()
         except DroppedError as error:
             if attempt == MOST_TRIES or time.monotonic() >= until:

@@ -43,7 +43,7 @@ LONGEST_PAUSE_S = 30.0
 ENGINE_PAUSE_S = 5.0  # the same while only the engine is away: it is being restarted
 STEADY_S = 10.0  # a connection that lasted so long was a good one
 REST_S = 20.0  # between looks while the session tells of nothing
-NEXT_SURPLUS_S = 60.0  # between removals of surplus beyond one pass's limit: somebody may want to stop it
+NEXT_SURPLUS_S = 60.0  # until surplus that stayed is tried again; what one pass leaves, somebody may want to keep
 FULL_LOOK_S = 300.0  # images, volumes, disk, clock: what the session does not tell
 NOTICE_EVERY_S = 1.0
 NOT_RESPONDING_S = 15.0  # of greetings without work, and that is told: a reboot's sshd needs some of it
@@ -78,6 +78,8 @@ class NodeWatch:
         self._attempt: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._held_back = 0
+        self._stuck: frozenset[str] = frozenset()  # surplus that could not be removed, as it was told
+        self._removing: asyncio.Task[None] | None = None  # of surplus, beside the session
         self._orphans: frozenset[str] = frozenset()  # as the log was told
         self._load: NodeLoad | None = None  # the newest, stored or not
         self._greets_since: float | None = None  # on the event loop's clock: it lives, and cannot be worked with
@@ -141,6 +143,11 @@ class NodeWatch:
             await self._trouble(error)
         except Exception:
             log.exception("%s: watching it failed; this is a bug in korch", self.name)
+        finally:
+            removing, self._removing = self._removing, None
+            if removing is not None:
+                removing.cancel()
+                await asyncio.gather(removing, return_exceptions=True)
 
     async def _take_up(self, contact: Contact, group: asyncio.TaskGroup) -> None:
         """What runs there is taken over, what is surplus goes, and only then is anything started."""
@@ -209,6 +216,11 @@ class NodeWatch:
         if found.held_back and found.held_back != self._held_back:
             log.warning("%s: %d more surplus containers stay for now", self.name, found.held_back)
         self._orphans, self._held_back = orphans, found.held_back
+        for text in [text for text in found.stuck if text not in self._stuck]:
+            log.warning("%s: %s", self.name, text)
+            if (node := self._post.view.find(Node, self.name, "")) is not None:
+                await self._event(node, "FailedKillPod", text, warning=True)
+        self._stuck = frozenset(found.stuck)
 
     async def _attend(self) -> None:
         """Hear the session until it breaks."""
@@ -227,17 +239,21 @@ class NodeWatch:
                     keeper.glance()
                 elif isinstance(said, Sample):
                     await self._note_sample(said)
-                if loop.time() >= full_look_at:
+                if self._removing is not None and self._removing.done():
+                    removing, self._removing = self._removing, None
+                    removing.result()
+                    full_look_at = loop.time() + self._rest_s()
+                if loop.time() >= full_look_at and self._removing is None:
                     contact = await self._post.fleet.attach(self.name)
                     if contact.address != keeper.address:
                         return  # another keeper must take up
                     await keeper.look_anew(contact.images)
-                    await self._remove_surplus(keeper)
-                    full_look_at = loop.time() + self._rest_s()
+                    # The session must be heard meanwhile: an end may take its grace time.
+                    self._removing = asyncio.create_task(self._remove_surplus(keeper), name=f"surplus-{self.name}")
 
     def _rest_s(self) -> float:
         """Seconds until the next full look."""
-        usual_s = NEXT_SURPLUS_S if self._held_back else FULL_LOOK_S
+        usual_s = NEXT_SURPLUS_S if self._held_back or self._stuck else FULL_LOOK_S
         return usual_s * random.uniform(0.8, 1.2)  # noqa: S311 (jitter, not a secret)
 
     async def _note_sample(self, sample: Sample) -> None:

@@ -222,6 +222,8 @@ class OneShot:
                 found = await keeper.remove_surplus(pods, ended, self._scope.owns)
                 self._orphans += len(found.orphans)
                 self._held_back += found.held_back
+                for text in found.stuck:
+                    self._reporter.say(f"{keeper.node}: {text}")
             except FencedError:
                 raise
             except KorchError as error:

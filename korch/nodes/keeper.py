@@ -19,6 +19,7 @@ from korch.engines.names import SANDBOX, Identity, container_name
 from korch.engines.observed import ObservedContainer
 from korch.errors import (
     CommandFailedError,
+    CommandTimeoutError,
     EngineDownError,
     FencedError,
     HostRefusedError,
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 LOST_AFTER_S = 8.0  # of failing contact before pods that never ran are given to other nodes
 BUSY_LOOK_S = 2.0  # between looks while acts are under way: a long pull must not hide a crash next to it
 AFTER_A_BUG_S = 10.0
+SURPLUS_AT_ONCE = 4  # removals of surplus: each may take its grace time
 LOG_LINES = 10  # kept when a container dies or fails its checks
 Key = tuple[str, str]
 
@@ -392,15 +394,28 @@ class Keeper:
     async def remove_surplus(
         self, pods: dict[str, Pod], ended: frozenset[str], mine: Callable[[Identity], bool]
     ) -> Strays:
-        """Remove what the store proves surplus; what was found."""
+        """Remove what the store proves surplus; what was found. One that cannot be removed holds up no other."""
         seen = tuple(found for containers in self._ward.seen.values() for found in containers.values())
         strays = plan_strays(seen, self._machine.cluster.id, self.node, pods, ended, mine)
-        for uid, identity in {found.identity.uid: found.identity for found in strays.surplus if found.identity}.items():
+        going = {found.identity.uid: found.identity for found in strays.surplus if found.identity}
+        slots = asyncio.Semaphore(SURPLUS_AT_ONCE)
+
+        async def remove(uid: str, identity: Identity) -> str:
             several = SANDBOX in self._ward.seen.get(uid, {}) or len(self._ward.seen.get(uid, {})) > 1
             whole = dataclasses.replace(identity, container="") if several else identity
-            await self._machine.remove(whole, grace_s=30, epoch=self._epoch())
+            async with slots:
+                try:
+                    await self._machine.remove(whole, grace_s=30, epoch=self._epoch())
+                except (CommandFailedError, CommandTimeoutError) as error:
+                    return f"what is left of pod {identity.pod} cannot be removed: {error}"
             self._ward.drop(uid)
-        return strays
+            return ""
+
+        results = await asyncio.gather(*(remove(*one) for one in going.items()), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return dataclasses.replace(strays, stuck=tuple([text for text in results if isinstance(text, str) and text]))
 
     # Contact
 

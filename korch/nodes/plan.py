@@ -137,12 +137,14 @@ def _is_through(pod: Pod, seen: Seen) -> bool:
 class Strays:
     """Containers of this cluster that no pod of this node stands for.
 
-    `surplus` holds all containers of each pod in it; `held_back`: pods beyond one pass's limit.
+    `surplus` holds all containers of each pod in it; `held_back`: pods beyond one pass's limit; `stuck`: what to tell of
+    each pod whose containers could not be removed.
     """
 
     surplus: tuple[ObservedContainer, ...] = ()
     orphans: tuple[ObservedContainer, ...] = ()
     held_back: int = 0
+    stuck: tuple[str, ...] = ()
 
 
 def plan_strays(

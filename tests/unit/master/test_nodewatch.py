@@ -1,6 +1,7 @@
 """One node as a master keeps it, in virtual time: what is told of it, and what a part that hangs takes with it."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -8,10 +9,15 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from korch.errors import CommandTimeoutError, KorchError
+from korch.engines.names import Identity
+from korch.engines.observed import ObservedContainer
+from korch.errors import CommandTimeoutError, EngineDownError, KorchError
 from korch.master.background import background
 from korch.master.controlling import Scope
 from korch.master.nodewatch import NodeWatch, Post
+from korch.nodes.errors import EngineCallError
+from korch.nodes.machine import Ended
+from korch.nodes.news import Pulse
 from korch.nodes.register import failed_status
 from korch.objects.objects import Objects
 from korch.objects.view import View
@@ -37,17 +43,33 @@ class Machine(FakeMachine):
     def __init__(self) -> None:
         super().__init__()
         self.broken = asyncio.Event()
+        self.stuck: set[str] = set()  # pods whose containers cannot be removed
+        self.removing = self.removing_at_most = 0
 
     @asynccontextmanager
     async def session(self, *, every_s: int):
         self.broken.clear()
 
         async def news():
-            await self.broken.wait()
-            return
-            yield
+            while not self.broken.is_set():
+                yield Pulse()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(every_s):
+                        await self.broken.wait()
 
         yield news()
+
+    async def remove(self, identity: Identity, **words: Any) -> Ended:
+        self.removing += 1
+        self.removing_at_most = max(self.removing, self.removing_at_most)
+        try:
+            if identity.pod in self.stuck:
+                await asyncio.sleep(40)
+                raise EngineCallError("n1: tried to kill container, but did not receive an exit event", host="n1")
+            await asyncio.sleep(30)
+            return await super().remove(identity, **words)
+        finally:
+            self.removing -= 1
 
     async def set_epoch(self, epoch: int) -> int:
         return epoch
@@ -60,6 +82,7 @@ class World:
         self.machine_there = Machine()
         self.hangs: KorchError | None = None  # what comes of each attempt to work there
         self.attached = 0
+        self.greets = True
         self.objects = Objects(MemoryStore(), clock=LoopClock())  # type: ignore[arg-type]
         self.view = View(self.objects, KINDS)
         lead: Any = SimpleNamespace(raise_epoch=self.raise_epoch)
@@ -95,7 +118,8 @@ class World:
         await self.objects.create(Node(metadata=ObjectMeta(name="n1")))
         await self.view.start(group)
         self.view.listen(self._wake)  # type: ignore[arg-type]
-        group.create_task(self._greet())
+        if self.greets:
+            group.create_task(self._greet())
         group.create_task(self.watch.run(group))
         await asyncio.sleep(2)
 
@@ -129,9 +153,10 @@ def _ready(node: Node) -> Node:
     return replace(node, status=replace(node.status, conditions=with_condition((), ready, rfc3339(0.0))))
 
 
-def watched(body: Callable[[World], Awaitable[None]]) -> None:
+def watched(body: Callable[[World], Awaitable[None]], *, greets: bool = True) -> None:
     async def main() -> None:
         world = World()
+        world.greets = greets
         async with background() as group:
             await world.start(group)
             await body(world)
@@ -171,8 +196,6 @@ def test_a_node_that_greets_and_lets_nobody_in_is_told_of_until_it_does() -> Non
 
 
 def test_a_node_that_answers_why_it_does_not_work_keeps_that_reason() -> None:
-    from korch.errors import EngineDownError
-
     async def body(world: World) -> None:
         world.hangs = EngineDownError("n1: docker does not answer", host="n1")
         world.machine_there.broken.set()
@@ -180,3 +203,57 @@ def test_a_node_that_answers_why_it_does_not_work_keeps_that_reason() -> None:
         assert (await world.ready()).reason == "EngineDown"
 
     watched(body)
+
+
+# --- surplus that stays ---
+
+
+def surplus(machine: Machine, pod: Pod) -> None:
+    """A container of a pod that is bound to another node."""
+    meta = pod.metadata
+    identity = Identity("c1", meta.namespace, meta.name, meta.uid, "web", "web", 1, "h")
+    machine.held[meta.uid] = ObservedContainer(
+        identity=identity, id=meta.uid, name=f"korch_{meta.name}", image="i", image_id="", state="running"
+    )
+
+
+def test_a_container_that_cannot_be_removed_holds_up_neither_its_node_nor_the_others() -> None:
+    async def main() -> None:
+        world = World()
+        machine = world.machine_there
+        async with background() as group:
+            moved = [await world.pod(f"moved-{number}", "n2") for number in range(3)]
+            for pod in moved:
+                surplus(machine, pod)
+            machine.stuck = {"moved-0"}
+            await world.pod("web-1")
+            await world.start(group)
+            await asyncio.sleep(48)
+            assert machine.removing_at_most == 3, "side by side, and the node is back when the slowest is through"
+            assert machine.held.keys() & {pod.metadata.uid for pod in moved} == {moved[0].metadata.uid}
+            assert world.watch.attached
+            assert await world.is_ready("web-1")
+            assert (await world.events()).count("FailedKillPod") == 1
+            machine.stuck.clear()
+            await asyncio.sleep(150)
+            assert moved[0].metadata.uid not in machine.held, "it is tried again"
+
+    run_virtually(main)
+
+
+def test_the_session_is_heard_while_surplus_is_removed() -> None:
+    async def body(world: World) -> None:
+        machine = world.machine_there
+        moved = await world.pod("moved-0", "n2")
+        surplus(machine, moved)
+        machine.stuck = {"moved-0"}
+        heard = []
+        while not machine.removing:
+            await asyncio.sleep(1)
+        for _ in range(30):
+            heard.append(world.watch.life.silent_s(asyncio.get_running_loop().time()))
+            await asyncio.sleep(1)
+        assert machine.removing
+        assert max(heard) < 2
+
+    watched(body, greets=False)

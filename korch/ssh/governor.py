@@ -7,7 +7,7 @@ tried again after a growing, jittered pause. The decisions are pure; `Governor` 
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -51,19 +51,6 @@ class Breaker:
 
 
 @dataclass(slots=True)
-class Once:
-    """Calls `act` the first time that it is called."""
-
-    act: Callable[[], object]
-    is_done: bool = False
-
-    def __call__(self) -> None:
-        if not self.is_done:
-            self.is_done = True
-            self.act()
-
-
-@dataclass(slots=True)
 class Governor:
     """Shared by all transports of a process."""
 
@@ -80,7 +67,12 @@ class Governor:
         """
         door = self._doors.setdefault(sshd, asyncio.Semaphore(self.per_sshd))
         await door.acquire()
-        let_go = Once(door.release)
+        held = [door]
+
+        def let_go() -> None:
+            while held:
+                held.pop().release()
+
         timer = None if most_s is None else asyncio.get_running_loop().call_later(most_s, let_go)
         try:
             yield

@@ -78,7 +78,7 @@ def test_dead_hosts_behind_a_proxy_do_not_keep_live_ones_waiting(tmp_path: Path)
         async def once() -> None:
             if not is_alive:
                 await asyncio.sleep(10.0)
-                raise HostUnreachableError("no answer")
+                raise HostUnreachableError("no answer", host=f"n{number}")
             inside["now"] += 1
             inside["most"] = max(inside["most"], inside["now"])
             await asyncio.sleep(0.3)

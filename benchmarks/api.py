@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -223,9 +224,8 @@ async def _watchers(site: Served, wire: Wire) -> list[Figure]:
     for count in WATCHERS:
         before, after = site.rss_mib(), await _revision(wire)
         base = 2_000_000 + count * 1000
-        seen = await delays(
-            site.access, count, after, lambda n, base=base: _good(wire, _labelled(names[n], base + n)), site.rss_mib
-        )
+        write = partial(_write_label, wire, names, base)
+        seen = await delays(site.access, count, after, write, site.rss_mib)
         each_kib = (seen.rss_mib - before) * 1024 / count
         last_ms = [one * 1000 for one in seen.last_s]
         median_ms = [one * 1000 for one in seen.median_s]
@@ -261,14 +261,17 @@ def _kubectl(site: Served, rounds: int) -> list[Figure]:
 
         return apply
 
+    def get_with(config: Path) -> Callable[[int], None]:
+        return lambda _: _run(folder, config, "get", "pods")
+
     with replaying(site.access, folder) as still:
         acts: dict[str, Callable[[Path], Callable[[int], None]]] = {
-            "get pods": lambda config: lambda _: _run(folder, config, "get", "pods"),
+            "get pods": get_with,
             "apply": apply_with,
         }
         found = []
         for what, act in acts.items():
-            contenders = {
+            contenders: dict[str, Callable[[int], None]] = {
                 "korch": act(site.config),
                 "static answers": act(still),
                 "kubectl alone": lambda _: _run(folder, still, "version", "--client"),
@@ -322,6 +325,10 @@ async def _point(site: Served) -> list[Figure]:
 
 
 # --- calls ---
+
+
+async def _write_label(wire: Wire, names: Sequence[str], base: int, number: int) -> None:
+    await _good(wire, _labelled(names[number], base + number))
 
 
 async def _good(wire: Wire, call_: Call) -> Answer:

@@ -49,6 +49,7 @@ async def delays(
 ) -> Seen:
     """Writes one after the other, each awaited by all of so many watchers of pods."""
     place, loop = urlsplit(access.server), asyncio.get_running_loop()
+    host = place.hostname or ""
     path = f"/api/v1/pods?watch=1&allowWatchBookmarks=true&resourceVersion={after}"
     head = f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nAccept: application/json\r\n\r\n".encode()
     moments: list[float] = []
@@ -63,7 +64,7 @@ async def delays(
     try:
         for _ in range(count):
             _, watcher = await loop.create_connection(
-                lambda: _Watcher(head, told), place.hostname, place.port, ssl=tls, server_hostname=place.hostname
+                lambda: _Watcher(head, told), host, place.port or 443, ssl=tls, server_hostname=host
             )
             watchers.append(watcher)
             await watcher.begun.wait()

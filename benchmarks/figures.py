@@ -65,7 +65,7 @@ def together(commands: Sequence[Sequence[str]], at_once: int = 0) -> None:
             running.append(subprocess.Popen(waiting.pop(0), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         first = running.pop(0)
         if first.wait():
-            raise SystemExit(f"{first.args}: exit {first.returncode}")
+            raise SystemExit(f"{first.args!r}: exit {first.returncode}")
 
 
 def cpu_seconds(argv: Sequence[str], env: Mapping[str, str] | None = None, rounds: int = 9) -> float:

@@ -42,8 +42,7 @@ class Site:
 
     def docker(self, *words: str, node: str = "") -> str:
         """The docker command on a daemon (the swarm's manager by default), without SSH in between."""
-        argv = ["docker", "--host", self.eye.endpoint(node or self.manager), *words]
-        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+        return docker(self.eye, node or self.manager, *words)
 
 
 @contextmanager
@@ -84,18 +83,25 @@ def site(nodes: Sequence[str], *, swarm: bool = True) -> Iterator[Site]:
                 for node in nodes:
                     found.docker("pull", "-q", found.image, node=node)
                 if swarm:
-                    _make_swarm(found)
+                    make_swarm(eye, lab.address(found.manager))
                 yield found
         finally:
             lab.down()
 
 
-def _make_swarm(found: Site) -> None:
-    address = found.lab.address(found.manager)
-    found.docker("swarm", "init", "--advertise-addr", address)
-    token = found.docker("swarm", "join-token", "-q", "worker")
-    for node in found.eye.nodes[1:]:
-        found.docker("swarm", "join", "--token", token, f"{address}:2377", node=node)
+def make_swarm(eye: Eye, address: str) -> None:
+    """The nodes as a Docker swarm; the first one, at that address, manages it."""
+    manager, *workers = eye.nodes
+    docker(eye, manager, "swarm", "init", "--advertise-addr", address)
+    token = docker(eye, manager, "swarm", "join-token", "-q", "worker")
+    for node in workers:
+        docker(eye, node, "swarm", "join", "--token", token, f"{address}:2377")
+
+
+def docker(eye: Eye, node: str, *words: str) -> str:
+    """The docker command on a node's daemon, without SSH in between."""
+    argv = ["docker", "--host", eye.endpoint(node), *words]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def label(contender: str, name: str) -> str:

@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ MANY = 100
 
 
 @contextmanager
-def _lab(name: str, specs: list[NodeSpec]) -> Iterator[Lab]:
+def _lab(name: str, specs: Sequence[NodeSpec]) -> Iterator[Lab]:
     """A lab in a KORCH_HOME of its own; it is gone afterwards."""
     with TemporaryDirectory(prefix="korch-bench-") as home:
         lab = Lab(name, Path(home))

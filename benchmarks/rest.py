@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.eye import Eye
 from benchmarks.figures import Figure, call
-from benchmarks.mastered import master
+from benchmarks.mastered import make_swarm, master
 from benchmarks.peers import BIN, korch_env
 from korch.lab.lab import Lab
 from korch.lab.spec import node_specs
@@ -20,6 +20,7 @@ SETTLE_S = 30.0
 DOCKER_NODES, CONTAINERS, SSHD_NODES = 10, 100, 100
 GROWTH = (10, 200)
 MIB = 1 << 20
+K3S_AGENT_BYTES = 275_000_000
 MANIFEST = """apiVersion: apps/v1
 kind: Deployment
 metadata: {{name: rest}}
@@ -74,7 +75,7 @@ def _rss(pid: int) -> int:
 
 
 def figures() -> list[Figure]:
-    """At rest over many nodes; how it grows; what stays."""
+    """At rest over many nodes; what it keeps there; how it grows."""
     return [*_at_rest(), *_growth()]
 
 
@@ -109,10 +110,44 @@ def _at_rest() -> list[Figure]:
     return [
         _limit(f"a master at rest, {what}: CPU over {MEASURE_S:.0f} s", "% of a core", found.cores * 100, 10.0),
         _limit(f"a master at rest, {what}: memory", "MiB", found.rss_bytes / MIB, 150.0),
-        _limit("what a session keeps on a Docker node: memory of its own", "MiB", session / MIB, None),
+        _on_node(session),
         _limit("processes of korch on the nodes after the master stopped", "processes", float(left), 0.0),
         _limit("containers that run on after the master stopped", f"of {CONTAINERS}", float(running), None),
     ]
+
+
+def _on_node(session_bytes: int) -> Figure:
+    """What a session holds on its node, beside what a swarm adds to the engine of a worker."""
+    return Figure(
+        "what a master keeps on a Docker node while it runs: memory of its own",
+        "MiB",
+        session_bytes / MIB,
+        {"docker swarm, a worker": _swarm_bytes() / MIB, "k3s agent": K3S_AGENT_BYTES / MIB},
+        {},
+        {
+            "korch": "korch master",
+            "docker swarm, a worker": "docker swarm join (what dockerd grows by)",
+            "k3s agent": "as documented: docs.k3s.io/reference/resource-profiling",
+        },
+    )
+
+
+def _swarm_bytes() -> int:
+    """What `docker swarm join` adds to the memory of a worker's dockerd, once it rests; the mean of two workers."""
+    with TemporaryDirectory(prefix="korch-bench-") as home:
+        lab, (manager, *workers) = _lab_of(home, 3, 0)
+        try:
+            time.sleep(SETTLE_S)
+            before = sum(_engine_bytes(lab, name) for name in workers)
+            make_swarm(Eye(lab, [manager, *workers]), lab.address(manager))
+            time.sleep(SETTLE_S)
+            return (sum(_engine_bytes(lab, name) for name in workers) - before) // len(workers)
+        finally:
+            lab.down()
+
+
+def _engine_bytes(lab: Lab, node: str) -> int:
+    return sum(_pss(pid) for pid, name in _processes(lab, node).items() if name == "dockerd")
 
 
 def _growth() -> list[Figure]:
@@ -166,12 +201,13 @@ def _korchs(lab: Lab, node: str, bare: set[int]) -> dict[int, str]:
 
 def _session_of(lab: Lab, nodes: Sequence[str], bare: dict[str, set[int]]) -> int:
     """Memory on a node that its session alone uses (shared pages count by their share); the mean."""
-    total = 0
-    for node in nodes:
-        for pid in _korchs(lab, node, bare[node]):
-            try:
-                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            except OSError:
-                continue
-            total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
-    return total // len(nodes)
+    return sum(_pss(pid) for node in nodes for pid in _korchs(lab, node, bare[node])) // len(nodes)
+
+
+def _pss(pid: int) -> int:
+    """Bytes in memory of a process, shared pages by their share; 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))

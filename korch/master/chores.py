@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 WISHES_EVERY_S = 3.0
 PRUNE_AFTER_S = 60.0  # of quiet: what a rollout leaves goes when it is over
+PRUNE_LATEST_S = 600.0  # where it is never quiet, because a pod crashes again and again
 LEVEL_EVERY_S = 60.0
 TIDY_EVERY_S = 3600.0
 
@@ -41,7 +42,8 @@ class Chores:
         self._cluster, self._fleet, self._view, self._watches, self._epoch = cluster, fleet, view, watches, epoch
         self._changed: set[Workload] = set()
         self._here: frozenset[str] = frozenset()  # nodes that could be worked with in the last round
-        self._prune_at: float | None = None
+        self._unpruned_since: float | None = None
+        self._prune_at = 0.0  # while there is such a moment
         view.listen(self._note)
 
     def _note(self, change: Change[Object]) -> None:
@@ -49,7 +51,9 @@ class Chores:
         if isinstance(obj, Deployment | ReplicaSet | DaemonSet | Pod):
             self._changed.add(Workload(obj.metadata.namespace, workload_name(obj)))
         if isinstance(obj, ReplicaSet | DaemonSet):
-            self._prune_at = asyncio.get_running_loop().time() + PRUNE_AFTER_S
+            now = asyncio.get_running_loop().time()
+            self._unpruned_since = now if self._unpruned_since is None else self._unpruned_since
+            self._prune_at = min(now + PRUNE_AFTER_S, self._unpruned_since + PRUNE_LATEST_S)
 
     async def run(self) -> None:
         """Go round until cancelled."""
@@ -62,8 +66,8 @@ class Chores:
         while True:
             await asyncio.sleep(WISHES_EVERY_S)
             await self._attempt(self._keep_wishes)
-            if self._prune_at is not None and loop.time() >= self._prune_at:
-                self._prune_at = None
+            if self._unpruned_since is not None and loop.time() >= self._prune_at:
+                self._unpruned_since = None
                 await self._attempt(self._prune)
             if loop.time() >= level_at:
                 level_at = loop.time() + LEVEL_EVERY_S

@@ -22,13 +22,15 @@ from korch.master.handover import take_lead
 from korch.master.images import pushed_images
 from korch.nodes.parcels import WorkloadRecord
 from korch.objects.objects import Objects
+from korch.resources.batch import CronJob, Job
 from korch.resources.expand import unused_secrets
+from korch.resources.history import ControllerRevision
 from korch.resources.images import image_references
 from korch.resources.meta import ObjectMeta
 from korch.resources.misc import Secret
 from korch.resources.pod import Pod, PodSpec
 from korch.resources.podstate import workload_name
-from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, PodTemplateSpec, ReplicaSet
 from korch.store.lease import Lead
 
 Workload = Deployment | ReplicaSet | DaemonSet
@@ -43,13 +45,33 @@ async def wanted_images(cluster: Cluster) -> frozenset[str]:
     found: set[str] = set()
     for pod in (await objects.list(Pod)).items:
         found |= _references(pod.metadata, pod.spec)
-    workloads: list[Workload] = list((await objects.list(Deployment)).items)
-    workloads += (await objects.list(ReplicaSet)).items
-    workloads += (await objects.list(DaemonSet)).items
-    for workload in workloads:
-        template = workload.spec.template
+    for template in await _templates(objects):
         found |= _references(template.metadata, template.spec)
     return frozenset(found | {pushed.id for pushed in await pushed_images(cluster.store)})
+
+
+async def _templates(objects: Objects) -> list[PodTemplateSpec]:
+    """What pods may be made from: of today, of revisions to go back to, of jobs to come."""
+    workloads: list[Workload | Job] = list((await objects.list(Deployment)).items)
+    workloads += (await objects.list(ReplicaSet)).items
+    workloads += (await objects.list(DaemonSet)).items
+    workloads += (await objects.list(Job)).items
+    crons = (await objects.list(CronJob)).items
+    revisions = (await objects.list(ControllerRevision)).items
+    return [
+        *(workload.spec.template for workload in workloads),
+        *(cron.spec.job_template.spec.template for cron in crons),
+        *(template for revision in revisions if (template := template_of(revision)) is not None),
+    ]
+
+
+def template_of(revision: ControllerRevision) -> PodTemplateSpec | None:
+    """The template that an undo would bring back; None when it holds no such thing."""
+    try:
+        found = revision.data["spec"]["template"]
+        return msgspec.convert({key: value for key, value in found.items() if key != "$patch"}, PodTemplateSpec)
+    except (KeyError, TypeError, AttributeError, msgspec.ValidationError):
+        return None
 
 
 def _references(meta: ObjectMeta, spec: PodSpec) -> set[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from korch.controllers.history import revision_of
 from korch.errors import ForbiddenError, InvalidError, NotFoundError, StoreError
 from korch.master import pruning
 from korch.master.backup import back_up, describe, restore_state
@@ -18,11 +19,14 @@ from korch.master.pruning import prune_after, wanted_images
 from korch.master.removal import forget_node
 from korch.nodes.register import not_ready
 from korch.objects.objects import Objects
+from korch.resources.batch import CronJob, CronJobSpec, JobSpec, JobTemplateSpec
 from korch.resources.codec import with_meta
+from korch.resources.history import ControllerRevision
 from korch.resources.images import PINNED, pinned_template
 from korch.resources.meta import ObjectMeta
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Container, Pod, PodSpec
+from korch.resources.workload import DaemonSet, DaemonSetSpec, PodTemplateSpec
 from korch.settings import Settings
 from tests.unit.controllers.cluster import deployment
 from tests.unit.objects.memory_store import MemoryStore
@@ -202,6 +206,24 @@ def test_every_revision_on_record_keeps_its_image() -> None:
         store = MemoryStore()
         cluster: Any = SimpleNamespace(objects=objects, store=store)
         assert await wanted_images(cluster) == {digest("a"), digest("b"), "tool:1"}
+
+    on_objects(body)
+
+
+def test_what_an_undo_or_a_job_to_come_would_run_keeps_its_image() -> None:
+    async def body(objects: Objects) -> None:
+        def template(image: str) -> PodTemplateSpec:
+            return pinned_template(deployment("reg.lab/web:2").spec.template, image)
+
+        meta = ObjectMeta(name="web", namespace="default", uid="d")
+        daemons = DaemonSet(metadata=meta, spec=DaemonSetSpec(template=template(digest("a"))))
+        await objects.create(revision_of(daemons, 1))
+        await objects.create(ControllerRevision(metadata=ObjectMeta(name="foreign"), revision=1, data={"spec": 7}))
+        job = JobSpec(template=replace(template(digest("b")), spec=replace(template("").spec, restart_policy="Never")))
+        cron = CronJobSpec(schedule="0 3 * * *", job_template=JobTemplateSpec(spec=job))
+        await objects.create(CronJob(metadata=ObjectMeta(name="nightly"), spec=cron))
+        cluster: Any = SimpleNamespace(objects=objects, store=MemoryStore())
+        assert await wanted_images(cluster) == {digest("a"), digest("b")}
 
     on_objects(body)
 

@@ -15,7 +15,7 @@ from korch.resources.autoscaling import HorizontalPodAutoscaler
 from korch.resources.batch import CronJob, Job
 from korch.resources.kinds import kind_of
 from korch.resources.meta import Object
-from korch.resources.pod import Pod
+from korch.resources.pod import ContainerPort, Pod
 from korch.resources.podstate import is_ready, published_of, telling_status
 from korch.resources.templates import template_hash
 from korch.resources.workload import Deployment
@@ -114,12 +114,39 @@ def _word(pod: Pod) -> str:
 
 
 def addresses(pod: Pod) -> tuple[str, ...]:
-    """Where the pod's published ports are reached."""
+    """Where the pod's published ports are reached; as a link where the web is spoken there."""
     seen = {}
+    checked = _checked_by_http(pod)
     for port in published_of(pod):
         if ":" in port.host_ip and not pod.status.host_ip.count(":"):
             continue
         host = port.host_ip if port.host_ip not in {"", "0.0.0.0", "::"} else pod.status.host_ip  # noqa: S104
-        text = f"http://{host}:{port.host_port}" if port.protocol == "TCP" else f"{host}:{port.host_port}/udp"
+        place = f"{f'[{host}]' if ':' in host else host}:{port.host_port}"
+        scheme = checked.get(port.container_port) or _usual_scheme(port)
+        if port.protocol not in {"", "TCP"}:
+            text = f"{place}/{port.protocol.lower()}"
+        else:
+            text = f"{scheme}://{place}" if scheme else place
         seen[port.container_port, port.protocol] = text
     return tuple(seen.values())
+
+
+def _checked_by_http(pod: Pod) -> dict[int, str]:
+    """Container port → http or https, as probes say it."""
+    schemes: dict[int, str] = {}
+    for container in pod.spec.containers:
+        named = {port.name: port.container_port for port in container.ports if port.name}
+        for probe in (container.liveness_probe, container.startup_probe, container.readiness_probe):
+            if probe is not None and probe.http_get is not None:
+                port = probe.http_get.port
+                number = port if isinstance(port, int) else named.get(port, 0)
+                schemes[number] = probe.http_get.scheme.lower() or "http"
+    return schemes
+
+
+def _usual_scheme(port: ContainerPort) -> str:
+    """What most speak at that port; "" for nothing in particular."""
+    if port.container_port in {443, 8443} or port.host_port == 443:
+        return "https"
+    is_web = port.container_port in {80, 3000} or 8000 <= port.container_port <= 8999 or port.host_port == 80
+    return "http" if is_web else ""

@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.live import Live
 
 from korch.cli.live import Board, Lines, rows_that_fit
-from korch.cli.rollout_view import follow
+from korch.cli.rollout_view import addresses, follow
 from korch.client.base import Outcome, Progress, Workload
 from korch.client.declare import Declared
+from korch.resources.meta import ObjectMeta
+from korch.resources.pod import Container, ContainerPort, ContainerStatus, HTTPGetAction, Pod, PodSpec, PodStatus, Probe
 from korch.resources.workload import Deployment
 
 from .world import FakeClient, World, a_deployment
@@ -114,3 +116,48 @@ def test_a_low_terminal_shows_the_replicas_at_work() -> None:
     assert rows_that_fit(steps, 11) == (steps, "")
     assert len(rows_that_fit(steps, -2)[0]) == 1
     assert "p10" in drawn(["ready"] * 10 + ["pulling"], height=9)
+
+
+def reached(*ports: ContainerPort, node: str = "10.0.0.5", probe: HTTPGetAction | None = None) -> tuple[str, ...]:
+    readiness = None if probe is None else Probe(http_get=probe)
+    named = tuple(ContainerPort(container_port=port.container_port, name=port.name) for port in ports)
+    container = Container(name="c", ports=named, readiness_probe=readiness)
+    published = tuple(replace(port, protocol=port.protocol or "TCP") for port in ports)
+    statuses = (ContainerStatus(name="c", published=published),)
+    status = PodStatus(host_ip=node, container_statuses=statuses)
+    return addresses(Pod(metadata=ObjectMeta(name="p"), spec=PodSpec(containers=(container,)), status=status))
+
+
+def port(inside: int, outside: int = 30000, **more: str) -> ContainerPort:
+    return ContainerPort(container_port=inside, host_port=outside, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        (port(5432), "10.0.0.5:30000"),
+        (port(8080), "http://10.0.0.5:30000"),
+        (port(3000), "http://10.0.0.5:30000"),
+        (port(9000), "10.0.0.5:30000"),
+        (port(5000, 80), "http://10.0.0.5:80"),
+        (port(443), "https://10.0.0.5:30000"),
+        (port(53, protocol="UDP"), "10.0.0.5:30000/udp"),
+        (port(8080, host_ip="0.0.0.0"), "http://10.0.0.5:30000"),
+        (port(8080, host_ip="127.0.0.1"), "http://127.0.0.1:30000"),
+    ],
+)
+def test_only_what_speaks_http_is_a_link(of: ContainerPort, expected: str) -> None:
+    assert reached(of) == (expected,)
+
+
+def test_a_check_by_http_says_what_a_port_speaks() -> None:
+    assert reached(port(5432), probe=HTTPGetAction(port=5432)) == ("http://10.0.0.5:30000",)
+    assert reached(port(9090), port(5432, name="x"), probe=HTTPGetAction(port="x", scheme="HTTPS")) == (
+        "10.0.0.5:30000",
+        "https://10.0.0.5:30000",
+    )
+
+
+def test_an_ipv6_address_is_in_brackets() -> None:
+    assert reached(port(8080, host_ip="::"), node="fd00::5") == ("http://[fd00::5]:30000",)
+    assert reached(port(5432), node="fd00::5") == ("[fd00::5]:30000",)

@@ -194,8 +194,18 @@ class NodeWatch:
             address=contact.address,
             epoch=self._post.epoch,
             mine=self._post.scope.has,
-            on_contact=lambda _node, _error: None,
+            on_contact=self._hear_of_contact,
         )
+
+    def _hear_of_contact(self, _node: str, error: KorchError | None) -> None:
+        """The keeper has come to nothing there for a while, though the session is open: nothing new goes there until
+        the node was looked at anew."""
+        if error is None or not self.attached:
+            return
+        log.warning("%s: it speaks, but nothing can be done there: %s", self.name, error)
+        self.attached = False
+        if self._attempt is not None:
+            self._attempt.cancel()
 
     async def _dismiss(self) -> None:
         """The keeper stops: the node has another address now, or nobody watches it any more."""

@@ -150,6 +150,7 @@ class Looking:
         look = answer.first("look")
         if look is None or look.rest != "0":
             text = look.text if look else ""
+            self._refuse_hung(text)
             raise engine_error(self.host, "the containers", text, step="look", engine=engine)
         return self._observed(look, answer)
 
@@ -162,8 +163,18 @@ class Looking:
         if look is None or look.rest != "0":
             if _NO_CONTAINER.search(text):
                 return None
+            self._refuse_hung(text)
             raise engine_error(self.host, f"container {name}", text, step="look", engine=engine)
         return next(iter(self._observed(look, answer)), None)
+
+    def _refuse_hung(self, text: str) -> None:
+        """A look that its deadline ended, and that has nothing to say: the engine is there, and hangs."""
+        if not text.strip():
+            raise EngineDownError(
+                f"{self.host}: {self._courier.engine} did not answer within 20 s",
+                host=self.host,
+                hint="It may hang: its log on the node tells more.",
+            )
 
     @staticmethod
     def _observed(look: Section, answer: Answer) -> tuple[ObservedContainer, ...]:

@@ -14,29 +14,43 @@ from korch.resources.leaving import is_leaving
 from korch.resources.meta import Condition, Object
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
-from korch.resources.podstate import controller_of, is_counted, named_volumes, unschedulable, with_condition
+from korch.resources.podstate import condition, controller_of, is_counted, named_volumes, unschedulable, with_condition
 from korch.resources.templates import TEMPLATE_HASH_LABEL
-from korch.resources.times import rfc3339
+from korch.resources.times import parse_time, rfc3339
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.scheduler.decision import Decision, to_json
 from korch.scheduler.select import schedule
 from korch.scheduler.snapshot import Snapshot, snapshot
+from korch.scheduler.taints import NOT_READY
 
+AWAY_S = 15.0  # a node that is not back after so long is not waited for
 RIVALS_TRIED = 20  # old pods of a deployment that are tried for room: each is a pass over all nodes
 
 
 class SchedulingController:
-    """Places pods that have no node. `allowed` names the nodes that this run may use; None = all."""
+    """Places pods that have no node. `allowed` names the nodes that this run may use; None = all.
+
+    `away`: others that it could use in a moment, if they come back. Nothing is stopped for a pod that fits there.
+    """
 
     def __init__(
-        self, view: View, clock: Clock, *, allowed: Callable[[], frozenset[str] | None], mine: Callable[[Pod], bool]
+        self,
+        view: View,
+        clock: Clock,
+        *,
+        allowed: Callable[[], frozenset[str] | None],
+        mine: Callable[[Pod], bool],
+        away: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
-        self._view, self._clock, self._allowed, self._mine = view, clock, allowed, mine
+        self._view, self._clock, self._allowed, self._mine, self._away = view, clock, allowed, mine, away
+        self._waiting_since: dict[str, float] = {}  # by uid: pods that would fit on a node that is away
 
     async def reconcile(self, _: str) -> float | None:
         """One pass over all pending pods; looks again while some fit nowhere."""
         waiting = [pod for pod in self._view.all(Pod) if not pod.spec.node_name and is_counted(pod) and self._mine(pod)]
         pending = [pod for pod in waiting if self._is_wanted(pod)]
+        uids = {pod.metadata.uid for pod in pending}
+        self._waiting_since = {uid: since for uid, since in self._waiting_since.items() if uid in uids}
         if not pending:
             return 2.0 if waiting else None  # the view may know a pod before its owner
         unplaced = len(pending) < len(waiting)
@@ -67,7 +81,8 @@ class SchedulingController:
                 owner = controller_of(pod)
                 alike = owner.uid if owner is not None else pod.metadata.uid
                 if alike not in victims:
-                    victims[alike] = room_maker(pod, pods, self._fits(pod, closed)) if owner is not None else ""
+                    helpless = owner is None or self._waits(pod, pods, closed)
+                    victims[alike] = "" if helpless else room_maker(pod, pods, self._fits(pod, closed))
                 await self._leave_pending(pod, decision, victims[alike])
             else:
                 await self._bind(pod, decision)
@@ -94,11 +109,23 @@ class SchedulingController:
 
         return fits
 
-    def _snapshot(self, pods: Sequence[Pod], closed: str = "") -> Snapshot:
-        """The cluster as the view has it, with one node closed to new pods."""
+    def _waits(self, pod: Pod, pods: Sequence[Pod], closed: str) -> bool:
+        """Whether it would have a node if those that were here a moment ago came back: then nothing is stopped yet."""
+        allowed, now = self._allowed(), self._clock.now()
+        nodes = {node.metadata.name: node for node in self._view.all(Node)}
+        away = frozenset(name for name in self._away() if name in nodes and was_here(nodes[name], now))
+        if not away or allowed is None:
+            return False
+        snap = self._snapshot(pods, closed, back=away)
+        if schedule(snap, [pod], allowed_nodes=allowed | away)[0].node is None:
+            return False
+        return now - self._waiting_since.setdefault(pod.metadata.uid, now) < AWAY_S
+
+    def _snapshot(self, pods: Sequence[Pod], closed: str = "", back: frozenset[str] = frozenset()) -> Snapshot:
+        """The cluster as the view has it, with one node closed to new pods, and as if some were back."""
         nodes = tuple(
             replace(node, spec=replace(node.spec, unschedulable=True)) if node.metadata.name == closed else node
-            for node in self._view.all(Node)
+            for node in (_as_back(node) if node.metadata.name in back else node for node in self._view.all(Node))
         )
         loads = {load.metadata.name: load for load in self._view.all(NodeLoad)}
         now = self._clock.now()
@@ -156,6 +183,23 @@ class SchedulingController:
         await self._view.objects.record_event(
             pod, type="Warning", reason="FailedScheduling", message=decision.message, component="scheduler"
         )
+
+
+def was_here(node: Node, now: float) -> bool:
+    """Whether it is Ready on record, or was so a moment ago. Pure."""
+    ready = condition(node.status.conditions, "Ready")
+    if ready is None:
+        return False
+    since = parse_time(ready.last_transition_time) if ready.last_transition_time else 0.0
+    return ready.status == "True" or now - since < AWAY_S
+
+
+def _as_back(node: Node) -> Node:
+    ready = Condition(type="Ready", status="True", reason="Ready")
+    others = tuple(found for found in node.status.conditions if found.type != "Ready")
+    taints = tuple(taint for taint in node.spec.taints if taint.key != NOT_READY)
+    status = replace(node.status, conditions=(*others, ready))
+    return replace(node, status=status, spec=replace(node.spec, taints=taints))
 
 
 def room_maker(pod: Pod, pods: Sequence[Pod], fits: Callable[[Sequence[Pod]], bool]) -> str:

@@ -66,7 +66,8 @@ async def _nothing(_: frozenset[str]) -> dict[str, Used]:
 
 
 class Controllers:
-    """Reconcilers on a view. `allowed`: the nodes that new pods may have; `wake` hears of each pod that has a node.
+    """Reconcilers on a view. `allowed`: the nodes that new pods may have, `away`: those that they may have in a moment;
+    `wake` hears of each pod that has a node.
 
     `gauge` measures pods; without it nothing is scaled by load. `collecting`: what loses its owner goes, as far as a
     run has to do with it; a master has the collector, which does so for all kinds.
@@ -79,13 +80,14 @@ class Controllers:
         scope: Scope,
         *,
         allowed: Callable[[], frozenset[str]],
+        away: Callable[[], frozenset[str]] = frozenset,
         wake: Callable[[Pod], None],
         gauge: Gauge | None = None,
         collecting: bool = True,
     ) -> None:
         self._view, self._scope, self._wake = view, scope, wake
         self._started, self._collecting = False, collecting
-        scheduler = SchedulingController(view, clock, allowed=allowed, mine=scope.has)
+        scheduler = SchedulingController(view, clock, allowed=allowed, mine=scope.has, away=away)
         self._deployments: WorkQueue[tuple[str, str]] = WorkQueue(
             "deployment", DeploymentController(view, clock).reconcile
         )

@@ -89,8 +89,12 @@ class Fleet:
     @property
     def placeable(self) -> frozenset[str]:
         """Nodes that were reached and that `--limit` leaves."""
-        within = {node_name(name) for name in self._cluster.hosts().placeable}
-        return frozenset(within & self._contacts.keys())
+        return self.listed & self._contacts.keys()
+
+    @property
+    def listed(self) -> frozenset[str]:
+        """Nodes that `--limit` leaves, reached or not."""
+        return frozenset(node_name(name) for name in self._cluster.hosts().placeable)
 
     @property
     def reached(self) -> frozenset[str]:

@@ -146,7 +146,7 @@ class OneShot:
             self._keeping = keepers = self._keepers(view, contacts)
             self._count_absent(view, keepers)
             await asyncio.gather(*(keeper.take_stock() for keeper in keepers.values()))
-            controllers = Controllers(view, self._cluster.clock, self._scope, allowed=self._allowed, wake=self._wake)
+            controllers = Controllers(view, clock, self._scope, allowed=self._allowed, away=self._away, wake=self._wake)
             controllers.start(group)
             await self._remove_surplus(view, keepers, objects)
             for keeper in keepers.values():
@@ -210,6 +210,10 @@ class OneShot:
 
     def _allowed(self) -> frozenset[str]:
         return self._fleet.placeable - self._silent().keys()
+
+    def _away(self) -> frozenset[str]:
+        """Nodes that went away during this run: those that it never reached are not waited for."""
+        return self._fleet.listed & (self._silent().keys() - self._dead.keys())
 
     async def _remove_surplus(self, view: View, keepers: dict[str, Keeper], objects: Objects) -> None:
         """Before anything else: what the store proves surplus on the nodes goes."""

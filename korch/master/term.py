@@ -78,7 +78,12 @@ class Term:
         self._lifecycle = Lifecycle(post, self._watches, hook=self._hook)
         gauge, clock = NodeGauge(self._fleet).pods, self._cluster.clock
         controllers = Controllers(
-            self._view, clock, scope, allowed=self._allowed, wake=self._wake, gauge=gauge, collecting=False
+            *(self._view, clock, scope),
+            allowed=self._allowed,
+            away=self._away,
+            wake=self._wake,
+            gauge=gauge,
+            collecting=False,
         )
         controllers.start(group)
         group.create_task(self._lifecycle.run(), name="lifecycle")
@@ -109,6 +114,11 @@ class Term:
         """Nodes that can be worked with now."""
         lost = self._lifecycle.lost if self._lifecycle is not None else frozenset()
         return self._fleet.placeable - lost - {name for name, watch in self._watches.items() if not watch.attached}
+
+    def _away(self) -> frozenset[str]:
+        """Nodes that may be worked with again in a moment."""
+        lost = self._lifecycle.lost if self._lifecycle is not None else frozenset()
+        return self._fleet.listed - lost - self._allowed()
 
     def _wake(self, pod: Pod) -> None:
         watch = self._watches.get(pod.spec.node_name)

@@ -9,18 +9,19 @@ from msgspec.structs import replace
 from korch.controllers import scheduling
 from korch.controllers.deployment import set_from
 from korch.controllers.replicaset import pod_from
-from korch.controllers.scheduling import SchedulingController
+from korch.controllers.scheduling import AWAY_S, SchedulingController
 from korch.errors import ConflictError, FencedError
 from korch.master.background import background
 from korch.objects.objects import Objects
 from korch.objects.view import View
 from korch.resources.annotations import DECISION, STOP_FIRST
 from korch.resources.codec import with_meta
-from korch.resources.meta import Object
+from korch.resources.meta import Condition, Object
 from korch.resources.misc import Event
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Container, ContainerPort, Pod
 from korch.resources.podstate import unschedulable
+from korch.resources.times import rfc3339
 from korch.resources.workload import Deployment, ReplicaSet
 from tests.unit.controllers.cluster import deployment
 from tests.unit.nodes.virtual_loop import run_virtually
@@ -29,8 +30,13 @@ from tests.unit.scheduler.world import NOW, load, node
 
 
 class FixedClock:
+    """Stands still, until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.passed_s = 0.0
+
     def now(self) -> float:
-        return NOW
+        return NOW + self.passed_s
 
 
 class World:
@@ -38,8 +44,15 @@ class World:
         self.store = MemoryStore()
         self.objects = Objects(self.store, clock=FixedClock())  # type: ignore[arg-type]
         self.view = View(self.objects, (Deployment, ReplicaSet, Pod, Node, NodeLoad))
+        self.allowed: frozenset[str] | None = None
+        self.away: frozenset[str] = frozenset()
+        self.clock = FixedClock()
         self.controller = SchedulingController(
-            self.view, FixedClock(), allowed=lambda: None, mine=lambda pod: "theirs" not in pod.metadata.name
+            self.view,
+            self.clock,
+            allowed=lambda: self.allowed,
+            away=lambda: self.away,
+            mine=lambda pod: "theirs" not in pod.metadata.name,
         )
 
     async def put(self, obj: Object) -> None:
@@ -122,6 +135,68 @@ def test_the_old_pod_that_stands_in_the_way_is_named_until_it_is_gone() -> None:
         await asyncio.sleep(0.1)
         await world.controller.reconcile("all")
         assert (await world.pod("new")).spec.node_name == "n1"
+
+    with_world(body)
+
+
+def test_nothing_is_stopped_for_a_pod_that_fits_on_a_node_which_is_away_for_a_moment() -> None:
+    async def body(world: World) -> None:
+        await world.add_node("n1")
+        await world.replicas("web:1", "old", on="n1")
+        await world.add_node("n2")
+        down = Condition(
+            type="Ready", status="False", reason="EngineDown", last_transition_time=rfc3339(NOW), message="restarting"
+        )
+        fine = (await world.objects.get(Node, "n2", "")).status
+        await world.objects.modify(
+            Node, "n2", "", lambda node: replace(node, status=replace(fine, conditions=(down,))), status=True
+        )
+        world.allowed, world.away = frozenset({"n1"}), frozenset({"n2"})
+        await world.replicas("web:2", "new")
+        for _ in range(2):
+            await world.controller.reconcile("all")
+            assert STOP_FIRST not in (await world.pod("new")).metadata.annotations
+            world.clock.passed_s += 5
+        await world.objects.modify(Node, "n2", "", lambda node: replace(node, status=fine), status=True)
+        await asyncio.sleep(0.1)
+        world.allowed, world.away = frozenset({"n1", "n2"}), frozenset()
+        await world.controller.reconcile("all")
+        assert (await world.pod("new")).spec.node_name == "n2"
+
+    with_world(body)
+
+
+@pytest.mark.parametrize(
+    ("reason", "passed_s"),
+    [pytest.param("Ready", AWAY_S + 1, id="it does not come back"), pytest.param("", 0.0, id="it was away before")],
+)
+def test_a_node_that_does_not_come_back_is_not_waited_for(reason: str, passed_s: float) -> None:
+    async def body(world: World) -> None:
+        await world.add_node("n1")
+        await world.replicas("web:1", "old", on="n1")
+        await world.put(node("n2", state=reason or "EngineDown"))
+        await world.put(with_meta(load(), name="n2"))
+        await asyncio.sleep(0.1)
+        world.allowed, world.away = frozenset({"n1"}), frozenset({"n2"})
+        await world.replicas("web:2", "new")
+        await world.controller.reconcile("all")
+        assert (STOP_FIRST in (await world.pod("new")).metadata.annotations) == (not passed_s)
+        world.clock.passed_s += passed_s
+        await world.controller.reconcile("all")
+        assert (await world.pod("new")).metadata.annotations[STOP_FIRST] == "old"
+
+    with_world(body)
+
+
+def test_who_fits_on_no_node_that_is_away_either_does_not_wait() -> None:
+    async def body(world: World) -> None:
+        for name in ("n1", "n2"):
+            await world.add_node(name)
+            await world.replicas("web:1", f"old-{name}", on=name)
+        world.allowed, world.away = frozenset({"n1"}), frozenset({"n2"})
+        await world.replicas("web:2", "new")
+        await world.controller.reconcile("all")
+        assert (await world.pod("new")).metadata.annotations[STOP_FIRST] == "old-n1"
 
     with_world(body)
 

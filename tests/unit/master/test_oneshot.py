@@ -67,6 +67,10 @@ class FakeFleet:
         return dict(self.lost)
 
     @property
+    def listed(self) -> frozenset[str]:
+        return self.placeable
+
+    @property
     def placeable(self) -> frozenset[str]:
         return frozenset(self.machines.keys() - self.lost.keys())
 

@@ -1,13 +1,19 @@
-"""`make bench`: every figure in one run on this machine, as ratios. `python -m benchmarks [FIGURE...] [--rounds N]`."""
+"""`make bench`: every figure in one run on this machine, as ratios. `python -m benchmarks [FIGURE...] [--rounds N]`.
+
+What was printed last stays in `last/FIGURE.txt`.
+"""
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from benchmarks import api, peers, placement_quality, rest, scheduler, swarm
 from benchmarks.figures import Figure
 
 ALL = ("startup", "deploy", "nodes", "master", "rest", "api", "scheduler", "quality")
+LAST = Path(__file__).with_name("last")
 
 
 def main() -> None:
@@ -22,28 +28,39 @@ def main() -> None:
     if unknown:
         parser.error(f"there is no figure {', '.join(sorted(unknown))}")
     print(f"# korch and its peers, side by side: medians of {chosen.rounds} rounds in turn; {peers.cores()}\n")
-    figures: dict[str, Callable[[], Iterable[Figure]]] = {
-        "startup": lambda: peers.startup(chosen.rounds),
-        "deploy": lambda: [peers.deploy(chosen.rounds)],
-        "nodes": lambda: [peers.nodes(chosen.rounds)],
-        "master": lambda: swarm.figures(chosen.rounds, chosen.stalls),
-        "rest": rest.figures,
-        "api": lambda: api.figures(chosen.rounds),
+    figures: dict[str, Callable[[], Iterable[str]]] = {
+        "startup": lambda: _texts(peers.startup(chosen.rounds)),
+        "deploy": lambda: _texts([peers.deploy(chosen.rounds)]),
+        "nodes": lambda: _texts([peers.nodes(chosen.rounds)]),
+        "master": lambda: _texts(swarm.figures(chosen.rounds, chosen.stalls)),
+        "rest": lambda: _texts(rest.figures()),
+        "api": lambda: _texts(api.figures(chosen.rounds)),
+        "scheduler": _scheduling,
+        "quality": _evenness,
     }
-    for name, measure in figures.items():
-        for figure in measure() if name in wanted else ():
-            _print(figure)
-    if "scheduler" in wanted:
-        print("## scheduling 10,000 pods on 1,000 nodes; target >= 10,000 pods/s   $ python -m benchmarks.scheduler")
-        print(json.dumps(scheduler.run(), indent=2), "\n")
-    if "quality" in wanted:
-        print("## evenness of real load; target <= 0.7 x requests only   $ python -m benchmarks.placement_quality")
-        print(json.dumps(placement_quality.run(), indent=2))
+    options = f"--rounds {chosen.rounds} --stalls {chosen.stalls}"
+    for name in wanted:
+        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        lines = [f"$ python -m benchmarks {name} {options}", f"{when}, {peers.cores()}", ""]
+        for text in figures[name]():
+            print(text, "\n", flush=True)
+            lines += [text, ""]
+        LAST.mkdir(exist_ok=True)
+        (LAST / f"{name}.txt").write_text("\n".join(lines))
 
 
-def _print(figure: Figure) -> None:
-    print("\n".join(figure.lines()), flush=True)
-    print()
+def _texts(figures: Iterable[Figure]) -> Iterable[str]:
+    return ("\n".join(figure.lines()) for figure in figures)
+
+
+def _scheduling() -> Iterable[str]:
+    yield "## scheduling 10,000 pods on 1,000 nodes; target >= 10,000 pods/s   $ python -m benchmarks.scheduler"
+    yield json.dumps(scheduler.run(), indent=2)
+
+
+def _evenness() -> Iterable[str]:
+    yield "## evenness of real load; target <= 0.7 x requests only   $ python -m benchmarks.placement_quality"
+    yield json.dumps(placement_quality.run(), indent=2)
 
 
 if __name__ == "__main__":

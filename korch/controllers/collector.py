@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from korch.errors import ConflictError, ExpiredError, FencedError, ForbiddenError, NotFoundError
+from korch.errors import ConflictError, ExpiredError, FencedError, ForbiddenError, InvalidError, NotFoundError
 from korch.objects.objects import Objects
 from korch.objects.prepare import CLEANUP, CONTENTS, FINALIZERS
 from korch.objects.values import Deletion
 from korch.resources import kinds
-from korch.resources.codec import with_meta
+from korch.resources.codec import decode, with_meta
 from korch.resources.crd import CustomResourceDefinition
 from korch.resources.customs import custom
 from korch.resources.kinds import CRD, EVENT, LEASE, NAMESPACE, NODELOAD, Kind
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 FOREGROUND, ORPHAN = FINALIZERS["Foreground"], FINALIZERS["Orphan"]
 _LEAVES = (EVENT, NODELOAD, LEASE)  # change all the time, own nothing and are owned by nobody
-_AGAIN_S = 0.2
+_AGAIN_S, _STUCK_S = 0.2, 60.0
 _LOOKS, _LOOK_S = 50, 0.01
 _WORKERS = 4
 
@@ -138,16 +138,16 @@ class Collector:
 
     async def _load_kind(self, kind: Kind) -> None:
         for number, record in enumerate((await self._store.list(kind.prefix())).records):
-            self._graph.put(record.key, _thing(kind, record))
+            if (thing := _thing(kind, record)) is not None:
+                self._graph.put(record.key, thing)
             if number % 500 == 499:
                 await asyncio.sleep(0)
 
     async def _learn(self) -> frozenset[Kind]:
         """Know the custom kinds; those that are new."""
         before = set(kinds.every_kind())
-        definitions = (await self._objects.list(CustomResourceDefinition)).items
-        found = [made for crd in definitions if (made := custom(crd)) is not None]
-        return frozenset(made.kind for made in found) - before
+        found = [_defined(record) for record in (await self._store.list(CRD.prefix())).records]
+        return frozenset(kind for kind in found if kind is not None) - before
 
     async def _apply(self, event: Event) -> None:
         if event.key.startswith(CRD.prefix()) and event.record is not None:
@@ -156,10 +156,8 @@ class Collector:
         kind = _kind_at(event.key)
         if kind is None or kind in _LEAVES:
             return
-        if event.record is None:
-            touched = self._graph.drop(event.key)
-        else:
-            touched = self._graph.put(event.key, _thing(kind, event.record))
+        thing = None if event.record is None else _thing(kind, event.record)
+        touched = self._graph.drop(event.key) if thing is None else self._graph.put(event.key, thing)
         for uid in touched:
             self._queue.add(uid)
 
@@ -182,7 +180,7 @@ class Collector:
             return await self._empty(thing, CONTENTS, spaces)
         if CLEANUP in held and thing.kind is CRD:
             plural, _, group = thing.meta.name.partition(".")
-            return await self._empty(thing, CLEANUP, [f"/{group}/{plural}/"])
+            return await self._empty(thing, CLEANUP, [] if kinds.is_taken(group) else [f"/{group}/{plural}/"])
         if thing.meta.owner_references and thing.meta.deletion_timestamp is None and not await self._has_owner(thing):
             await self._delete(thing.kind, thing.meta)
         return None
@@ -195,7 +193,8 @@ class Collector:
                 return True
             namespace = thing.meta.namespace if kind.namespaced else ""
             record = await self._store.get(kind.key(namespace, ref.name))
-            if record is not None and _thing(kind, record).meta.uid == ref.uid:
+            there = None if record is None else _thing(kind, record)
+            if record is not None and (there is None or there.meta.uid == ref.uid):
                 return True
         return False
 
@@ -226,19 +225,20 @@ class Collector:
 
     async def _empty(self, owner: Thing, finalizer: str, prefixes: list[str]) -> float | None:
         """Delete all that is stored under these, then let the owner go."""
-        left = 0
+        left = stuck = 0
         for prefix in prefixes:
             for record in (await self._store.list(prefix)).records:
                 left += 1
                 kind = _kind_at(record.key)
                 if kind is None:
                     log.warning("%s stays: nobody knows its kind", record.key)
-                    continue
-                meta = _thing(kind, record).meta
-                if meta.deletion_timestamp is None:
-                    await self._delete(kind, meta)
+                thing = None if kind is None else _thing(kind, record)
+                if thing is None:
+                    stuck += 1
+                elif thing.meta.deletion_timestamp is None:
+                    await self._delete(thing.kind, thing.meta)
         if left:
-            return _AGAIN_S
+            return _AGAIN_S if left > stuck else _STUCK_S
         await self._release(owner, finalizer)
         return None
 
@@ -275,8 +275,24 @@ def _without_finalizer(obj: Object, finalizer: str) -> Object:
     return with_meta(obj, finalizers=tuple(found for found in obj.metadata.finalizers if found != finalizer))
 
 
-def _thing(kind: Kind, record: Record) -> Thing:
-    return Thing(kind, msgspec.json.decode(record.value, type=_Head).metadata)
+def _defined(record: Record) -> Kind | None:
+    """The kind that a stored definition makes; None when it makes none."""
+    try:
+        crd = decode(CRD, record.value)
+        made = custom(crd) if isinstance(crd, CustomResourceDefinition) else None
+    except (InvalidError, TypeError, ValueError) as error:
+        log.warning("the definition %s makes no kind: %s", record.key, error)
+        return None
+    return None if made is None else made.kind
+
+
+def _thing(kind: Kind, record: Record) -> Thing | None:
+    """What a record says of itself; None when it cannot be read: one such record stops nothing else."""
+    try:
+        return Thing(kind, msgspec.json.decode(record.value, type=_Head).metadata)
+    except msgspec.MsgspecError as error:
+        log.warning("record %s cannot be read and is left alone: %s", record.key, error)
+        return None
 
 
 def _kind_of(ref: OwnerReference) -> Kind | None:

@@ -17,6 +17,7 @@ from korch.resources.crd import (
 )
 from korch.resources.kinds import Kind
 from korch.resources.meta import Condition, Object
+from korch.resources.names import dns_label_problem, dns_subdomain_problem
 from korch.resources.times import rfc3339
 
 _OWN = frozenset({"apiVersion", "kind", "metadata"})
@@ -38,12 +39,15 @@ class Custom:
 
 
 def custom(crd: CustomResourceDefinition) -> Custom | None:
-    """The kind that a definition makes; None when it has no version that is stored, or another kind has its name."""
+    """The kind that a definition makes; None when it has no version that is stored, or its group is korch's own.
+
+    The definition may be from a backup, or older than a rule: what matters to the cluster's safety is asked again.
+    """
     spec = crd.spec
     stored = next((found for found in spec.versions if found.storage), None)
     if stored is None or not (spec.group and spec.names.plural and spec.names.kind):
         return None
-    if any((kind.group, kind.plural) == (spec.group, spec.names.plural) for kind in kinds.KINDS):
+    if kinds.is_taken(spec.group) or dns_subdomain_problem(spec.group) or dns_label_problem(spec.names.plural):
         return None
     mark = (crd.metadata.uid, crd.metadata.generation)
     kind = kinds.registered(spec.group, spec.names.plural, mark, lambda: _kind(crd, stored))

@@ -1,5 +1,6 @@
 """The registry of kinds: what exists, under which name, and where it is stored."""
 
+import re
 from collections.abc import Callable, Hashable, Iterable
 
 import msgspec
@@ -19,6 +20,10 @@ from korch.resources.pod import Pod
 from korch.resources.rbac import ClusterRole, ClusterRoleBinding, Role, RoleBinding
 from korch.resources.service import EndpointSlice, Ingress, IngressClass, NetworkPolicy, Service
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
+
+_PLACE = re.compile(r"[a-z0-9.-]*/[a-z0-9-]+", re.ASCII)
+_OWN = "korch.dev"  # below it the cluster keeps its own records: credentials, wishes, who leads
+_OWN_KINDS = frozenset({"nodeloads"})
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -58,6 +63,12 @@ class Kind(msgspec.Struct, frozen=True):
     def key(self, namespace: str, name: str) -> str:
         """The store key `/GROUP/PLURAL/NAMESPACE/NAME`; cluster-wide kinds have no namespace part."""
         return f"{self.prefix(namespace)}{name}"
+
+    def __post_init__(self) -> None:
+        """No kind is stored where something else is kept, whatever a definition in the store says."""
+        kept = self.group == _OWN and self.plural not in _OWN_KINDS
+        if kept or not _PLACE.fullmatch(f"{self.group}/{self.plural}"):
+            raise ValueError(f'"{self.plural}.{self.group}" can be no kind')
 
 
 NODE = Kind("", "v1", "Node", "nodes", False, Node, ("no",))
@@ -138,6 +149,10 @@ _BY_WORD: dict[str, Kind] = {
 # former definitions stay known: objects of them may still be on their way.
 _custom: dict[tuple[str, str], tuple[Hashable, Kind]] = {}
 
+# Groups that are answered in by the API itself, or will be; and those of the kinds above.
+_ANSWERED = ("authentication.k8s.io", "authorization.k8s.io", "events.k8s.io", "metrics.k8s.io")
+_TAKEN = frozenset({_OWN, *_ANSWERED, *(kind.group for kind in KINDS)})
+
 
 def every_kind() -> tuple[Kind, ...]:
     """All kinds, also custom ones."""
@@ -153,8 +168,15 @@ def registered(group: str, plural: str, mark: Hashable, make: Callable[[], Kind]
     return found[1]
 
 
+def is_taken(group: str) -> bool:
+    """Whether a group is korch's, so that no definition adds to it. Those without a dot are Kubernetes' own."""
+    return "." not in group or group in _TAKEN
+
+
 def keep_only(names: Iterable[tuple[str, str]]) -> None:
     """Forget custom kinds whose (group, plural) is not among these."""
+    if is_taken(group):
+        raise ValueError(f'the group "{group}" has no custom kinds')
     kept = set(names)
     for name in [name for name in _custom if name not in kept]:
         del _custom[name]

@@ -10,6 +10,7 @@ from korch.errors import InvalidError
 from korch.resources.autoscaling import HorizontalPodAutoscalerSpec, HPAScalingRules, MetricSpec
 from korch.resources.config import ConfigMap
 from korch.resources.crd import CustomResourceDefinition
+from korch.resources.kinds import is_taken
 from korch.resources.names import dns_label_problem, dns_subdomain_problem, port_name_problem, secret_key_problem
 from korch.resources.problems import Problems
 from korch.resources.quantity import cpu_millis, memory_bytes
@@ -25,6 +26,8 @@ _MOST_ENDPOINTS = 1000
 _SCALED = ("Deployment", "ReplicaSet")
 _SUBJECTS = ("User", "Group", "ServiceAccount")
 
+_COMMUNITY = (".k8s.io", ".kubernetes.io")
+_APPROVED = "api-approved.kubernetes.io"
 
 def service_name_problem(name: str) -> str:
     """Why no service can be called so, or "": names are labels of DNS names that begin with a letter (RFC 1035)."""
@@ -224,8 +227,23 @@ def check_binding(role: RoleRef, subjects: Iterable[Subject], problems: Problems
 
 def check_crd(crd: CustomResourceDefinition, problems: Problems) -> None:
     """Note what is wrong with the definition of a kind; what needs a webhook is refused."""
+def _group_problem(crd: CustomResourceDefinition) -> str:
+    """Why nobody may define kinds in its group, or "". Those of Kubernetes' community need its word, as there."""
+    group, meta = crd.spec.group, crd.metadata
+    if problem := dns_subdomain_problem(group) or ("" if "." in group else "needs a dot"):
+        return problem
+    if meta.deletion_timestamp is not None:
+        return ""  # one that is older than the rule may go
+    if is_taken(group):
+        return f'"{group}" is built in; custom kinds need a group of their own'
+    approved = meta.annotations.get(_APPROVED, "")
+    if not f".{group}".endswith(_COMMUNITY) or approved.startswith(("https://", "http://", "unapproved")):
+        return ""
+    return f'"{group}" is Kubernetes\' own: it needs the annotation {_APPROVED} with the address of the approval'
+
+
     spec, names = crd.spec, crd.spec.names
-    problems.check("spec.group", dns_subdomain_problem(spec.group) or ("" if "." in spec.group else "needs a dot"))
+    problems.check("spec.group", _group_problem(crd))
     problems.check("spec.names.plural", dns_label_problem(names.plural))
     problems.check("spec.names.singular", dns_label_problem(names.singular))
     if not re.fullmatch(r"[A-Za-z]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?", names.kind, re.ASCII):

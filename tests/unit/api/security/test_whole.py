@@ -44,8 +44,8 @@ VERBS = {
 class Site:
     """The whole API in this process."""
 
-    def __init__(self, app: Guard, credentials: Credentials, store: Store) -> None:
-        self.guard, self._credentials, self.store = app, credentials, store
+    def __init__(self, app: Guard, credentials: Credentials, objects: Objects, store: Store) -> None:
+        self.guard, self._credentials, self.objects, self.store = app, credentials, objects, store
 
     async def client(self, role: Role, namespace: str = "") -> httpx.AsyncClient:
         """Asks as somebody with a role."""
@@ -68,7 +68,7 @@ async def whole(folder: Path) -> AsyncIterator[Site]:
         await objects.ensure_default_namespace()
         for name in ("shop", "bank"):
             await objects.create(Namespace(metadata=ObjectMeta(name=name)))
-        yield Site(Guard(app, authenticator, permissions, clock=clock, limits=NO_LIMITS), credentials, store)
+        yield Site(Guard(app, authenticator, permissions, clock=clock, limits=NO_LIMITS), credentials, objects, store)
     finally:
         await app.state.api.close()
         await store.close()

@@ -11,17 +11,19 @@ from korch.errors import (
     HostKeyRevokedError,
     HostKeyUnknownError,
     KorchError,
+    NoCommonAlgorithmError,
 )
 from korch.nodes.facts import NodeIP
 from korch.nodes.report import NodeReport, is_virtual
 
 _MIB = 1024 * 1024
-LEAST_SESSIONS = 7  # korch's session and six commands at once on one connection
+LEAST_SESSIONS = 2  # korch's session and one command on one connection
+WANTED_SESSIONS = 7  # and six commands at once
 LEAST_STARTUPS = 4  # a control connection, one for streams, and a person
 OLDEST = {"docker": (20, 10), "podman": (4, 0)}
 PROGRAMS = (
-    *("base64", "cat", "chmod", "date", "df", "grep", "head", "id", "mkdir", "mktemp", "mv", "rm", "rmdir", "sleep"),
-    *("sync", "timeout", "uname", "flock"),
+    *("base64", "cat", "chmod", "date", "dd", "df", "grep", "head", "id", "ln", "mkdir", "mktemp", "mv", "rm", "rmdir"),
+    *("sleep", "sort", "sync", "tail", "timeout", "tr", "uname", "flock"),
 )
 OPTIONAL = {"flock": "korch queues with files instead, which is slower"}
 
@@ -42,12 +44,14 @@ def fail(name: str, detail: str, cure: str) -> Check:
 
 
 def contact_checks(error: KorchError | None, where: str, user: str) -> tuple[Check, ...]:
-    """Reachable, host key, login: how far the connection came."""
+    """Reachable, algorithms, host key, login: how far the connection came."""
     if error is None:
         return (ok("reachable", where), ok("host key", "known and the same"), ok("login", f"as {user}"))
     failed = str(error)
     if isinstance(error, HostKeyUnknownError | HostKeyChangedError | HostKeyRevokedError):
         return (ok("reachable", where), fail("host key", failed, error.hint))
+    if isinstance(error, NoCommonAlgorithmError):
+        return (ok("reachable", where), fail("algorithms", failed, error.hint))
     if isinstance(error, AuthFailedError):
         return (ok("reachable", where), ok("host key", "known and the same"), fail("login", failed, error.hint))
     return (fail("reachable", failed, error.hint),)
@@ -187,8 +191,11 @@ def _limits(settings: Mapping[str, str] | None) -> tuple[Check, ...]:
     first = startups.partition(":")[0]
     checks = [ok("MaxSessions", sessions), ok("MaxStartups", startups)]
     if sessions.isdigit() and int(sessions) < LEAST_SESSIONS:
-        text = f"{sessions}: korch wants {LEAST_SESSIONS} on one connection"
+        text = f"{sessions}: korch needs {LEAST_SESSIONS} on one connection"
         checks[0] = fail("MaxSessions", text, cure.format("MaxSessions 10"))
+    elif sessions.isdigit() and int(sessions) < WANTED_SESSIONS:
+        text = f"{sessions}: fewer commands at a time than the {WANTED_SESSIONS} sessions that korch would use"
+        checks[0] = warn("MaxSessions", text, cure.format("MaxSessions 10"))
     if first.isdigit() and int(first) < LEAST_STARTUPS:
         text = f"{startups}: sshd drops connections that are made at the same time"
         checks[1] = warn("MaxStartups", text, cure.format("MaxStartups 10:30:100"))

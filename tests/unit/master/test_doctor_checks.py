@@ -1,12 +1,16 @@
 """What the doctor's findings mean."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+import korch.nodes
 from korch.client.base import Check
 from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer
 from korch.engines.wish import PublishedPort
-from korch.errors import AuthFailedError, HostKeyUnknownError, HostUnreachableError, KorchError
+from korch.errors import AuthFailedError, HostKeyUnknownError, HostUnreachableError, KorchError, NoCommonAlgorithmError
 from korch.master import doctor_checks as checks
 from korch.nodes.facts import Facts, NodeIP
 from korch.nodes.report import Claim, EngineState, NodeReport
@@ -41,9 +45,10 @@ def words(*found: Check) -> list[tuple[str, str]]:
         (None, [("reachable", "ok"), ("host key", "ok"), ("login", "ok")]),
         (HostUnreachableError("gone", host="n1", hint="x"), [("reachable", "fail")]),
         (HostKeyUnknownError("new", host="n1", hint="x"), [("reachable", "ok"), ("host key", "fail")]),
+        (NoCommonAlgorithmError("old", host="n1", hint="x"), [("reachable", "ok"), ("algorithms", "fail")]),
         (AuthFailedError("no", host="n1", hint="x"), [("reachable", "ok"), ("host key", "ok"), ("login", "fail")]),
     ],
-    ids=["in order", "no answer", "unknown key", "no login"],
+    ids=["in order", "no answer", "unknown key", "nothing in common", "no login"],
 )
 def test_how_far_the_connection_came(error: KorchError | None, expected: list[tuple[str, str]]) -> None:
     assert words(*checks.contact_checks(error, "10.0.0.1 port 22", "root")) == expected
@@ -111,6 +116,60 @@ def test_clock(offset: float | None, result: str, says: str) -> None:
     assert (check.result, says in check.detail) == (result, True)
 
 
+# What is not built into a shell and a script might call.
+KNOWN = frozenset(
+    """awk base64 basename bunzip2 bzip2 cat chgrp chmod chown chroot cksum cmp comm cp curl cut date dd df diff dirname
+    dmesg du env expand expr factor fallocate file find flock fold free fsync fuser getconf getent gpg grep gunzip gzip
+    head hexdump host hostid hostname iconv id install ionice ip ipcs jq join kill killall last less link ln locale
+    logger login logname ls lsof lsblk md5sum mkdir mkfifo mknod mktemp modprobe more mount mountpoint mv nc nice nl
+    nohup nproc nsenter nslookup od openssl passwd paste patch pathchk pgrep pidof ping pkill printenv ps pv python
+    python3 readlink realpath renice reset rm rmdir rsync runuser script sed seq setpriv setsid sha1sum sha256sum shred
+    shuf sleep socat sort split ss stat strings stty sudo sum sync sysctl systemctl tac tail tar taskset tee telnet
+    timeout top touch tr traceroute true truncate tsort tty uname unexpand uniq unlink unshare unxz uptime usleep users
+    uudecode uuencode vmstat w wc wget which who whoami xargs xxd xz yes zcat""".split()
+)
+NOT_NEEDED = {
+    "kill": "built into every shell",
+    "ls": "a word for engines",
+    "ps": "a word for engines",
+    "stat": "a file of /proc",
+    "sudo": "a check of its own",
+    "true": "built into every shell",
+    "uptime": "a file of /proc",
+    "usleep": "for a `sleep` that knows no fractions, and never alone",
+}
+
+
+def called_programs(script: str) -> set[str]:
+    """The words of a script that are names of programs; neither in comments nor in single quotes nor in sentences."""
+    script = re.sub(r"(?m)(^|\s)#.*$", "", script)
+    script = re.sub(r"""'[^']*'|"([^"]*)\"""", lambda text: text[1] if "$(" in (text[1] or "") else "", script)
+    script = re.sub(r"(?m)^\s*[\w |*-]+\)", "", script)  # an arm of a case
+    return KNOWN & set(re.findall(r"(?<![\w./$-])[a-z][a-z0-9]*(?![\w.=-])", script))
+
+
+def test_every_program_that_the_scripts_call_is_looked_for() -> None:
+    folder = Path(korch.nodes.__file__).parent / "scripts"
+    called = {path.name: called_programs(path.read_text("utf-8")) for path in folder.glob("*.sh")}
+    assert set().union(*called.values()) - NOT_NEEDED.keys() == set(checks.PROGRAMS), called
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("x=$(tail -n 3)", {"tail"}),
+        ('printf "%s" "$x" | dd of="$korch_dir/y" && sync', {"dd", "sync"}),
+        ('echo "@korch x $(uname -m)"', {"uname"}),
+        ("# a tail\n[ -f x ] # and a head\n", set()),
+        ("echo 'sort of' >stat.x; korch_stat=1; cat", {"cat"}),
+        ('env | file) korch_fail 1 "the date is split" ;;', set()),
+        ("timeout -k 2 20 ln -s a b || exec stat", {"timeout", "ln", "stat"}),
+    ],
+)
+def test_how_called_programs_are_found(script: str, expected: set[str]) -> None:
+    assert called_programs(script) == expected
+
+
 def test_programs() -> None:
     assert checks.program_checks(()).result == "ok"
     assert checks.program_checks(("flock",)).result == "warn"
@@ -144,7 +203,7 @@ def sshd(**more: str) -> dict[str, str]:
         (sshd(allowtcpforwarding="no"), "forbidden", ["warn", "ok", "ok"]),
         (sshd(), "no answer for 5 s", ["warn", "ok", "ok"]),
         (sshd(maxsessions="1"), "", ["ok", "fail", "ok"]),
-        (sshd(maxsessions="2", maxstartups="2:50:5"), "", ["ok", "fail", "warn"]),
+        (sshd(maxsessions="2", maxstartups="2:50:5"), "", ["ok", "warn", "warn"]),
     ],
     ids=["in order", "not readable", "no forwarding", "odd", "one session", "few of all"],
 )

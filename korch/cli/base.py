@@ -221,13 +221,15 @@ def run(
     *,
     limit: str = "",
     need_inventory: bool = True,
+    looks: bool = False,
     endless: bool = False,
     settings: Settings | None = None,
 ) -> T:
     """What `action(client)` returns; the client is opened before and closed after, also on Ctrl-C and SIGTERM.
 
-    `need_inventory=False` is for commands that only read the store: they load no SSH. An `endless` command is meant
-    to be ended by Ctrl-C, which is then no event worth a sentence. `settings` default to those of the command line.
+    `looks`: nothing is placed, so a limit is this process's own affair. `need_inventory=False` is for commands that
+    only read the store: they load no SSH. An `endless` command is meant to be ended by Ctrl-C, which is then no
+    event worth a sentence. `settings` default to those of the command line.
     """
     way = remote_way() if settings is None else None
     chosen = settings or (current_settings() if way is None else None)
@@ -248,11 +250,27 @@ def run(
         for warning in client.warnings:
             click.echo(f"Warning: {warning}", err=True)
         try:
+            if limit and not looks:
+                await _refuse_limit(client, limit)
             return await action(client)
         finally:
             await client.close()
 
     return run_async(with_client, endless=endless)
+
+
+async def _refuse_limit(client: Client, limit: str) -> None:
+    """A master that leads places by itself: it would never hear of the limit."""
+    info = await client.info()
+    if not info.has_master:
+        return
+    from korch.errors import ForbiddenError
+
+    raise ForbiddenError(
+        f'--limit "{limit}" binds only what this command places itself, and a master leads now ({info.lead}),'
+        " which places by the whole inventory",
+        hint="Say it in the wish: --node-selector LABEL=VALUE, or constraints in korch.yml.",
+    )
 
 
 def run_async(action: Callable[[], Awaitable[T]], *, endless: bool = False) -> T:

@@ -149,7 +149,7 @@ def check(names: tuple[str, ...], problems: bool, output: str | None, limit: str
 
     SSH and its limits, rights on the engine, sudo, forwarding, disk, clock, ports, addresses.
     """
-    found = run(lambda client: _check_all(client, names), limit=limit)
+    found = run(lambda client: _check_all(client, names), limit=limit, looks=True)
     if output is not None:
         from korch.cli.output import dump
 
@@ -170,8 +170,7 @@ async def _check_all(client: Client, names: Sequence[str]) -> dict[str, tuple[Ch
         except KorchError as error:
             return (Check(error.reason, "fail", str(error), error.hint),)
 
-    seen = () if names else await client.survey(measure_cpu=False)
-    wanted = names or [one.node.metadata.name for one in seen if not _left_inventory(one.node)]
+    wanted = names or await client.node_names()
     return dict(zip(wanted, await asyncio.gather(*(one(name) for name in wanted)), strict=True))
 
 
@@ -282,10 +281,3 @@ def rm(name: str, force: bool) -> None:
     given_up = run(lambda client: client.forget_node(name, force=force), need_inventory=False)
     more = f", {len(given_up)} pod(s) given up; `korch sync` replaces them" if given_up else ""
     click.echo(f"node/{name} removed{more}")
-
-
-def _left_inventory(found: Node) -> bool:
-    from korch.resources.podstate import condition
-
-    ready = condition(found.status.conditions, "Ready")
-    return ready is not None and ready.reason == "NotInInventory"

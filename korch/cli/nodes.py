@@ -50,10 +50,11 @@ def nodes(output: str | None, watch: bool, interval: float, limit: str) -> None:
         raise click.UsageError("--watch shows a table, not JSON or YAML.")
 
     async def show(client: Client) -> None:
+        names = await client.node_names() if limit else ()
         if watch:
-            await _watch(client, wide=output == "wide", interval_s=interval)
+            await _watch(client, names, wide=output == "wide", interval_s=interval)
             return
-        seen, rows = await _look(client)
+        seen, rows = await _look(client, names)
         if output in ("json", "yaml"):
             from korch.cli.nodes_view import as_data
             from korch.cli.output import dump
@@ -64,14 +65,14 @@ def nodes(output: str | None, watch: bool, interval: float, limit: str) -> None:
         else:
             _print(rows, wide=output == "wide")
 
-    run(show, limit=limit, endless=watch)
+    run(show, limit=limit, looks=True, endless=watch)
 
 
-async def _look(client: Client) -> tuple[tuple[NodeSeen, ...], tuple[Row, ...]]:
+async def _look(client: Client, names: Sequence[str]) -> tuple[tuple[NodeSeen, ...], tuple[Row, ...]]:
     from korch.cli.nodes_view import rows_of
     from korch.resources.pod import Pod
 
-    seen = await client.survey()
+    seen = await client.survey(names)
     pods = (await client.list(Pod)).items
     return seen, rows_of(seen, pods, time.time())
 
@@ -88,13 +89,13 @@ def _print(rows: Sequence[Row], *, wide: bool) -> None:
     click.echo("\n".join([plain(rows, wide=wide), *(["", *found] if (found := troubles(rows)) else [])]))
 
 
-async def _watch(client: Client, *, wide: bool, interval_s: float) -> None:
+async def _watch(client: Client, names: Sequence[str], *, wide: bool, interval_s: float) -> None:
     """The table again and again; in place on a terminal, one below the other elsewhere."""
     import asyncio
 
     if not sys.stdout.isatty():
         while True:
-            _, rows = await _look(client)
+            _, rows = await _look(client, names)
             _print(rows, wide=wide)
             click.echo()
             await asyncio.sleep(interval_s)
@@ -104,7 +105,7 @@ async def _watch(client: Client, *, wide: bool, interval_s: float) -> None:
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         while True:
-            _, rows = await _look(client)
+            _, rows = await _look(client, names)
             live.update(rich_view(rows, console, wide=wide), refresh=True)
             await asyncio.sleep(interval_s)
 

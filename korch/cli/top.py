@@ -48,7 +48,7 @@ def nodes(watch: bool, interval: float, limit: str) -> None:
         from korch.cli.top_view import nodes_text
         from korch.resources.pod import Pod
 
-        seen = await client.survey()
+        seen = await client.survey(await client.node_names() if limit else ())
         rows = rows_of(seen, (await client.list(Pod)).items, time.time())
         text = nodes_text(rows, await client.load_history(_SAMPLES), fancy=_fancy())
         return "\n".join([text, *(["", *found] if (found := troubles(rows)) else [])])
@@ -106,7 +106,7 @@ def _show(look: Callable[[Client], Awaitable[str]], *, watch: bool, interval_s: 
                 click.clear()
             click.echo(text if sys.stdout.isatty() else f"\n{text}")
 
-    run(act, limit=limit, endless=watch)
+    run(act, limit=limit, looks=True, endless=watch)
 
 
 def _fancy() -> bool:

@@ -74,7 +74,7 @@ def whatif(
         raise click.UsageError("Ask something: --replicas N, --lose NODE, or both.")
     if question.name and (cpu or memory or image):
         raise click.UsageError("A deployment brings its own --cpu, --memory and --image.")
-    text, fits = run(lambda client: _answer(client, question), limit=limit)
+    text, fits = run(lambda client: _answer(client, question), limit=limit, looks=True)
     click.echo(text)
     if not fits:
         raise SystemExit(RolloutFailedError.exit_code)
@@ -89,7 +89,7 @@ async def _answer(client: Client, question: Question) -> tuple[str, bool]:
     now = time.time()
     snap = await _snapshot(client, seen, pods, now)
     about, wanted, have = await _wanted(client, question, pods)
-    allowed = frozenset(one.node.metadata.name for one in seen) if question.limit else None
+    allowed = frozenset(await client.node_names()) if question.limit else None
     outlook = what_if(snap, lose=question.lose, pods=wanted, allowed_nodes=allowed, record=1)
     return outlook_text(outlook, question, about=about, have=have), outlook.fits
 

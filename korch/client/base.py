@@ -236,6 +236,10 @@ class Client(Protocol):
         """Remove an object; what it owns follows."""
         ...
 
+    async def node_names(self) -> tuple[str, ...]:
+        """The nodes of the inventory that `--limit` leaves, in its order; none is looked at."""
+        ...
+
     async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = True) -> tuple[NodeSeen, ...]:
         """Look at nodes now (no names: all), in the inventory's order; one dead host delays nobody."""
         ...

@@ -134,7 +134,7 @@ async def check_ports(client: Client, objects: Sequence[Object]) -> None:
 async def _usable_nodes(client: Client) -> int | None:
     """How many nodes there are; None for who may not see them, whom the scheduler's word has to reach."""
     try:
-        return sum(_in_inventory(node) for node in (await client.list(Node)).items)
+        return sum(in_inventory(node) for node in (await client.list(Node)).items)
     except ForbiddenError:
         return None
 
@@ -145,7 +145,8 @@ def _named_volume(spec: PodSpec) -> str:
     return next((volume.csi.volume_attributes.get("name", volume.name) for volume in found if volume.csi), "")
 
 
-def _in_inventory(node: Node) -> bool:
+def in_inventory(node: Node) -> bool:
+    """Whether the last look found it there."""
     return all(found.reason != "NotInInventory" for found in node.status.conditions if found.type == "Ready")
 
 

@@ -297,6 +297,13 @@ class HttpClient:
 
     # Nodes
 
+    async def node_names(self) -> tuple[str, ...]:
+        """The nodes of the inventory."""
+        from korch.client.declare import in_inventory
+        from korch.resources.node import Node
+
+        return tuple(node.metadata.name for node in (await self.list(Node)).items if in_inventory(node))
+
     async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = True) -> tuple[NodeSeen, ...]:
         """Look at nodes now."""
         return await self.look("survey", tuple[NodeSeen, ...], name=names, cpu=str(measure_cpu).lower())

@@ -120,6 +120,13 @@ class LocalClient:
 
     # Nodes
 
+    async def node_names(self) -> tuple[str, ...]:
+        """The nodes of the inventory that `--limit` leaves."""
+        from korch.inventory.hostnames import node_name
+
+        inventory = self.cluster.hosts()
+        return tuple(node_name(host.name) for host in inventory.hosts if host.name in inventory.placeable)
+
     async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = True) -> tuple[NodeSeen, ...]:
         """Look at nodes now."""
         return await self.fleet.survey(names, measure_cpu=measure_cpu)

@@ -145,10 +145,10 @@ def test_warnings_are_no_failure(checked: World) -> None:
     assert checked.run("node", "check", "n1").exit_code == 0
 
 
-def test_hosts_that_left_the_inventory_are_not_looked_at(checked: World) -> None:
-    checked.seen = [NodeSeen(a_node("n1"), a_load()), NodeSeen(a_node("n9", state="NotInInventory"), None)]
-    result = checked.run("node", "check")
-    assert (result.exit_code, "n9" in result.stdout) == (0, False)
+def test_the_doctor_dials_once_and_keeps_to_the_limit(checked: World) -> None:
+    result = checked.run("node", "check", "--limit", "n1,n2")
+    assert [line.split(":")[0] for line in result.stdout.splitlines() if line.startswith("n")] == ["n1", "n2"]
+    assert checked.looked == []
 
 
 def test_only_problems(checked: World) -> None:

@@ -67,9 +67,11 @@ def test_data_holds_the_objects(lab: World, form: str) -> None:
     assert items[2]["error"] == {"reason": "Unreachable", "message": str(UNREACHABLE), "hint": "Switch it on."}
 
 
-def test_limit_reaches_the_client(lab: World) -> None:
-    lab.run("nodes", "--limit", "rack1")
-    assert lab.opened[0][1:] == ("rack1", True)
+def test_only_hosts_within_the_limit_are_looked_at(lab: World) -> None:
+    result = lab.run("nodes", "--limit", "n1,n3")
+    assert lab.opened[0][1:] == ("n1,n3", True)
+    assert lab.looked == [("n1", "n3")]
+    assert [line.split()[0] for line in result.stdout.splitlines()[:3]] == ["NODE", "n1", "n3"]
 
 
 def test_no_hosts(world: World) -> None:

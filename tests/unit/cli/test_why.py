@@ -187,6 +187,11 @@ def test_a_node_that_does_not_answer_gets_nothing(fleet: World) -> None:
     assert "n3 " not in fleet.run("whatif", "--replicas", "4").stdout
 
 
+def test_new_replicas_stay_within_the_limit(fleet: World) -> None:
+    lines = fleet.run("whatif", "web", "--replicas", "4", "--limit", "n2").stdout.splitlines()
+    assert lines[2].split() == ["n2", "2"]
+
+
 def test_a_bare_pod(fleet: World) -> None:
     result = fleet.run("whatif", "--replicas", "2", "--cpu", "500m", "--memory", "256Mi")
     assert result.stdout.startswith("2 replica(s) of a pod that asks for cpu 500m, memory 256Mi\n")

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from korch.cli.deploy import deploy
 from korch.cli.plan import plan
 from korch.cli.wishes import DeployOptions, read_wish
 from korch.client.declare import check_ports
-from korch.errors import InvalidError
+from korch.errors import ForbiddenError, InvalidError
 from korch.resources.codec import with_meta
 from korch.resources.expand import SECRETS_OF_LABEL
 from korch.resources.meta import Object
@@ -40,6 +41,16 @@ def wished(world: World, **given: Any) -> tuple[Object, ...]:
             await client.close()
 
     return asyncio.run(ask())
+
+
+def test_a_limit_that_a_master_would_not_hear_of_is_refused(world: World) -> None:
+    world.info = replace(world.info, lead="root@m:1", doing="master")
+    result = world.run("deploy", "web:1", "--limit", "n1")
+    assert result.exit_code == ForbiddenError.exit_code
+    assert "a master leads now (root@m:1)" in result.output
+    assert "--node-selector" in result.output
+    assert world.read(Deployment, "web") is None
+    assert world.run("deploy", "web:1").exit_code == 0
 
 
 def replicas(world: World, **given: Any) -> int | None:

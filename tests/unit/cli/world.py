@@ -88,6 +88,7 @@ class World:
         self.auto_rebalance: bool | None = None
         self.history: dict[str, tuple[dict[str, float], ...]] = {}
         self.closed = 0
+        self.looked: list[tuple[str, ...]] = []  # the names of each survey
         self.on_open: Callable[[], Coroutine[Any, Any, None]] | None = None
 
     @property
@@ -131,7 +132,7 @@ class World:
         if self.on_open is not None:
             await self.on_open()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        return FakeClient(self, await open_sqlite(self.path))
+        return FakeClient(self, await open_sqlite(self.path), limit)
 
     def run(self, *args: str, input: str | None = None, env: dict[str, str] | None = None) -> Result:
         """One call of the program."""
@@ -144,8 +145,9 @@ class FakeClient:
 
     warnings: tuple[str, ...] = ()
 
-    def __init__(self, world: World, store: Any) -> None:
+    def __init__(self, world: World, store: Any, limit: str = "") -> None:
         self.world, self.store, self.objects = world, store, Objects(store)
+        self.within = limit.split(",") if limit else [one.node.metadata.name for one in world.seen]
 
     async def info(self) -> ClusterInfo:
         return self.world.info
@@ -183,7 +185,11 @@ class FakeClient:
             await self.world.on_converge(self)
         return tuple(Outcome(workload, changed=True) for workload in workloads)
 
+    async def node_names(self) -> tuple[str, ...]:
+        return tuple(one.node.metadata.name for one in self.world.seen if one.node.metadata.name in self.within)
+
     async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = True) -> tuple[NodeSeen, ...]:
+        self.world.looked.append(tuple(names))
         return tuple(one for one in self.world.seen if not names or one.node.metadata.name in names)
 
     async def set_auto_rebalance(self, on: bool) -> None:

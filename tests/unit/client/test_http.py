@@ -30,7 +30,7 @@ from korch.resources.codec import with_meta
 from korch.resources.config import ConfigMap
 from korch.resources.meta import Condition, LabelSelector, ObjectMeta
 from korch.resources.misc import Namespace
-from korch.resources.node import Node
+from korch.resources.node import Node, NodeStatus
 from korch.resources.pod import Container, ContainerState, ContainerStateRunning, ContainerStatus, Pod, PodSpec
 from korch.resources.workload import Deployment, DeploymentSpec, PodTemplateSpec
 from korch.store.sqlite import open_sqlite
@@ -354,6 +354,18 @@ def test_roles_hold_for_korchs_own_paths_too(site: Served) -> None:
 
     run(site, view, access(site, "view"))
     run(site, edit_one, access(site, "edit", "default"))
+
+
+def test_the_nodes_are_those_of_the_inventory(site: Served) -> None:
+    async def check(client: HttpClient) -> None:
+        store = await open_sqlite(site.state)
+        for name, why in (("n2", "Unreachable"), ("n3", "NotInInventory"), ("n1", "Ready")):
+            ready = Condition(type="Ready", status="False", reason=why)
+            await Objects(store).restore(Node(metadata=ObjectMeta(name=name), status=NodeStatus(conditions=(ready,))))
+        await store.close()
+        assert await client.node_names() == ("n1", "n2")
+
+    run(site, check)
 
 
 def test_looks_carry_their_question_and_errors_their_words(site: Served, master: Master) -> None:

@@ -120,15 +120,18 @@ def test_clock(offset: float | None, result: str, says: str) -> None:
 KNOWN = frozenset(
     re.findall(
         r"\w+",
-        """awk base64 basename bunzip2 bzip2 cat chgrp chmod chown chroot cksum cmp comm cp curl cut date dd df diff dirname
-    dmesg du env expand expr factor fallocate file find flock fold free fsync fuser getconf getent gpg grep gunzip gzip
-    head hexdump host hostid hostname iconv id install ionice ip ipcs jq join kill killall last less link ln locale
-    logger login logname ls lsof lsblk md5sum mkdir mkfifo mknod mktemp modprobe more mount mountpoint mv nc nice nl
-    nohup nproc nsenter nslookup od openssl passwd paste patch pathchk pgrep pidof ping pkill printenv ps pv python
-    python3 readlink realpath renice reset rm rmdir rsync runuser script sed seq setpriv setsid sha1sum sha256sum shred
-    shuf sleep socat sort split ss stat strings stty sudo sum sync sysctl systemctl tac tail tar taskset tee telnet
-    timeout top touch tr traceroute true truncate tsort tty uname unexpand uniq unlink unshare unxz uptime usleep users
-    uudecode uuencode vmstat w wc wget which who whoami xargs xxd xz yes zcat""",
+        """
+        awk base64 basename bunzip2 bzip2 cat chgrp chmod chown chroot cksum cmp comm cp curl cut date dd df diff
+        dirname dmesg du env expand expr factor fallocate file find flock fold free fsync fuser getconf getent
+        gpg grep gunzip gzip head hexdump host hostid hostname iconv id install ionice ip ipcs jq join kill
+        killall last less link ln locale logger login logname ls lsof lsblk md5sum mkdir mkfifo mknod mktemp
+        modprobe more mount mountpoint mv nc nice nl nohup nproc nsenter nslookup od openssl passwd paste patch
+        pathchk pgrep pidof ping pkill printenv ps pv python python3 readlink realpath renice reset rm rmdir
+        rsync runuser script sed seq setpriv setsid sha1sum sha256sum shred shuf sleep socat sort split ss stat
+        strings stty sudo sum sync sysctl systemctl tac tail tar taskset tee telnet timeout top touch tr
+        traceroute true truncate tsort tty uname unexpand uniq unlink unshare unxz uptime usleep users uudecode
+        uuencode vmstat w wc wget which who whoami xargs xxd xz yes zcat
+        """,
     )
 )
 NOT_NEEDED = {

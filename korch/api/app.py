@@ -25,6 +25,7 @@ from korch.api.answers import (
     no_resource,
     refusal_answer,
     translate,
+    warning_header,
 )
 from korch.api.cache import Cache
 from korch.api.customs import Customs
@@ -148,7 +149,10 @@ class Api:
             version = await self._served(info)
             kind = version.shown
             check = await self._check(request, info)
-            return await self._stored(_Call(request, info, version, query, check))
+            answer = await self._stored(_Call(request, info, version, query, check))
+            if aged := version.deprecation:
+                answer.headers.append("Warning", warning_header(aged))
+            return answer
         except Exception as error:
             told = error if "korch-client" in request.headers else None
             return refusal_answer(translate(error, info, kind), told)

@@ -117,7 +117,7 @@ class Renderer:
         if self.form.as_ == "Table":
             yield await self._table_of(entries, meta)
             return
-        kind, version = f"{self.kind.name}List", self.kind.api_version
+        kind, version = self.kind.list_name, self.kind.api_version
         if self.form.as_ == "PartialObjectMetadata":
             kind, version = "PartialObjectMetadataList", self._meta
         head = msgspec.json.encode({"kind": kind, "apiVersion": version, "metadata": meta})

@@ -61,7 +61,7 @@ class Schemas:
         self.found[name]["x-kubernetes-group-version-kind"] = [gvk]
         self.found[f"{name}List"] = {
             "type": "object",
-            "description": f"{kind.name}List is a list of {kind.name}.",
+            "description": f"{kind.list_name} is a list of {kind.name}.",
             "required": ["items"],
             "properties": {
                 "apiVersion": {"type": "string"},
@@ -69,7 +69,7 @@ class Schemas:
                 "metadata": {"type": "object", "properties": _list_meta()},
                 "items": {"type": "array", "items": {"$ref": ref(name)}},
             },
-            "x-kubernetes-group-version-kind": [{**gvk, "kind": f"{kind.name}List"}],
+            "x-kubernetes-group-version-kind": [{**gvk, "kind": kind.list_name}],
         }
 
     def add_free(self, kind: Kind, schema: Mapping[str, Any] | None = None) -> str:

@@ -114,6 +114,8 @@ def _unescaped(value: str) -> str:
 
 
 def _selectable(kind: Kind) -> dict[str, tuple[str, ...]]:
+    if kind.selectable:
+        return {field: tuple(field.split(".")) for field in kind.selectable}
     return FIELDS.get(f"{kind.plural}.{kind.group}" if kind.group else kind.plural, {})
 
 

@@ -28,6 +28,11 @@ class Version:
     custom: Custom | None = None
     structure: Structure | None = None
 
+    @property
+    def deprecation(self) -> str:
+        """What who uses it is warned of, or ""."""
+        return self.custom.warnings.get(self.shown.version, "") if self.custom is not None else ""
+
     def out(self, data: Data) -> Data:
         """A stored object as it is shown."""
         return data if self.outward is None else self.outward(data)

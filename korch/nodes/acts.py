@@ -98,7 +98,7 @@ class Acts:
         image = image_reference(pod, container)
         values = await values_of(self._view.objects, pod)
         if image not in self._ward.images or pull_policy_of(pod, container) == "Always":
-            await self._pull(pod, container, image, pull_auth(pod, values.secrets))
+            await self._pull(pod, container, image, await pull_auth(self._view.objects, pod, values.secrets))
         fresh = self._notes.current(pod)
         if fresh is None or fresh.metadata.deletion_timestamp is not None or fresh.status.phase == "Failed":
             return  # it was given up while its image came

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from korch.nodes.files import Values
 from korch.objects.objects import Objects
 from korch.objects.view import View
-from korch.resources.config import ConfigMap
+from korch.resources.config import ConfigMap, ServiceAccount
 from korch.resources.misc import Secret
 from korch.resources.pod import Pod
 from korch.resources.templates import config_map_names, secret_names
@@ -37,10 +37,14 @@ def _values(secrets: Iterable[Secret | None], config_maps: Iterable[ConfigMap | 
     )
 
 
-def pull_auth(pod: Pod, secrets: Mapping[str, Secret]) -> bytes | None:
-    """The registry credentials of the pod: an engine configuration (`.dockerconfigjson`), or None."""
-    for ref in pod.spec.image_pull_secrets:
-        secret = secrets.get(ref.name)
+async def pull_auth(objects: Objects, pod: Pod, secrets: Mapping[str, Secret]) -> bytes | None:
+    """The registry credentials of the pod, else of its service account: an engine configuration, or None."""
+    namespace, refs = pod.metadata.namespace, pod.spec.image_pull_secrets
+    if not refs:
+        account = await objects.find(ServiceAccount, pod.spec.service_account_name or "default", namespace)
+        refs = account.image_pull_secrets if account is not None else ()
+    for ref in refs:
+        secret = secrets.get(ref.name) or await objects.find(Secret, ref.name, namespace)
         if secret is not None and DOCKER_CONFIG_KEY in secret.data:
             return base64.b64decode(secret.data[DOCKER_CONFIG_KEY])
     return None

@@ -50,6 +50,12 @@ class CustomResourceSubresources(Struct, frozen=True, kw_only=True):
     scale: CustomResourceSubresourceScale | None = None
 
 
+class SelectableField(Struct, frozen=True, kw_only=True):
+    """A field that lists and watches may select by: `.spec.size`."""
+
+    json_path: str
+
+
 class CustomResourceDefinitionVersion(Struct, frozen=True, kw_only=True):
     """One version. All versions have the same objects: nothing is converted."""
 
@@ -59,7 +65,7 @@ class CustomResourceDefinitionVersion(Struct, frozen=True, kw_only=True):
     schema: CustomResourceValidation | None = None
     subresources: CustomResourceSubresources | None = None
     additional_printer_columns: tuple[CustomResourceColumnDefinition, ...] = ()
-    selectable_fields: tuple[dict[str, Any], ...] = ()
+    selectable_fields: tuple[SelectableField, ...] = ()
     deprecated: bool = False
     deprecation_warning: str | None = None
 

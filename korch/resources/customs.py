@@ -29,13 +29,17 @@ _ESTABLISHED = (
 
 @dataclass(frozen=True, slots=True)
 class Custom:
-    """A custom kind. `schemas`, `columns`: by version; `versions`: those that are served."""
+    """A custom kind. `schemas`, `columns`: by version; `versions`: those that are served.
+
+    `warnings`: what users of a deprecated version are told.
+    """
 
     kind: Kind
     versions: tuple[str, ...]
     schemas: Mapping[str, Mapping[str, Any]] = field(hash=False)
     columns: Mapping[str, tuple[dict[str, Any], ...]] = field(hash=False)
     scale: CustomResourceSubresourceScale | None = None
+    warnings: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def custom(crd: CustomResourceDefinition) -> Custom | None:
@@ -61,6 +65,11 @@ def custom(crd: CustomResourceDefinition) -> Custom | None:
             found.name: tuple(msgspec.to_builtins(column) for column in found.additional_printer_columns)
             for found in spec.versions
         },
+        warnings={
+            found.name: found.deprecation_warning or f"{spec.group}/{found.name} {spec.names.kind} is deprecated"
+            for found in spec.versions
+            if found.deprecated
+        },
     )
 
 
@@ -78,6 +87,13 @@ def _kind(crd: CustomResourceDefinition, stored: CustomResourceDefinitionVersion
         has_status=subresources is not None and subresources.status is not None,
         scalable=subresources is not None and subresources.scale is not None,
         categories=names.categories,
+        one=names.singular,
+        list_kind=names.list_kind,
+        selectable=tuple(
+            dict.fromkeys(
+                one.json_path.removeprefix(".") for found in crd.spec.versions for one in found.selectable_fields
+            )
+        ),
     )
 
 

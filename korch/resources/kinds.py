@@ -30,7 +30,8 @@ class Kind(msgspec.Struct, frozen=True):
     """One kind. `short`: kubectl's abbreviations; `has_status`: spec and status are written apart.
 
     `categories`: words such as `all` that stand for it too; `scalable`: it has `/scale`; `returned`: the API answers a
-    deletion with the object (what Kubernetes' clients expect of some kinds) and not with a Status.
+    deletion with the object (what Kubernetes' clients expect of some kinds) and not with a Status. Custom kinds may have
+    other words for one of it and for a list, and fields that it is selected by: `spec.size`.
     """
 
     group: str
@@ -44,11 +45,19 @@ class Kind(msgspec.Struct, frozen=True):
     categories: tuple[str, ...] = ()
     scalable: bool = False
     returned: bool = False
+    one: str = ""
+    list_kind: str = ""
+    selectable: tuple[str, ...] = ()
 
     @property
     def singular(self) -> str:
         """As people write one of it: `deployment`."""
-        return self.name.lower()
+        return self.one or self.name.lower()
+
+    @property
+    def list_name(self) -> str:
+        """The kind of a list: `DeploymentList`."""
+        return self.list_kind or f"{self.name}List"
 
     @property
     def api_version(self) -> str:

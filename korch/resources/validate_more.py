@@ -23,6 +23,8 @@ _MAX_BYTES = 1024 * 1024  # Kubernetes' MaxSecretSize, which counts for ConfigMa
 _SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 _SERVICE_TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
 _MOST_ENDPOINTS = 1000
+_FIELD_PATH = re.compile(r"(\.[A-Za-z_][A-Za-z0-9_-]*)+", re.ASCII)
+_MOST_SELECTABLE = 8
 _SCALED = ("Deployment", "ReplicaSet")
 _SUBJECTS = ("User", "Group", "ServiceAccount")
 
@@ -266,3 +268,9 @@ def _group_problem(crd: CustomResourceDefinition) -> str:
             problems.add(f"{path}.schema.openAPIV3Schema", "is needed")
         elif version.schema.open_api_v3_schema.get("type") != "object":
             problems.add(f"{path}.schema.openAPIV3Schema.type", "must be object at the root")
+        if len(version.selectable_fields) > _MOST_SELECTABLE:
+            problems.add(f"{path}.selectableFields", f"are more than {_MOST_SELECTABLE}")
+        for number, field in enumerate(version.selectable_fields):
+            if not _FIELD_PATH.fullmatch(field.json_path) or field.json_path.startswith(".metadata"):
+                wrong = f'"{field.json_path}" is not a simple path such as .spec.size'
+                problems.add(f"{path}.selectableFields[{number}].jsonPath", wrong)

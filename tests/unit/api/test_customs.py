@@ -156,6 +156,36 @@ def test_what_a_schema_does_not_know_is_dropped_or_refused(tmp_path: Path) -> No
     run(tmp_path, check)
 
 
+def test_what_a_definition_says_of_its_names_fields_and_age_counts(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        made = definition(selectableFields=[{"jsonPath": ".spec.colour"}, {"jsonPath": ".spec.size"}])
+        made["spec"]["names"] |= {"singular": "one-thing", "listKind": "Things"}
+        made["spec"]["versions"][1] |= {"deprecated": True}
+        await world.make(CRDS, made)
+        for name, colour in (("r", "red"), ("b", "blue")):
+            await world.make(THINGS, thing(name, colour=colour))
+        found = await world.get(THINGS, fieldSelector="spec.colour=blue,spec.size!=3")
+        assert (found["kind"], [one["metadata"]["name"] for one in found["items"]]) == ("Things", ["b"])
+        assert (await world.http.get(THINGS, params={"fieldSelector": "spec.free=x"})).status_code == 400
+        async with watching(world, THINGS, fieldSelector="spec.colour=red") as watcher:
+            await world.http.patch(f"{THINGS}/b", json={"spec": {"colour": "red"}}, headers=MERGE)
+            assert shown(await watcher.take(2)) == [("ADDED", "r"), ("ADDED", "b")]
+        entry = next(one for one in (await world.get("/apis/x.io/v1"))["resources"] if one["name"] == "things")
+        assert entry["singularName"] == "one-thing"
+        old = await world.http.get(THINGS.replace("/v1/", "/v1beta1/"))
+        assert old.headers["warning"] == '299 - "x.io/v1beta1 Thing is deprecated"'
+        assert "warning" not in (await world.http.get(THINGS)).headers
+        made["spec"]["versions"][1]["deprecationWarning"] = "take v1"
+        assert (await world.http.put(f"{CRDS}/things.x.io", json=made)).status_code == 200
+        await world.get("/apis")
+        assert "take v1" in (await world.http.get(f"{THINGS.replace('/v1/', '/v1beta1/')}/b")).headers["warning"]
+        made["spec"]["versions"][0]["selectableFields"] = [{"jsonPath": ".spec.rules[0].name"}]
+        refused = await world.http.put(f"{CRDS}/things.x.io", json=made)
+        assert refused.json()["details"]["causes"][0]["field"] == "spec.versions[0].selectableFields[0].jsonPath"
+
+    run(tmp_path, check)
+
+
 def test_objects_go_with_their_definition(tmp_path: Path) -> None:
     async def check(world: World) -> None:
         collecting = asyncio.create_task(Collector(world.objects, world.store).run())

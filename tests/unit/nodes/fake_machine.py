@@ -58,6 +58,7 @@ class FakeMachine:
         self.endings: list[tuple[int, tuple[str, ...]]] = []  # (grace time, hook) of each removal and stop
         self.hook_problem = ""
         self.policies: list[str] = []  # of pulls
+        self.auths: list[bytes | None] = []
         self.placed: dict[str, dict[str, bytes]] = {}  # by pod uid: files that were brought later than with the start
         self.ends_with: int | None = None  # the exit status of containers that end as soon as they are started
         self.ends_at_once: dict[str, int] = {}  # the same by the container's name in its pod
@@ -92,6 +93,7 @@ class FakeMachine:
         self, image: str, *, auth: bytes | None = None, policy: str = "", timeout_s: float = 600.0
     ) -> ImageInfo:
         self.policies.append(policy)
+        self.auths.append(auth)
         await self._call("pull", image)
         if self.lacks_image():
             del self.faults["start"]

@@ -1,26 +1,30 @@
 """What a keeper does for its pods' probes and hooks: who is ended when, in which order, and what the store says."""
 
 import asyncio
+import base64
 
 import pytest
 
 from korch.errors import EngineDownError, HostUnreachableError
 from korch.objects.objects import Change
+from korch.resources.config import ServiceAccount
 from korch.resources.images import PINNED
 from korch.resources.meta import ObjectMeta
-from korch.resources.misc import Event
+from korch.resources.misc import Event, Secret
 from korch.resources.pod import (
     Container,
     ExecAction,
     HTTPGetAction,
     Lifecycle,
     LifecycleHandler,
+    LocalObjectReference,
     Pod,
     PodSpec,
     Probe,
     SleepAction,
 )
 from korch.resources.podstate import condition, is_ready, main_status
+from korch.resources.validation import DOCKER_CONFIG_KEY, DOCKER_CONFIG_TYPE
 from tests.unit.nodes.fake_machine import OK
 from tests.unit.nodes.test_keeper import World, with_keeper
 
@@ -239,6 +243,25 @@ def test_a_failed_probe_may_have_its_own_grace_time() -> None:
 
 
 # --- pulling ---
+
+
+def test_an_account_has_the_credentials_of_pods_that_name_none() -> None:
+    async def body(world: World) -> None:
+        for name in ("own", "shared"):
+            data = {DOCKER_CONFIG_KEY: base64.b64encode(b'{"auths": {"%s": {}}}' % name.encode()).decode()}
+            meta = ObjectMeta(name=name, namespace="default")
+            await world.objects.create(Secret(metadata=meta, type=DOCKER_CONFIG_TYPE, data=data))
+        for name in ("bot", "default"):
+            account = ObjectMeta(name=name, namespace="default")
+            refs = (LocalObjectReference(name="shared"),) if name == "bot" else ()
+            await world.objects.create(ServiceAccount(metadata=account, image_pull_secrets=refs))
+        own = {"image_pull_secrets": (LocalObjectReference(name="own"),)}
+        for number, spec in enumerate(({}, {"service_account_name": "bot"}, {"service_account_name": "bot", **own})):
+            await world.pod(f"web-{number}", image_pull_policy="Always", spec=spec)
+            await asyncio.sleep(2)
+        assert world.machine.auths == [None, b'{"auths": {"shared": {}}}', b'{"auths": {"own": {}}}']
+
+    with_keeper(body)
 
 
 def test_the_pull_policy_is_kept_and_an_exact_image_is_not_pulled_again() -> None:

@@ -36,7 +36,8 @@ def plan_pod(pod: Pod, seen: Seen, *, sick: Collection[str] = ()) -> tuple[Act, 
         ended = pod.metadata.deletion_grace_period_seconds == 0 and bool(pod.metadata.finalizers)
         return () if ended and not seen else (Act("remove"),)
     if pod.status.phase in {"Succeeded", "Failed"}:
-        return (Act("rest"),) if any(found.state in _ALIVE for found in seen.values()) and SANDBOX in seen else ()
+        # What was given up while nobody reached its node must not run on uncounted when it is reached again.
+        return (Act("rest"),) if any(found.state in _ALIVE for found in seen.values()) else ()
     if has_sandbox(pod.spec):
         return _plan_group(pod, seen, sick)
     return _plan_container(pod, pod.spec.containers[0].name, seen, sick)
@@ -137,8 +138,8 @@ def _is_through(pod: Pod, seen: Seen) -> bool:
 class Strays:
     """Containers of this cluster that no pod of this node stands for.
 
-    `surplus` holds all containers of each pod in it; `held_back`: pods beyond one pass's limit; `stuck`: what to tell of
-    each pod whose containers could not be removed.
+    `surplus` holds all containers of each pod in it; `held_back`: pods beyond one pass's limit; `stuck`: what to tell
+    of each pod whose containers could not be removed.
     """
 
     surplus: tuple[ObservedContainer, ...] = ()

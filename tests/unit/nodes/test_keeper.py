@@ -610,3 +610,49 @@ def test_a_status_that_somebody_else_has_written_meanwhile_stays() -> None:
         assert (await world.now()).status == lost.status
 
     with_keeper(body)
+
+
+# --- what has ended on record ---
+
+
+@pytest.mark.parametrize("reason", ["NodeLost", "NodeUnreachable"])
+def test_a_pod_that_was_given_up_does_not_run_on_when_its_node_is_reached_again(reason: str) -> None:
+    async def body(world: World) -> None:
+        pod = await world.pod()
+        await world.pod("other")
+        await asyncio.sleep(2)
+        lost = await world.objects.modify(
+            Pod,
+            "web-1",
+            "default",
+            lambda found: replace(found, status=replace(found.status, phase="Failed", reason=reason)),
+            status=True,
+        )
+        await asyncio.sleep(5)
+        assert world.machine.held[pod.metadata.uid].state == "exited"
+        assert (await world.now()).status == lost.status
+        assert await world.reason("other") == ""
+        assert world.machine.count("stop") == 1
+        await asyncio.sleep(60)
+        assert (world.machine.count("stop"), world.machine.count("start")) == (1, 2), "and it stays as it is"
+
+    with_keeper(body)
+
+
+def test_a_start_that_arrives_after_its_pod_was_given_up_is_undone() -> None:
+    async def body(world: World) -> None:
+        world.machine.delays["start"] = 30
+        pod = await world.pod()
+        await asyncio.sleep(10)
+        await world.objects.modify(
+            Pod,
+            "web-1",
+            "default",
+            lambda found: replace(found, status=replace(found.status, phase="Failed", reason="NodeUnreachable")),
+            status=True,
+        )
+        await asyncio.sleep(40)
+        assert world.machine.held[pod.metadata.uid].state == "exited"
+        assert (await world.now()).status.phase == "Failed"
+
+    with_keeper(body)

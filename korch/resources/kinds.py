@@ -30,8 +30,8 @@ class Kind(msgspec.Struct, frozen=True):
     """One kind. `short`: kubectl's abbreviations; `has_status`: spec and status are written apart.
 
     `categories`: words such as `all` that stand for it too; `scalable`: it has `/scale`; `returned`: the API answers a
-    deletion with the object (what Kubernetes' clients expect of some kinds) and not with a Status. Custom kinds may have
-    other words for one of it and for a list, and fields that it is selected by: `spec.size`.
+    deletion with the object (what Kubernetes' clients expect of some kinds) and not with a Status. Of custom kinds:
+    words for one of it and for a list, and the fields that it is selected by (`spec.size`).
     """
 
     group: str
@@ -48,6 +48,12 @@ class Kind(msgspec.Struct, frozen=True):
     one: str = ""
     list_kind: str = ""
     selectable: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """No kind is stored where something else is kept, whatever a definition in the store says."""
+        kept = self.group == _OWN and self.plural not in _OWN_KINDS
+        if kept or not _PLACE.fullmatch(f"{self.group}/{self.plural}"):
+            raise ValueError(f'"{self.plural}.{self.group}" can be no kind')
 
     @property
     def singular(self) -> str:
@@ -72,12 +78,6 @@ class Kind(msgspec.Struct, frozen=True):
     def key(self, namespace: str, name: str) -> str:
         """The store key `/GROUP/PLURAL/NAMESPACE/NAME`; cluster-wide kinds have no namespace part."""
         return f"{self.prefix(namespace)}{name}"
-
-    def __post_init__(self) -> None:
-        """No kind is stored where something else is kept, whatever a definition in the store says."""
-        kept = self.group == _OWN and self.plural not in _OWN_KINDS
-        if kept or not _PLACE.fullmatch(f"{self.group}/{self.plural}"):
-            raise ValueError(f'"{self.plural}.{self.group}" can be no kind')
 
 
 NODE = Kind("", "v1", "Node", "nodes", False, Node, ("no",))
@@ -158,23 +158,15 @@ _BY_WORD: dict[str, Kind] = {
 # former definitions stay known: objects of them may still be on their way.
 _custom: dict[tuple[str, str], tuple[Hashable, Kind]] = {}
 
-# Groups that are answered in by the API itself, or will be; and those of the kinds above.
-_ANSWERED = ("authentication.k8s.io", "authorization.k8s.io", "events.k8s.io", "metrics.k8s.io")
-_TAKEN = frozenset({_OWN, *_ANSWERED, *(kind.group for kind in KINDS)})
-
 
 def every_kind() -> tuple[Kind, ...]:
     """All kinds, also custom ones."""
     return (*KINDS, *(kind for _, kind in _custom.values())) if _custom else KINDS
 
 
-def registered(group: str, plural: str, mark: Hashable, make: Callable[[], Kind]) -> Kind:
-    """The custom kind of that name, made anew when its mark is another one."""
-    found = _custom.get((group, plural))
-    if found is None or found[0] != mark:
-        found = _custom[group, plural] = (mark, make())
-        _BY_TYPE[found[1].type] = found[1]
-    return found[1]
+# Groups that are answered in by the API itself, or will be; and those of the kinds above.
+_ANSWERED = ("authentication.k8s.io", "authorization.k8s.io", "events.k8s.io", "metrics.k8s.io")
+_TAKEN = frozenset({_OWN, *_ANSWERED, *(kind.group for kind in KINDS)})
 
 
 def is_taken(group: str) -> bool:
@@ -182,10 +174,19 @@ def is_taken(group: str) -> bool:
     return "." not in group or group in _TAKEN
 
 
-def keep_only(names: Iterable[tuple[str, str]]) -> None:
-    """Forget custom kinds whose (group, plural) is not among these."""
+def registered(group: str, plural: str, mark: Hashable, make: Callable[[], Kind]) -> Kind:
+    """The custom kind of that name, made anew when its mark is another one."""
     if is_taken(group):
         raise ValueError(f'the group "{group}" has no custom kinds')
+    found = _custom.get((group, plural))
+    if found is None or found[0] != mark:
+        found = _custom[group, plural] = (mark, make())
+        _BY_TYPE[found[1].type] = found[1]
+    return found[1]
+
+
+def keep_only(names: Iterable[tuple[str, str]]) -> None:
+    """Forget custom kinds whose (group, plural) is not among these."""
     kept = set(names)
     for name in [name for name in _custom if name not in kept]:
         del _custom[name]

@@ -27,9 +27,9 @@ _FIELD_PATH = re.compile(r"(\.[A-Za-z_][A-Za-z0-9_-]*)+", re.ASCII)
 _MOST_SELECTABLE = 8
 _SCALED = ("Deployment", "ReplicaSet")
 _SUBJECTS = ("User", "Group", "ServiceAccount")
-
 _COMMUNITY = (".k8s.io", ".kubernetes.io")
 _APPROVED = "api-approved.kubernetes.io"
+
 
 def service_name_problem(name: str) -> str:
     """Why no service can be called so, or "": names are labels of DNS names that begin with a letter (RFC 1035)."""
@@ -227,8 +227,6 @@ def check_binding(role: RoleRef, subjects: Iterable[Subject], problems: Problems
 # --- custom kinds ---
 
 
-def check_crd(crd: CustomResourceDefinition, problems: Problems) -> None:
-    """Note what is wrong with the definition of a kind; what needs a webhook is refused."""
 def _group_problem(crd: CustomResourceDefinition) -> str:
     """Why nobody may define kinds in its group, or "". Those of Kubernetes' community need its word, as there."""
     group, meta = crd.spec.group, crd.metadata
@@ -244,6 +242,8 @@ def _group_problem(crd: CustomResourceDefinition) -> str:
     return f'"{group}" is Kubernetes\' own: it needs the annotation {_APPROVED} with the address of the approval'
 
 
+def check_crd(crd: CustomResourceDefinition, problems: Problems) -> None:
+    """Note what is wrong with the definition of a kind; what needs a webhook is refused."""
     spec, names = crd.spec, crd.spec.names
     problems.check("spec.group", _group_problem(crd))
     problems.check("spec.names.plural", dns_label_problem(names.plural))

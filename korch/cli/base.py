@@ -80,7 +80,7 @@ def cluster_options(*, short_inventory: bool = True, remote: bool = True) -> Cal
             is_eager=True,
             callback=_gather,
             help="Ansible inventory, vagrant[:DIR], lab, or [user@]host[:port],...; may be repeated. "
-            "Recorded at first use.",
+            "Recorded at first use. Also KORCH_INVENTORY, several separated by `;`.",
         ),
         click.option(
             "--cluster",
@@ -88,7 +88,7 @@ def cluster_options(*, short_inventory: bool = True, remote: bool = True) -> Cal
             expose_value=False,
             is_eager=True,
             callback=_gather,
-            help="Which cluster of this machine, if not the default.",
+            help="Which cluster of this machine, if not the default; also KORCH_CLUSTER.",
         ),
         *(
             click.option(name, metavar=word, expose_value=False, is_eager=True, callback=_gather, help=text)

@@ -58,12 +58,13 @@ for _command in (cordon, uncordon, drain):
 
 
 @node.command(
+    short_help="Accept the SSH host key that a node shows now.",
     epilog=examples(
         "korch node trust n1                             # shows the fingerprint and asks",
         "korch node trust n1 --fingerprint SHA256:kXv... # for scripts: only if it is this one",
         "# where a jump host's key is unknown or changed, that one is asked about first",
         "korch node trust n1 n2 n3 --yes                 # whatever they show: only on a network you trust",
-    )
+    ),
 )
 @click.argument("names", nargs=-1, required=True, metavar="NODE...")
 @click.option(

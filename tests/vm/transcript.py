@@ -76,10 +76,17 @@ class Transcript:
         self.path.write_text("".join(f"{line}\n" for line in self.lines))
 
 
+def without_progress(text: str) -> str:
+    """The text with the last of many "Progress: 1%" that a terminal would show in one place, on a line of its own."""
+    text = re.sub(r"(?:Progress: \d+%\s*)+(?=Progress: \d+%)", "", text)
+    return re.sub(r"(Progress: \d+%)(?=[^\s(])", r"\1\n", text)
+
+
 def scrubbed(text: str, hidden: Mapping[str, str]) -> str:
-    """The text without escape sequences, spaces at the ends of lines, and texts of this machine, longest first."""
+    """The text without escape sequences, progress, spaces at ends of lines, and this machine's own texts."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    for own in sorted(hidden, key=len, reverse=True):
+    text = without_progress(text)
+    for own in sorted(hidden, key=len, reverse=True):  # the longest first
         text = text.replace(own, hidden[own])
     return "\n".join(line.rstrip() for line in text.split("\n"))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm.transcript import StepFailedError, Transcript, finish, scrubbed
+from tests.vm.vagrant import OUTPUT
 
 
 @pytest.fixture
@@ -20,6 +21,18 @@ def test_own_texts_are_replaced_longest_first() -> None:
 
 def test_colours_and_trailing_spaces_go() -> None:
     assert scrubbed("\x1b[1mbold\x1b[0m  \n ok ", {}) == "bold\n ok"
+
+
+def test_of_progress_the_last_is_kept() -> None:
+    shown = "".join(f"\r\x1b[KProgress: {part}%" for part in range(101)) + "\r\x1b[K==> node1: Creating image\nok"
+    assert scrubbed(shown.replace("\r", ""), {}) == "Progress: 100%\n==> node1: Creating image\nok"
+    assert scrubbed("Progress: 1%\nProgress: 37%\nfailed", {}) == "Progress: 37%\nfailed"
+
+
+def test_the_committed_output_has_no_endless_line() -> None:
+    text = OUTPUT.read_text("utf-8")
+    assert text == "".join(f"{line}\n" for line in scrubbed(text, {}).splitlines())
+    assert max(map(len, text.splitlines())) < 1000
 
 
 def test_a_commands_output_and_status_are_kept(transcript: Transcript, tmp_path: Path) -> None:

@@ -225,6 +225,8 @@ class Api:
 
     async def _virtual(self, found: Virtual, request: Request, info: RequestInfo, query: Mapping[str, str]) -> Response:
         verb = "create" if info.verb == "create" else info.verb
+        if bool(info.namespace) is not found.namespaced and (info.namespace or verb != "list"):
+            raise no_resource()
         if verb not in found.verbs or info.subresource:
             raise Refusal(405, "the server does not allow this method on the requested resource", {})
         if verb != "create":
@@ -234,7 +236,8 @@ class Api:
         data = strict.parse_body(await request.body(), request.headers.get("content-type", ""))
         if data.get("kind", found.name) != found.name:
             raise Refusal(400, f"the body is a {data['kind']}, not a {found.name}")
-        return json_answer(await reviews.review(found, data, _user(request), self._services), 201)
+        await self._customs.look()  # whether a custom kind is inside namespaces matters here
+        return json_answer(await reviews.review(found, data, _user(request), self._services, info.namespace), 201)
 
     # --- objects ---
 
@@ -396,7 +399,7 @@ def _needs_name(call: _Call) -> None:
 
 def _check_place(kind: Kind, info: RequestInfo) -> None:
     """What is in namespaces is named with its namespace, and what is not without one."""
-    if not kind.namespaced and info.namespace and kind is not kinds.NAMESPACE:
+    if not kind.namespaced and info.namespace and not (kind is kinds.NAMESPACE and info.namespace == info.name):
         raise no_resource()
     if kind.namespaced and not info.namespace and info.verb not in ("list", "watch", "deletecollection"):
         if info.verb == "create" and not info.name:

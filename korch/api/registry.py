@@ -87,6 +87,12 @@ def virtual(group: str, version: str, plural: str) -> Virtual | None:
     return None
 
 
+def is_namespaced(group: str, plural: str) -> bool:
+    """Whether such resources are inside namespaces; also of those that nobody knows."""
+    every: tuple[Kind | Virtual, ...] = (*kinds.every_kind(), *VIRTUAL)
+    return next((found.namespaced for found in every if (found.plural, found.group) == (plural, group)), True)
+
+
 def verbs_of(kind: Kind) -> tuple[str, ...]:
     """What may be done with objects of a kind."""
     if kind.plural in _GIVEN and not kind.group:

@@ -8,8 +8,10 @@ from korch.api.requestinfo import RequestInfo
 from korch.api.services import Nobody, Services, User
 
 
-async def review(found: Virtual, data: dict[str, Any], user: User, services: Services) -> dict[str, Any]:
-    """The review with its status."""
+async def review(
+    found: Virtual, data: dict[str, Any], user: User, services: Services, namespace: str = ""
+) -> dict[str, Any]:
+    """The review, made in a namespace or in none, with its status."""
     spec = data.get("spec") or {}
     if not isinstance(spec, dict):
         raise bad_request(f"{found.name}: spec must be a mapping")
@@ -29,8 +31,23 @@ async def review(found: Virtual, data: dict[str, Any], user: User, services: Ser
             return {**shown, "status": await _rules(user, str(spec.get("namespace") or ""), services)}
         case "SelfSubjectAccessReview":
             return {**shown, "status": await _access(user, spec, services)}
-    subject = Nobody(str(spec.get("user") or ""), tuple(str(group) for group in spec.get("groups") or ()))
+        case "LocalSubjectAccessReview":
+            _check_local(namespace, meta, spec)
+    groups = spec.get("groups") or []
+    if not isinstance(groups, list):
+        raise bad_request("spec.groups must be a list")
+    subject = Nobody(str(spec.get("user") or ""), tuple(str(group) for group in groups))
     return {**shown, "status": await _access(subject, spec, services)}
+
+
+def _check_local(namespace: str, meta: Any, spec: dict[str, Any]) -> None:
+    """400 for a question about another namespace than the one that the asker was let into."""
+    asked = spec.get("resourceAttributes")
+    if not isinstance(asked, dict) or spec.get("nonResourceAttributes"):
+        raise bad_request("spec.resourceAttributes is needed, and alone: this is asked about one namespace")
+    said = meta.get("namespace") if isinstance(meta, dict) else ""
+    if asked.get("namespace") != namespace or said not in {None, "", namespace}:
+        raise bad_request(f'spec.resourceAttributes.namespace must be "{namespace}", as in the path')
 
 
 def _without_spec(shown: dict[str, Any]) -> dict[str, Any]:

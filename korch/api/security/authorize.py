@@ -7,8 +7,9 @@ last two see no roles, and `view` neither sees Secrets nor gets into a container
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from korch.api.registry import is_namespaced
 from korch.api.requestinfo import RequestInfo
 from korch.api.security.rbac import EVERYWHERE, GROUP, OWN, Binding, Policy, Who, allows, asked_by, has_wildcard
 from korch.api.security.users import ROLES, Grant, grants_of
@@ -60,6 +61,7 @@ class Authorizer:
 
     def allowed(self, user: Who, info: RequestInfo) -> tuple[bool, str]:
         """Whether the user may do it, and by which role."""
+        info = _in_its_place(info)
         found = self._by_groups(user, info)
         return found if found[0] else self._by_bindings(user, info)
 
@@ -176,6 +178,16 @@ class Authorizer:
         return Grant("admin", "") in self._grants(user, "")
 
 
+def _in_its_place(info: RequestInfo) -> RequestInfo:
+    """The request without a namespace that it is not in: kubectl names one for everything that it asks about.
+
+    A namespace counts as inside itself, as in its own path.
+    """
+    if info.resource == "namespaces" and not info.group:
+        return replace(info, namespace=info.name)
+    return replace(info, namespace="") if info.namespace and not is_namespaced(info.group, info.resource) else info
+
+
 def _gives(role: Object) -> tuple[object, ...]:
     """What of a role has to do with what somebody has by it; by its labels a ClusterRole becomes a part of others."""
     if isinstance(role, rbac.ClusterRole):
@@ -202,12 +214,12 @@ def _covers(grant: Grant, info: RequestInfo) -> bool:
     """Whether a role in its place allows the request."""
     if grant == Grant("admin", ""):
         return True
-    if not info.is_resource:
+    if not info.is_resource or has_wildcard(info):
         return False
     reads = info.verb in READ
     if grant.namespace:
         if info.resource == "namespaces" and not info.group:
-            return reads and grant.namespace in {info.name, info.namespace} and info.subresource in {"", "status"}
+            return reads and grant.namespace == info.namespace and info.subresource in {"", "status"}
         if info.namespace != grant.namespace:
             return False
     elif not reads and (not info.namespace or info.resource == "namespaces"):

@@ -182,3 +182,18 @@ def test_a_definition_that_goes_takes_no_objects_of_a_built_in_kind_along(tmp_pa
             await asyncio.gather(collector, return_exceptions=True)
 
     asyncio.run(main())
+
+
+def test_whether_a_custom_kind_is_in_namespaces_counts_for_who_may_what(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with whole(tmp_path) as site, await site.client("edit", "shop") as http:
+            async with await site.client("admin") as admin:
+                assert (await admin.post(CRDS, json=definition("things.x.io"))).status_code == 201
+            asked = {"verb": "create", "group": "x.io", "resource": "things", "namespace": "shop"}
+            review = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+            answer = await http.post(review, json={"spec": {"resourceAttributes": asked}})
+            assert answer.json()["status"] == {"allowed": False}
+            for path in ("/apis/x.io/v1/things", "/apis/x.io/v1/namespaces/shop/things"):
+                assert (await http.post(path, json={"metadata": {"name": "t"}})).status_code == 403
+
+    asyncio.run(main())

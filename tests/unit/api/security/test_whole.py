@@ -22,6 +22,7 @@ from korch.api.security.pki import load_authority
 from korch.api.security.users import ROLES, Role, group_for
 from korch.api.server import Place, serving
 from korch.api.services import Services
+from korch.client.base import NodeUsage
 from korch.objects.objects import Objects, SystemClock
 from korch.resources.kinds import KINDS, Kind
 from korch.resources.meta import ObjectMeta
@@ -56,13 +57,18 @@ class Site:
         return httpx.AsyncClient(transport=transport, base_url="https://korch", headers=headers)
 
 
+async def nothing_used() -> tuple[NodeUsage, ...]:
+    return ()
+
+
 @asynccontextmanager
 async def whole(folder: Path) -> AsyncIterator[Site]:
     store, clock = await open_sqlite(folder / "state.db"), SystemClock()
     objects = Objects(store)
     credentials, permissions = Credentials(store), Permissions(store)
     authenticator = Authenticator(KnownCredentials(credentials), clock)
-    services = Services(permissions, authenticator.user_of_token, token=AccountTokens(credentials, clock).answer)
+    tokens = AccountTokens(credentials, clock)
+    services = Services(permissions, authenticator.user_of_token, usage=nothing_used, token=tokens.answer)
     app = create_app(objects, store, services=services)
     try:
         await objects.ensure_default_namespace()
@@ -76,7 +82,7 @@ async def whole(folder: Path) -> AsyncIterator[Site]:
 
 def path_of(kind: Kind, namespace: str) -> str:
     base = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
-    return f"{base}/namespaces/{namespace}/{kind.plural}" if kind.namespaced and namespace else f"{base}/{kind.plural}"
+    return f"{base}/namespaces/{namespace}/{kind.plural}" if namespace else f"{base}/{kind.plural}"
 
 
 def refused(answer: httpx.Response) -> bool:
@@ -91,12 +97,14 @@ def test_every_verb_of_every_kind_is_answered_as_the_role_says(tmp_path: Path, r
     async def main() -> None:
         async with whole(tmp_path) as site, await site.client(role, own) as http:
             for kind, (verb, how), namespace in itertools.product(KINDS, VERBS.items(), ("shop", "bank", "")):
-                if (namespace and not kind.namespaced) or (not namespace and kind.namespaced and verb != "list"):
+                if not namespace and kind.namespaced and verb != "list":
                     continue
                 method, tail, query = how
                 path = path_of(kind, namespace) + tail
                 answer = await http.request(method, path, params=query, json={} if method != "GET" else None)
                 assert refused(answer) is not may(role, own, kind, verb, namespace), (kind.plural, verb, answer.text)
+                if namespace and not kind.namespaced:
+                    assert answer.status_code in {403, 404}, (kind.plural, verb, answer.text)
 
     asyncio.run(main())
 
@@ -106,6 +114,8 @@ def may(role: Role, own: str, kind: Kind, verb: str, namespace: str) -> bool:
     reads = verb in {"get", "list"}
     if role == "admin" and not own:
         return True
+    if not kind.namespaced:
+        namespace = ""
     if own and namespace != own:
         return False
     if not kind.namespaced or kind.plural in {"resourcequotas", "limitranges"}:
@@ -149,9 +159,19 @@ def test_every_part_and_review_is_answered_as_the_role_says(tmp_path: Path, role
                 answer = await http.request(method, f"{base}/namespaces/{namespace}/{rest}", json={})
                 wanted = role in roles and own in {"", namespace}
                 assert refused(answer) is not wanted, (part, namespace, answer.text)
-            for path, everybody in REVIEWS.items():
-                answer = await http.post(f"/apis/{path}", json={"spec": {}})
+            for (path, everybody), space in itertools.product(
+                REVIEWS.items(), ("", "namespaces/shop/", "namespaces/bank/")
+            ):
+                answer = await http.post(f"/apis/{path.replace('/v1/', f'/v1/{space}')}", json={"spec": {}})
                 assert refused(answer) is not (everybody or (role == "admin" and not own)), (path, answer.text)
+                assert answer.status_code == 403 or bool(space) is (answer.status_code == 404), (path, answer.text)
+            for kind in ("nodes", "nodes/n", "pods/p"):
+                for space in ("namespaces/bank/", "namespaces/shop/", ""):
+                    answer = await http.get(f"/apis/metrics.k8s.io/v1beta1/{space}{kind}")
+                    inside = own in space if kind == "pods/p" else not own
+                    assert refused(answer) is not (not own or inside), (kind, space, answer.text)
+                    right = bool(space) is (kind == "pods/p")
+                    assert answer.status_code in ({200, 403, 404} if right else {403, 404}), (kind, space)
             for kind, namespace in itertools.product(KINDS, ("shop", "bank")):
                 watch = {"watch": "true", "resourceVersion": "999999999", "timeoutSeconds": "1"}
                 if kind.namespaced and not may(role, own, kind, "list", namespace):
@@ -166,13 +186,39 @@ def test_can_i_says_what_then_happens(tmp_path: Path, role: Role) -> None:
         reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         async with whole(tmp_path) as site, await site.client(role, "shop") as http:
             for kind, (verb, how), namespace in itertools.product(KINDS, VERBS.items(), ("shop", "bank")):
-                if not kind.namespaced:
-                    continue
-                method, tail, query = how
+                method, tail, query = how  # kubectl names the namespace of its context for what is in none, too
                 asked = {"verb": verb, "group": kind.group, "resource": kind.plural, "namespace": namespace}
                 review = await http.post(reviews, json={"spec": {"resourceAttributes": asked}})
-                answer = await http.request(method, path_of(kind, namespace) + tail, params=query)
+                path = path_of(kind, namespace if kind.namespaced else "") + tail
+                answer = await http.request(method, path, params=query)
                 assert review.json()["status"]["allowed"] is not refused(answer), (asked, answer.text)
+                for name in ("shop", "bank"):
+                    asked = {"verb": verb, "resource": "namespaces", "namespace": namespace, "name": name}
+                    review = await http.post(reviews, json={"spec": {"resourceAttributes": asked}})
+                    answer = await http.request(method, f"/api/v1/namespaces/{name}", params=query)
+                    wanted = not refused(answer) if tail else review.json()["status"]["allowed"]
+                    assert review.json()["status"]["allowed"] is wanted, (asked, answer.text)
+
+    asyncio.run(main())
+
+
+def test_a_review_inside_a_namespace_is_of_that_namespace(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = "/apis/authorization.k8s.io/v1/{}localsubjectaccessreviews"
+        async with whole(tmp_path) as site, await site.client("admin", "shop") as http:
+            for where, code in (("shop", 201), ("bank", 400), ("", 400), (None, 400)):
+                asked = {"verb": "get", "resource": "pods", "namespace": where}
+                body = {"spec": {"user": "eve", "resourceAttributes": asked}}
+                answer = await http.post(path.format("namespaces/shop/"), json=body)
+                assert answer.status_code == code, answer.text
+            for spec in ({"user": "eve", "nonResourceAttributes": {"verb": "get", "path": "/x"}}, {}):
+                assert (await http.post(path.format("namespaces/shop/"), json={"spec": spec})).status_code == 400
+            wrong = {"spec": {"groups": 5, "resourceAttributes": {**asked, "namespace": "shop"}}}
+            assert (await http.post(path.format("namespaces/shop/"), json=wrong)).status_code == 400
+            moved = {"metadata": {"namespace": "bank"}, "spec": {"user": "eve", "resourceAttributes": {**asked}}}
+            assert (await http.post(path.format("namespaces/shop/"), json=moved)).status_code == 400
+            async with await site.client("admin") as admin:
+                assert (await admin.post(path.format(""), json=body)).status_code == 404
 
     asyncio.run(main())
 

@@ -16,6 +16,7 @@ from korch.master.enginedown import replace_dead
 from korch.master.evicting import Evictions, unreachable_taint
 from korch.master.fencing import FencingHook
 from korch.master.nodewatch import NodeWatch, Post
+from korch.master.tainting import TaintEvictions, with_not_ready, without_not_ready
 from korch.master.witnesses import Target, Witnesses, address_of, opinions_on, targets_of, what_reaches
 from korch.nodes.life import (
     ASK_AFTER_S,
@@ -28,7 +29,8 @@ from korch.nodes.life import (
     greet_every_s,
     is_mass_loss,
 )
-from korch.resources.annotations import GONE, MASS_LOSS, NODE_LOST
+from korch.nodes.register import well_again
+from korch.resources.annotations import MASS_LOSS, NODE_LOST
 from korch.resources.blame import note_loss
 from korch.resources.node import Node, Taint
 from korch.resources.pod import Pod
@@ -63,6 +65,7 @@ class Lifecycle:
     ) -> None:
         self._post, self._watches, self._hook = post, watches, hook
         self._evictions = Evictions(post.view, post.clock, hook=hook)
+        self._tainted_out = TaintEvictions(post.view, post.clock, is_down=self._is_down)
         self._asides: dict[
             tuple[str, str], list[asyncio.Task[None]]
         ] = {}  # (what, node) → what goes on beside the looks
@@ -119,6 +122,7 @@ class Lifecycle:
             silent = watch.life.silent_s(now)
             if silent < QUIET_AFTER_S:
                 await self._heard(name, watch)
+                await self._note_engine(name, watch)
                 self._look_at_engine(group, name, watch, now)
                 if watch.attached and self._witnesses.is_due(name, now):
                     self._aside(group, self._try_witnesses, name, now, TRY_PAUSE_S)
@@ -131,6 +135,7 @@ class Lifecycle:
                 self._aside(group, self._ask, name, now, ask_every_s(silent))
         await self._judge(now)
         await self._evictions.look(self.lost)
+        await self._tainted_out.look(self.lost)
 
     def _forget_others(self) -> None:
         """Nodes that are watched no more: the inventory has lost them."""
@@ -230,6 +235,22 @@ class Lifecycle:
             reached = {target for target, answer in answers.items() if answer}
             if reached or (watch is not None and watch.life.last_sign > asked_at):
                 self._witnesses.learn(name, other, reached, loop.time())
+
+    def _is_down(self, name: str) -> bool:
+        watch = self._watches.get(name)
+        return watch is not None and watch.engine_is_down
+
+    async def _note_engine(self, name: str, watch: NodeWatch) -> None:
+        """A node that is heard while its engine is not is tainted `not-ready`; one that refuses our login never is."""
+        node = self._node(name)
+        if node is None:
+            return
+        if watch.engine_is_down:
+            now = self._post.clock.now()
+            if with_not_ready(node, now) is not None:
+                await self._mark(name, lambda found: with_not_ready(found, now))
+        elif not isinstance(watch.problem, TransientError) and without_not_ready(node) is not None:
+            await self._mark(name, without_not_ready)
 
     def _look_at_engine(self, group: asyncio.TaskGroup, name: str, watch: NodeWatch, now: float) -> None:
         if watch.engine_down_since is not None and now - watch.engine_down_since >= ENGINE_DOWN_S:
@@ -336,10 +357,12 @@ class Lifecycle:
         self._doubts.pop(name, None)
         was_lost = self._lost_since.pop(name, None) is not None
         node = self._node(name)
-        if node is None or _cleared(node) is None:
+        if node is None or well_again(node) is None:
             return
-        await self._mark(name, _cleared)
+        await self._mark(name, well_again)
         self._evictions.forget(name)
+        if not was_lost and (cleared := without_not_ready(node)) is not None and well_again(cleared) is None:
+            return  # only its engine was away
         log.warning("%s: is back", name)
         if was_lost or unreachable_taint(node) is not None:
             await self._event(name, "NodeReachable", f"{name} is back", warning=False)
@@ -368,12 +391,3 @@ def _noted(node: Node, key: str, text: str) -> Node | None:
     if key in node.metadata.annotations:
         return None
     return replace(node, metadata=replace(node.metadata, annotations={**node.metadata.annotations, key: text}))
-
-
-def _cleared(node: Node) -> Node | None:
-    """The node without what a loss left on it; None when there is nothing."""
-    notes = {key: text for key, text in node.metadata.annotations.items() if key not in {MASS_LOSS, *GONE}}
-    taints = tuple(taint for taint in node.spec.taints if taint.key != UNREACHABLE)
-    if len(notes) == len(node.metadata.annotations) and len(taints) == len(node.spec.taints):
-        return None
-    return replace(node, metadata=replace(node.metadata, annotations=notes), spec=replace(node.spec, taints=taints))

@@ -21,9 +21,11 @@ from korch.master.progress import Reporter
 from korch.master.pruning import prune_after
 from korch.master.wishes import keep_wishes
 from korch.nodes.keeper import Keeper
+from korch.nodes.register import well_again
 from korch.objects.objects import Change, Objects
 from korch.objects.view import View
 from korch.resources.meta import Object
+from korch.resources.node import Node
 from korch.resources.pod import Pod
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.store.lease import Lead
@@ -143,6 +145,7 @@ class OneShot:
         self._orphans = self._held_back = 0
         async with background() as group:
             await view.start(group)
+            await self._note_return(view, contacts)
             self._keeping = keepers = self._keepers(view, contacts)
             self._count_absent(view, keepers)
             await asyncio.gather(*(keeper.take_stock() for keeper in keepers.values()))
@@ -182,6 +185,13 @@ class OneShot:
             keeper.adopt(contact.report.containers, contact.images)
             found[name] = keeper
         return found
+
+    async def _note_return(self, view: View, contacts: dict[str, Contact]) -> None:
+        """Nodes that a master left as lost, and that work: nobody else leads now to see that."""
+        for name, contact in contacts.items():
+            node = view.find(Node, name, "")
+            if node is not None and contact.report.state == "Ready" and well_again(node) is not None:
+                await view.modify(Node, name, "", well_again)
 
     def _count_absent(self, view: View, keepers: dict[str, Keeper]) -> None:
         """Nodes that hold pods of this run and that nobody keeps count as dead: nothing there is waited for."""

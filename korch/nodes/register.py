@@ -13,6 +13,7 @@ from korch.inventory.model import Host
 from korch.nodes.facts import Facts, cpu_busy
 from korch.nodes.news import Sample
 from korch.nodes.report import NodeReport
+from korch.resources.annotations import GONE, MASS_LOSS
 from korch.resources.meta import Condition, ObjectMeta
 from korch.resources.node import (
     ContainerImage,
@@ -26,6 +27,7 @@ from korch.resources.node import (
 from korch.resources.podstate import with_condition
 from korch.resources.quantity import cpu_millis, format_cpu, memory_bytes
 from korch.resources.times import parse_time, rfc3339
+from korch.scheduler.taints import NOT_READY, UNREACHABLE
 
 ZONE = "topology.kubernetes.io/zone"
 HOSTNAME = "kubernetes.io/hostname"
@@ -107,6 +109,15 @@ def declared_node(host: Host, node: Node) -> Node:
     )
     spec = replace(node.spec, taints=(*taints, *(taint for taint in ours if taint not in taints)))
     return replace(node, metadata=meta, spec=spec)
+
+
+def well_again(node: Node) -> Node | None:
+    """The node without what a loss, or an engine that was down, left on it; None when there is nothing."""
+    notes = {key: text for key, text in node.metadata.annotations.items() if key not in {MASS_LOSS, *GONE}}
+    taints = tuple(taint for taint in node.spec.taints if taint.key not in {UNREACHABLE, NOT_READY})
+    if len(notes) == len(node.metadata.annotations) and len(taints) == len(node.spec.taints):
+        return None
+    return replace(node, metadata=replace(node.metadata, annotations=notes), spec=replace(node.spec, taints=taints))
 
 
 def without_inventory(node: Node, now: float) -> NodeStatus:

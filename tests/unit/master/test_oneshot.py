@@ -16,8 +16,10 @@ from korch.master.oneshot import OneShot
 from korch.objects.objects import Objects
 from korch.resources.codec import with_meta
 from korch.resources.meta import LabelSelector, Object, ObjectMeta
+from korch.resources.node import Node, Taint
 from korch.resources.pod import Container, HTTPGetAction, Pod, PodSpec, Probe
 from korch.resources.workload import Deployment, DeploymentStrategy, PodTemplateSpec, ReplicaSet, ReplicaSetSpec
+from korch.scheduler.taints import NOT_READY, UNREACHABLE
 from korch.store.lease import Lead
 from tests.unit.controllers.cluster import deployment
 from tests.unit.nodes.fake_machine import CLUSTER, FakeMachine
@@ -80,7 +82,7 @@ class FakeFleet:
                 machine=machine,
                 address=f"10.0.0.{number}",
                 images=frozenset(),
-                report=SimpleNamespace(containers=tuple(machine.held.values()), epoch=0),
+                report=SimpleNamespace(containers=tuple(machine.held.values()), epoch=0, state="Ready"),
             )
             for number, (name, machine) in enumerate(sorted(self.machines.items()), 1)
             if name not in self.lost
@@ -193,6 +195,19 @@ def test_a_deploy_runs_spread_out_and_the_second_time_changes_nothing(tmp_path: 
         assert not again.changed
         assert world.store.writes - writes < 10
         assert [machine.count("start") for machine in world.machines.values()] == [1, 1, 1]
+
+    in_world(tmp_path, body)
+
+
+def test_a_node_that_a_former_master_had_lost_and_that_works_takes_pods(tmp_path: Path) -> None:
+    async def body(world: World) -> None:
+        taints = tuple(Taint(key=key, effect="NoExecute") for key in (UNREACHABLE, NOT_READY))
+        for name in world.machines:
+            await world.objects.modify(
+                Node, name, "", lambda found: replace(found, spec=replace(found.spec, taints=taints))
+            )
+        ok(await world.deploy(app()))
+        assert [found.spec.taints for found in (await world.objects.list(Node)).items] == [()] * 3
 
     in_world(tmp_path, body)
 

@@ -86,6 +86,12 @@ _DISK_RULE = _rule(
 
 _PULL_RULES = (
     _rule(
+        r"the pull was ended: it would have filled",
+        "DiskPressure",
+        'image "{image}" does not fit on the engine\'s disk',
+        "Free some: `korch prune`, or `docker system df` on the node shows what takes it.",
+    ),
+    _rule(
         r"no matching manifest for (?P<platform>[\w/]+)|image operating system .* cannot be used|no image found in "
         r"(manifest list|image index) for architecture",
         "ImageNotFound",

@@ -58,6 +58,7 @@ class Holding(Looking):
             policy,
             image_template(engine),
             "0" if auth is None else "1",
+            self._data_folder or "/var/lib",
             stdin=auth,
             timeout_s=timeout_s,
         )

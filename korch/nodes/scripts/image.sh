@@ -1,6 +1,6 @@
-# Words: SHARED CLAIM REFERENCE POLICY TEMPLATE AUTH(1|0). With AUTH the registry credentials come on stdin, as the
+# Words: SHARED CLAIM REFERENCE POLICY TEMPLATE AUTH(1|0) DATA-FOLDER. With AUTH the registry credentials come on stdin, as the
 # engine's config.json; they live in a tmpfs folder for this one pull. Pulls are outside the lock.
-korch_reference=$3 korch_policy=$4 korch_template=$5 korch_auth=$6
+korch_reference=$3 korch_policy=$4 korch_template=$5 korch_auth=$6 korch_data=$7
 korch_see() {
     "$korch_engine" image inspect --format "$korch_template" "$korch_reference" 2>&1 </dev/null
 }
@@ -17,6 +17,32 @@ korch_found() {
     [ "$1" = pulled ] || [ ! -f "$korch_dir/loaded" ] || cat "$korch_dir/loaded"
     echo '@korch end'
     exit 0
+}
+# True when less is left on the engine's disk than the scheduler's floor: 1 GiB, or 5 % of a small disk.
+korch_is_low() {
+    df -Pk "$korch_data" 2>/dev/null | {
+        read -r _
+        read -r _ korch_total _ korch_left _ || exit 1
+        [ "$korch_left" -lt 1048576 ] && [ "$korch_left" -lt $((korch_total / 20)) ]
+    }
+}
+# An engine pulls until not a byte is left, and nobody tells before how large an image is: ended in time, it takes away
+# what it has brought so far.
+korch_pull() {
+    "$@" 2>&1 </dev/null &
+    korch_puller=$!
+    {
+        while sleep 1 && kill -0 "$korch_puller"; do
+            ! korch_is_low || { kill "$korch_puller" && exit 9; }
+        done
+    } </dev/null >/dev/null 2>&1 &
+    korch_watcher=$!
+    wait "$korch_puller"
+    korch_status=$?
+    kill "$korch_watcher" 2>/dev/null
+    wait "$korch_watcher" 2>/dev/null
+    [ $? != 9 ] || echo "the pull was ended: it would have filled the disk of $korch_data"
+    return $korch_status
 }
 if [ "$korch_policy" != Always ]; then
     korch_out=$(korch_see) && korch_found present
@@ -37,7 +63,7 @@ if [ "$korch_auth" = 1 ]; then
     esac
 fi
 korch_before=$(korch_image_ids)
-korch_out=$("$@" -q "$korch_reference" 2>&1 </dev/null) || korch_fail "$korch_out"
+korch_out=$(korch_pull "$@" -q "$korch_reference") || korch_fail "$korch_out"
 korch_out=$(korch_see) || korch_fail "$korch_out"
 korch_id=${korch_out#*\"Id\":\"}
 korch_record_new "$korch_before" "${korch_id%%\"*}"

@@ -24,6 +24,7 @@ from korch.nodes.errors import EngineCallError
 from korch.nodes.machine import ClusterIdentity, Machine
 from korch.nodes.parcels import WorkloadRecord, start_values
 from korch.nodes.texts import NAMES, PARTS, script_part, script_text
+from korch.scheduler.filters import DISK_FLOOR_BYTES, DISK_FLOOR_SHARE
 from tests.unit.nodes.shells import SHELLS, ShellTransport
 
 CLUSTER = ClusterIdentity("c1-1111", "lab", "master.lab")
@@ -633,6 +634,40 @@ def test_a_refused_pull_says_why(shell: ShellTransport) -> None:
         assert caught.value.pod_reason == "ImageNotFound"
 
     run(work)
+
+
+@pytest.mark.parametrize(("total_kib", "left_kib", "fits"), [(10 << 20, 400_000, False), (10 << 20, 600_000, True)])
+def test_a_pull_that_fills_the_disk_is_ended(
+    any_shell: ShellTransport, total_kib: int, left_kib: int, fits: bool
+) -> None:
+    if any_shell.shell == "busybox":
+        pytest.skip("busybox takes its own df, whatever is on PATH")
+
+    async def work() -> None:
+        (any_shell.bin / "df").unlink(missing_ok=True)
+        table = f"Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/x {total_kib} 1 {left_kib} 1% /data\n"
+        (any_shell.bin / "df").write_text(f"#!/bin/sh\n>>{any_shell.bin}/asked\nprintf %s '{table}'\n")
+        (any_shell.bin / "df").chmod(0o755)
+        (any_shell.state / "hold-pull").touch()
+        pulling = asyncio.create_task(machine(any_shell).pull("web:9"))
+        await until((any_shell.bin / "asked").exists)
+        (any_shell.bin / "asked").unlink()
+        if fits:
+            await until((any_shell.bin / "asked").exists)
+            (any_shell.state / "hold-pull").unlink()
+            await pulling
+            return
+        with pytest.raises(EngineCallError, match='image "web:9" does not fit on the engine\'s disk') as caught:
+            await pulling
+        assert caught.value.pod_reason == "DiskPressure"
+
+    run(work)
+
+
+def test_the_floor_of_a_pull_is_the_schedulers() -> None:
+    text = script_part("image")
+    assert f'"$korch_left" -lt {DISK_FLOOR_BYTES >> 10} ]' in text
+    assert f"$((korch_total / {1 / DISK_FLOOR_SHARE:.0f})) ]" in text
 
 
 # Rule (pruning)

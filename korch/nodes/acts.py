@@ -87,12 +87,9 @@ class Acts:
 
     def _too_early_s(self, pod: Pod, name: str) -> float:
         """Seconds until a container may be started again; when there are none, that is on record as one more start."""
-        now = self._notes.now()
-        restarts = self._ward.recall(pod, name).recent_restarts(now)
-        wait_s = restart_delay_s(len(restarts)) - (now - restarts[-1]) if restarts else 0.0
-        if wait_s <= 0:
-            restarts.append(now)
-        return wait_s
+        seen = self._ward.of(pod).get(name)
+        run = (seen.id, seen.started_at) if seen is not None else None
+        return self._ward.recall(pod, name).too_early_s(run, asyncio.get_running_loop().time())
 
     async def _start(self, pod: Pod, container: Container) -> None:
         image = image_reference(pod, container)
@@ -166,7 +163,7 @@ class Acts:
         memory = self._ward.recall(pod, container.name)
         wait_s = self._too_early_s(pod, container.name)
         if wait_s > 0:
-            delay_s = restart_delay_s(len(memory.restarts))
+            delay_s = restart_delay_s(memory.restarts)
             text = f"it keeps ending; started again after {delay_s:.0f} s"
             await self._notes.waiting(pod, container.name, "CrashLoopBackOff", text)
             memory.backing_off = True

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 
 from korch.engines.observed import ObservedContainer
 from korch.errors import TransientError
+from korch.nodes.plan import restart_delay_s
 from korch.nodes.podstatus import was_ready, was_started
 from korch.nodes.probing import Health, ProbeKind, health_of, phase_of
 from korch.resources.pod import Container, Pod
 from korch.workqueue import retry_after_s
 
 RETRY_INVALID_S = 5.0  # a Secret that is missing may come
-RESTARTS_WINDOW_S = 300.0
+FORGIVEN_AFTER_S = 600.0  # of running: restarts begin at once again, as in Kubernetes
 Run = tuple[str, float | None]  # of a container: its id and when it was started
 
 
@@ -23,7 +24,10 @@ class Memory:
     about: Run | None = None  # the very run that the checks were of
     checking: "dict[tuple[ProbeKind, ...], asyncio.Task[None]]" = field(default_factory=dict)
     checking_run: Run | None = None
-    restarts: list[float] = field(default_factory=list)
+    restarts: int = 0  # by the keeper in a row, none of which lasted
+    began: float = float("-inf")  # the last of them
+    ended: tuple[Run | None, float] | None = None  # the run that ended, and when that was noticed
+    tried: Run | None = None  # the run that the last restart was to follow
     backing_off: bool = False  # its container has ended, and is started again later
     tries: int = 0  # failed acts in a row
     removing: bool = False  # they were tries to remove the pod
@@ -84,7 +88,19 @@ class Memory:
         if self.offline:
             self.succeeded()
 
-    def recent_restarts(self, now: float) -> list[float]:
-        """The keeper's restarts of the last minutes, oldest first; older ones are forgotten."""
-        self.restarts = [then for then in self.restarts if now - then < RESTARTS_WINDOW_S]
-        return self.restarts
+    def too_early_s(self, run: Run | None, now: float) -> float:
+        """Seconds until a container whose `run` has ended may be started again; none left counts as one more restart.
+
+        A start that failed and is tried again follows the same run, and is no other restart: it waits as failed acts do.
+        """
+        if run is not None and run == self.tried:
+            return 0.0
+        if self.ended is None or self.ended[0] != run:
+            self.ended = run, now
+            if now - self.began >= FORGIVEN_AFTER_S:
+                self.restarts = 0
+        wait_s = self.ended[1] + restart_delay_s(self.restarts) - now
+        if wait_s > 0:
+            return wait_s
+        self.restarts, self.began, self.tried, self.ended = self.restarts + 1, now, run, None
+        return 0.0

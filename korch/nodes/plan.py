@@ -184,6 +184,6 @@ def _uid(found: ObservedContainer) -> str:
     return found.identity.uid if found.identity is not None else ""
 
 
-def restart_delay_s(restarts_lately: int) -> float:
-    """Back-off of the keeper's restarts: none for three in five minutes, then 10 s doubling to five minutes."""
-    return 0.0 if restarts_lately < 3 else float(min(10 * 2 ** min(restarts_lately - 3, 10), 300))
+def restart_delay_s(restarts: int) -> float:
+    """Back-off after so many of the keeper's restarts in a row: none for three, then 10 s doubling to five minutes."""
+    return 0.0 if restarts < 3 else float(min(10 * 2 ** min(restarts - 3, 10), 300))

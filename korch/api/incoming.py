@@ -114,8 +114,15 @@ def wish(
     """What an applier says, as it would be stored, and the warnings of it. Of a custom object it may be any part."""
     if structure is None:
         return normal(kind, data), typed(kind, data, validation, duplicates=duplicates).warnings
-    pruned, wrong = structure.pruned(data)
+    pruned, wrong = _pruned(data, structure)
     return pruned, _told(kind, validation, wrong, duplicates)
+
+
+def _pruned(data: dict[str, Any], structure: Structure) -> tuple[dict[str, Any], list[str]]:
+    """A custom object without what its schema and metadata do not know, and the paths of that."""
+    pruned, wrong = structure.pruned(data)
+    meta = data.get("metadata") or {}
+    return pruned, [*(f"metadata.{path}" for path in strict.unknown_fields(meta, ObjectMeta)), *wrong]
 
 
 def _told(kind: Kind, validation: Validation, unknown: list[str], duplicates: list[str]) -> tuple[str, ...]:
@@ -133,7 +140,7 @@ def _custom(
     kind: Kind, data: dict[str, Any], validation: Validation, duplicates: list[str], structure: Structure
 ) -> Incoming:
     """A custom object: what its schema does not know is dropped, what is missing is filled in, the rest is checked."""
-    pruned, wrong = structure.pruned(data)
+    pruned, wrong = _pruned(data, structure)
     said = _told(kind, validation, wrong, duplicates)
     ready = structure.filled(pruned)
     problems = structure.problems(ready)

@@ -1,17 +1,14 @@
 """Custom objects against the schema of their definition (structural OpenAPI v3): pruned, filled with defaults, judged.
 
-The words of a problem are those of Kubernetes. Rules in CEL (x-kubernetes-validations) are not looked at; of patterns
-only those that need no backtracking into a repetition, since a hostile one could hold up everybody.
+The words of a problem are those of Kubernetes. Rules in CEL (x-kubernetes-validations) are not looked at.
 """
 
 import json
-import re
-import warnings
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 from korch.api.wire.fieldsets import children
+from korch.api.wire.patterns import matcher
 from korch.api.wire.shapes import Shape, shape_of_schema
 from korch.api.wire.tree import copied, ident, same
 from korch.errors import InvalidError
@@ -32,7 +29,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 _INTEGERS = {"int32": 2**31, "int64": 2**63}
 _MOST_TOLD = 5
-_MAX_MATCHED_CHARS = 256  # even harmless patterns can take the square of the length and more
 
 
 class Structure:
@@ -82,8 +78,8 @@ def _unchecked(schema: Any, path: str) -> Iterator[str]:
     if schema.get("x-kubernetes-validations"):
         yield f"{path}: rules in CEL (x-kubernetes-validations) are not checked"
     pattern = schema.get("pattern")
-    if isinstance(pattern, str) and _matcher(pattern) is None:
-        yield f"{path}.pattern: is not checked, as it repeats what repeats, or is no pattern that korch reads"
+    if isinstance(pattern, str) and matcher(pattern) is None:
+        yield f"{path}.pattern: is not checked, as it is no pattern that korch reads"
     for name in ("items", "additionalProperties", "allOf", "anyOf", "oneOf", "not"):
         yield from _unchecked(schema.get(name), f"{path}.{name}")
     for name, one in _properties(schema).items():
@@ -237,9 +233,11 @@ def _text_problems(value: str, schema: Schema, path: str) -> Iterator[Problem]:
         yield _invalid(value, path, f"should be at least {least} chars long")
     if most is not None and len(value) > most:
         yield Problem(path, f"Too long: may not be more than {most} bytes")
-    matcher = _matcher(pattern) if isinstance(pattern, str) and len(value) <= _MAX_MATCHED_CHARS else None
-    if matcher is not None and not matcher.search(value):
-        yield _invalid(value, path, f"should match '{pattern}'")
+    found = matcher(pattern) if isinstance(pattern, str) else None
+    fits = found is None or found.matches(value)
+    if not fits:
+        why = "is too long to be checked: it" if fits is None else ""
+        yield _invalid(value, path, f"{why} should match '{pattern}'".strip())
     if schema.get("format") == "date-time" and not _is_time(value):
         yield _invalid(value, path, f"must be of type date-time: {_shown(value)}")
 
@@ -334,36 +332,3 @@ def _duplicates(items: list[Any], shape: Shape, path: str) -> Iterator[Problem]:
         elif ident(key) in seen:
             yield Problem(f"{path}[{index}]", f"Duplicate value: {_shown(key)}")
         seen.add(ident(key))
-
-
-@lru_cache(maxsize=512)
-def _matcher(pattern: str) -> re.Pattern[str] | None:
-    """The compiled pattern; None for one that is not understood, or could take for ever."""
-    if re.search(r"\\[1-9]|\(\?[^:]", pattern) or _repeats_repetitions(pattern):
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", FutureWarning)  # such as [[:alpha:]], which is no class here
-            return re.compile(pattern)
-    except (re.error, FutureWarning, RecursionError, OverflowError):
-        return None
-
-
-def _repeats_repetitions(pattern: str) -> bool:
-    """Whether something that repeats stands in a group that repeats itself: `(a+)+`."""
-    text = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", pattern)
-    inside = [False]  # by depth: is there a repetition or a choice in the group?
-    at = 0
-    while at < len(text):
-        char = text[at]
-        if char == "(":
-            inside.append(False)
-        elif char == ")" and len(inside) > 1:
-            risky = inside.pop()
-            if risky and text[at + 1 : at + 2] in ("*", "+", "{"):
-                return True
-            inside[-1] = inside[-1] or risky
-        elif char in "*+{|?" and not (char == "?" and text[at - 1 : at] == "("):
-            inside[-1] = True
-        at += 1
-    return False

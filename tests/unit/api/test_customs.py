@@ -186,6 +186,26 @@ def test_what_a_definition_says_of_its_names_fields_and_age_counts(tmp_path: Pat
     run(tmp_path, check)
 
 
+def test_misspelt_metadata_is_told_of_too(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        await world.make(CRDS, definition())
+        body = thing()
+        body["metadata"] |= {"labelz": {"a": "b"}, "ownerReferences": [{"apiVersion": "v1", "kind": "X", "nam": "x"}]}
+        for call, path in ((world.http.post, THINGS), (world.http.patch, f"{THINGS}/t")):
+            query = {"fieldValidation": "Strict", "fieldManager": "m"}
+            strict = await call(path, json=body, params=query, headers=APPLY if path != THINGS else None)
+            assert strict.status_code == 400
+            assert (
+                'unknown field "metadata.labelz", unknown field "metadata.ownerReferences[0].nam"'
+                in strict.text.replace("\\", "")
+            )
+        body["metadata"].pop("ownerReferences")
+        made = await world.http.post(THINGS, json=body)
+        assert (made.status_code, made.headers["warning"]) == (201, '299 - "unknown field \\"metadata.labelz\\""')
+
+    run(tmp_path, check)
+
+
 def test_objects_go_with_their_definition(tmp_path: Path) -> None:
     async def check(world: World) -> None:
         collecting = asyncio.create_task(Collector(world.objects, world.store).run())

@@ -186,7 +186,7 @@ class NodeWatch:
             log.info("%s: %s", self.name, error)
 
     def _new_keeper(self, contact: Contact) -> Keeper:
-        return Keeper(
+        keeper = Keeper(
             self.name,
             contact.machine,
             self._post.view,
@@ -196,6 +196,8 @@ class NodeWatch:
             mine=self._post.scope.has,
             on_contact=self._hear_of_contact,
         )
+        keeper.stays = True
+        return keeper
 
     def _hear_of_contact(self, _node: str, error: KorchError | None) -> None:
         """The keeper has come to nothing there for a while, though the session is open: nothing new goes there until

@@ -32,6 +32,7 @@ from korch.resources.pod import Container, Pod
 log = logging.getLogger(__name__)
 
 PULL_S = 600.0
+CALM_S = 5
 HOOKS_AT_ONCE = 2  # of one pod: a connection carries few commands at once, and other pods need it too
 
 
@@ -67,6 +68,8 @@ class Acts:
                 self._ward.drop(pod.metadata.uid, act.container)
             case "end":
                 await self._end_sick(pod, _container(pod, act.container))
+            case "calm":
+                await self._calm(pod, _container(pod, act.container))
             case "again":
                 return await self._start_again(pod, _container(pod, act.container))
             case "start" if act.container == SANDBOX:
@@ -244,6 +247,22 @@ class Acts:
         await self._notes.hook(pod, problem)
         memory.unready()
         await self._report(pod)
+
+    async def _calm(self, pod: Pod, container: Container) -> None:
+        """End what its engine starts again and again; it is started later, with back-off.
+
+        It has ended by itself just now, and the engine was only faster: no hook, and hardly any grace.
+        """
+        memory = self._ward.recall(pod, container.name)
+        memory.stop_checks()
+        identity = identity_for(pod, self._machine.cluster.id, container.name)
+        ended = await self._machine.stop(identity, grace_s=min(CALM_S, grace_of(pod)), epoch=self._epoch())
+        self._ward.drop(pod.metadata.uid, container.name)
+        for found in ended.containers:
+            self._ward.put(found)
+        text = f"it keeps ending; started again after {memory.take_over(asyncio.get_running_loop().time()):.0f} s"
+        await self._notes.waiting(pod, container.name, "CrashLoopBackOff", text)
+        await self._notes.event(pod, "BackOff", f"container {container.name}: {text}")
 
     async def _end(self, pod: Pod, container: Container, failed: ProbeKind | None) -> str:
         """End a container and keep it; what went wrong with its hook."""

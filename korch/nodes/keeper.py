@@ -37,6 +37,7 @@ from korch.nodes.parcels import WorkloadRecord
 from korch.nodes.plan import Act, Strays, plan_pod, plan_strays
 from korch.nodes.podstatus import Readiness, Sight, got_worse, observed_status
 from korch.nodes.ward import Ward
+from korch.nodes.wish import restarted_by_engine
 from korch.objects.objects import Clock
 from korch.objects.view import View
 from korch.resources.images import containers_of, has_sandbox, image_references
@@ -57,7 +58,8 @@ Key = tuple[str, str]
 class Keeper:
     """Keeps one node. `mine` says which pods this run may touch; `epoch` is the lead's.
 
-    `on_contact` hears that the node is lost (an error, perhaps more than once), and that it is back (None).
+    `on_contact` hears that the node is lost (an error, perhaps more than once), and that it is back (None). One that
+    `stays`, as a master's does, ends what the engine starts again too often, and starts it later itself.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Keeper:
         on_contact: Callable[[str, KorchError | None], None],
     ) -> None:
         self.node, self._machine, self._view = node, machine, view
+        self.stays = False
         self.address, self._epoch, self._mine, self._on_contact = address, epoch, mine, on_contact
         self._notes = Notes(node, address, view, clock)
         self._ward = Ward(machine.cluster.id)
@@ -314,7 +317,7 @@ class Keeper:
         pod = self._view.find(Pod, key[1], key[0])
         if pod is None or pod.spec.node_name != self.node or not self._mine(pod):
             return None
-        acts = plan_pod(pod, self._ward.of(pod), sick=self._sick(pod))
+        acts = plan_pod(pod, self._ward.of(pod), sick=self._sick(pod), looping=self._looping(pod))
         watched = [act.container for act in acts if act.do == "watch"]
         for container in containers_of(pod.spec):
             if container.name in watched and self._tasks is not None:
@@ -367,6 +370,13 @@ class Keeper:
             if memory.is_about(seen) and memory.health is not None and memory.health.sick is not None:
                 found.append(name)
         return tuple(found)
+
+    def _looping(self, pod: Pod) -> tuple[str, ...]:
+        """The containers that the engine starts again too often."""
+        if not self.stays or not restarted_by_engine(pod.spec):
+            return ()
+        now, found = asyncio.get_running_loop().time(), self._ward.of(pod).items()
+        return tuple([name for name, seen in found if self._ward.recall(pod, name).is_looping(seen, now)])
 
     @contextmanager
     def _act(self, uid: str) -> Iterator[None]:

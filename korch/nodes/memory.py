@@ -11,6 +11,9 @@ from korch.nodes.probing import Health, ProbeKind, health_of, phase_of
 from korch.resources.pod import Container, Pod
 from korch.workqueue import retry_after_s
 
+LOOP_WINDOW_S = 300.0  # so many restarts by the engine within it are fine:
+LOOP_RESTARTS = 3
+LOOP_FRESH_S = 10.0  # a run that has lasted so long is not ended for those before it
 RETRY_INVALID_S = 5.0  # a Secret that is missing may come
 FORGIVEN_AFTER_S = 600.0  # of running: restarts begin at once again, as in Kubernetes
 Run = tuple[str, float | None]  # of a container: its id and when it was started
@@ -28,6 +31,8 @@ class Memory:
     began: float = float("-inf")  # the last of them
     ended: tuple[Run | None, float] | None = None  # the run that ended, and when that was noticed
     tried: Run | None = None  # the run that the last restart was to follow
+    counted: tuple[str, int] | None = None  # the engine's own restarts: of which container, how many so far
+    by_engine: list[float] = field(default_factory=list)  # when the last of those were noticed
     backing_off: bool = False  # its container has ended, and is started again later
     tries: int = 0  # failed acts in a row
     removing: bool = False  # they were tries to remove the pod
@@ -91,7 +96,8 @@ class Memory:
     def too_early_s(self, run: Run | None, now: float) -> float:
         """Seconds until a container whose `run` has ended may be started again; none left counts as one more restart.
 
-        A start that failed and is tried again follows the same run, and is no other restart: it waits as failed acts do.
+        A start that failed and is tried again follows the same run, and is no other restart: failed acts wait by
+        themselves.
         """
         if run is not None and run == self.tried:
             return 0.0
@@ -104,3 +110,23 @@ class Memory:
             return wait_s
         self.restarts, self.began, self.tried, self.ended = self.restarts + 1, now, run, None
         return 0.0
+
+    def is_looping(self, seen: ObservedContainer, now: float) -> bool:
+        """Whether its engine starts the container again too often, the last time just now.
+
+        Once the keeper had to take over, one restart by the engine is too often, until a run has lasted.
+        """
+        before, self.counted = self.counted, (seen.id, seen.restart_count)
+        if before is not None and before[0] == seen.id and seen.restart_count > before[1]:
+            self.by_engine += [now] * (seen.restart_count - before[1])
+        self.by_engine = [then for then in self.by_engine if now - then < LOOP_WINDOW_S][-LOOP_RESTARTS - 1 :]
+        taken_over = self.restarts >= LOOP_RESTARTS and now - self.began < FORGIVEN_AFTER_S
+        allowed = 0 if taken_over else LOOP_RESTARTS
+        return len(self.by_engine) > allowed and now - self.by_engine[-1] < LOOP_FRESH_S
+
+    def take_over(self, now: float) -> float:
+        """The keeper has ended it instead of the engine's next start; seconds until it is started again."""
+        self.restarts = LOOP_RESTARTS if now - self.began >= FORGIVEN_AFTER_S else max(self.restarts, LOOP_RESTARTS)
+        self.began, self.backing_off = now, True
+        self.by_engine.clear()
+        return restart_delay_s(self.restarts)

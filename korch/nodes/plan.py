@@ -10,7 +10,7 @@ from korch.resources.images import has_sandbox, sidecars_of
 from korch.resources.pod import Pod
 
 _ALIVE = frozenset({"running", "paused", "restarting"})
-Step = Literal["start", "again", "end", "clear", "halt", "rest", "remove", "watch"]
+Step = Literal["start", "again", "end", "calm", "clear", "halt", "rest", "remove", "watch"]
 Seen = Mapping[str, ObservedContainer]
 
 
@@ -18,19 +18,20 @@ Seen = Mapping[str, ObservedContainer]
 class Act:
     """One step for one container of a pod; `SANDBOX` is one of them, "" stands for all.
 
-    "start": make it; "again": start the one that ended (`docker kill` leaves it Exited); "end": end it; "clear": remove
-    it, as it cannot be started any more; "halt": end all; "rest": end all of a pod that is through; "remove": end
-    all, and the pod; "watch": run its checks.
+    "start": make it; "again": start the one that ended (`docker kill` leaves it Exited); "end": end it; "calm": end
+    it, as its engine starts it again too often; "clear": remove it, as it cannot be started any more; "halt": end all;
+    "rest": end all of a pod that is through; "remove": end all, and the pod; "watch": run its checks.
     """
 
     do: Step
     container: str = ""
 
 
-def plan_pod(pod: Pod, seen: Seen, *, sick: Collection[str] = ()) -> tuple[Act, ...]:
+def plan_pod(pod: Pod, seen: Seen, *, sick: Collection[str] = (), looping: Collection[str] = ()) -> tuple[Act, ...]:
     """What to do now for a pod of this node; nothing when it has ended (finalizers may still hold it), or waits.
 
-    `seen`: its containers by name; `sick`: those of which the checks say that they are to be ended.
+    `seen`: its containers by name; `sick`: those of which the checks say that they are to be ended; `looping`:
+    those that the engine has to start again all the time.
     """
     if pod.metadata.deletion_timestamp is not None:
         ended = pod.metadata.deletion_grace_period_seconds == 0 and bool(pod.metadata.finalizers)
@@ -40,7 +41,10 @@ def plan_pod(pod: Pod, seen: Seen, *, sick: Collection[str] = ()) -> tuple[Act, 
         return (Act("rest"),) if any(found.state in _ALIVE for found in seen.values()) else ()
     if has_sandbox(pod.spec):
         return _plan_group(pod, seen, sick)
-    return _plan_container(pod, pod.spec.containers[0].name, seen, sick)
+    name = pod.spec.containers[0].name
+    if name in looping and name in seen and seen[name].state in _ALIVE:
+        return (Act("calm", name),)
+    return _plan_container(pod, name, seen, sick)
 
 
 def _plan_container(pod: Pod, name: str, seen: Seen, sick: Collection[str]) -> tuple[Act, ...]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 import pytest
 from msgspec.structs import replace
@@ -42,7 +43,7 @@ PROBE = Probe(http_get=HTTPGetAction(path="/healthz", port=80), period_seconds=5
 class World:
     """One node with its keeper, on a store in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stays: bool = False) -> None:
         self.store = MemoryStore()
         self.machine = FakeMachine()
         self.heard: list[str] = []
@@ -58,6 +59,7 @@ class World:
             mine=lambda pod: pod.metadata.labels.get("mine") != "no",
             on_contact=lambda node, error: self.heard.append(f"{node} {'lost' if error else 'back'}"),
         )
+        self.keeper.stays = stays
         self.view.listen(lambda change: self.keeper.wake(change.object))  # type: ignore[arg-type]
 
     async def pod(self, name: str = "web-1", *, namespace: str = "default", **container: object) -> Pod:
@@ -81,9 +83,9 @@ class World:
         return await self.objects.find(Pod, name) is None
 
 
-def with_keeper(body: Callable[[World], Awaitable[None]]) -> None:
+def with_keeper(body: Callable[[World], Awaitable[None]], *, stays: bool = False) -> None:
     async def main() -> None:
-        world = World()
+        world = World(stays=stays)
         async with background() as group:
             await world.view.start(group)
             group.create_task(world.keeper.run())
@@ -366,6 +368,72 @@ def test_what_the_engine_does_not_restart_is_started_again_with_back_off() -> No
         assert found.last_state.terminated.exit_code == 1
 
     with_keeper(body)
+
+
+async def _dying(world: World, uid: str, *, after_s: float, for_s: float) -> list[float]:
+    """An app that dies so long after each start, and is started again by its engine at once; when it was begun anew."""
+    loop, begun, last = asyncio.get_running_loop(), [], -1.0
+    until = loop.time() + for_s
+    while loop.time() < until:
+        found = world.machine.held[uid]
+        if found.state == "running" and found.started_at is not None:
+            if found.started_at != last:
+                begun.append(last := found.started_at)
+            if loop.time() - found.started_at >= after_s:
+                world.machine.restart(uid)
+                world.keeper.glance(uid)
+        await asyncio.sleep(0.25)
+    return begun
+
+
+def test_what_the_engine_starts_again_and_again_is_taken_over_with_back_off() -> None:
+    async def body(world: World) -> None:
+        pod = await world.pod()
+        await asyncio.sleep(2)
+        begun = await _dying(world, pod.metadata.uid, after_s=11, for_s=1300)
+        assert len(begun) <= 22, "without it there would be 118"
+        found = main_status(await world.now())
+        assert found is not None
+        assert found.state.waiting is not None
+        assert found.state.waiting.reason == "CrashLoopBackOff"
+        assert found.last_state.terminated is not None
+        assert "last words" in found.last_state.terminated.message
+        assert max(after - before for before, after in pairwise(begun)) >= 300
+        assert 6 <= found.restart_count <= len(begun)
+
+        await asyncio.sleep(310)
+        await _dying(world, pod.metadata.uid, after_s=100_000, for_s=610)
+        assert await world.reason() == "", "it has recovered"
+        world.machine.restart(pod.metadata.uid)
+        world.keeper.glance(pod.metadata.uid)
+        await asyncio.sleep(3)
+        assert world.machine.held[pod.metadata.uid].state == "running", "the engine's own restarts are enough again"
+        assert await world.reason() == ""
+
+    with_keeper(body, stays=True)
+
+
+def test_a_run_that_does_not_stay_leaves_restarts_to_the_engine() -> None:
+    async def body(world: World) -> None:
+        pod = await world.pod()
+        await asyncio.sleep(2)
+        assert len(await _dying(world, pod.metadata.uid, after_s=11, for_s=300)) > 20
+        assert world.machine.count("stop") == 0, "nobody would be there to start it"
+
+    with_keeper(body)
+
+
+def test_three_deaths_are_the_engines_to_heal() -> None:
+    async def body(world: World) -> None:
+        pod = await world.pod()
+        await asyncio.sleep(2)
+        await _dying(world, pod.metadata.uid, after_s=20, for_s=65)
+        await asyncio.sleep(100)
+        assert world.machine.held[pod.metadata.uid].restart_count == 3
+        assert world.machine.count("stop") == 0
+        assert await world.reason() == ""
+
+    with_keeper(body, stays=True)
 
 
 def test_each_run_is_counted_however_short_it_is() -> None:

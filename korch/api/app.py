@@ -322,11 +322,12 @@ class Api:
             case "eviction":
                 return await self._parts.evict(info.namespace, info.name, call.query, await call.body())
             case "binding":
-                return await self._parts.bind(info.namespace, info.name, await call.body())
+                dry_run = call.options().dry_run
+                return await self._parts.bind(info.namespace, info.name, await call.body(), dry_run=dry_run)
             case "token" if self._services.token is not None:
-                body = await call.body()
+                body, dry_run = await call.body(), call.options().dry_run
                 asked = strict.parse_body(body.data, body.content_type)
-                return json_answer(await self._services.token(info, asked), 201)
+                return json_answer(await self._services.token(info, asked, dry_run), 201)
             case "log" | "exec" | "attach" | "portforward" if self._services.streams is not None:
                 return await self._services.streams.plain(call.request, info)
         raise Refusal(501, f"{info.subresource} is not served here", reason="NotImplemented")

@@ -126,6 +126,8 @@ class Own:
             raise no_resource()
         if info.resource == forms.LOOKS:
             return bytes_answer(forms.encode(await self._look(request, info)))
+        if request.query_params.get("dryRun"):
+            raise bad_request("dryRun: these calls cannot be tried without being done")
         return bytes_answer(forms.encode(await self._act(await request.body(), info)))
 
     async def _look(self, request: Request, info: RequestInfo) -> Any:

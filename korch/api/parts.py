@@ -90,7 +90,7 @@ class Parts:
             await evict(self._objects, pod, "evicted over the API", stop_first=first)
         return json_answer(success(code=201), 201)
 
-    async def bind(self, namespace: str, name: str, body: Body) -> Response:
+    async def bind(self, namespace: str, name: str, body: Body, *, dry_run: bool) -> Response:
         """A pod gets its node from a scheduler of somebody else's."""
         wish = strict.parse_body(body.data, body.content_type)
         target = wish.get("target")
@@ -100,7 +100,7 @@ class Parts:
         pod = await self._objects.find(Pod, name, namespace)
         if pod is None:
             raise not_found(POD, name)
-        await self._objects.bind(pod, node, "{}")
+        await self._objects.bind(pod, node, "{}", dry_run=dry_run)
         return json_answer(success(code=201), 201)
 
 

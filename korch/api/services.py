@@ -88,14 +88,14 @@ class Streams(Protocol):
 class Services:
     """`user_of_token`: whose bearer token it is; `usage`: what containers use now, by node.
 
-    `token` answers a TokenRequest; `client` does what korch's own client asks for beside objects.
+    `token` answers a TokenRequest (True: a dry run); `client` does what korch's own client asks for beside objects.
     """
 
     authorizer: Authorizer | None = None
     user_of_token: Callable[[str], Awaitable[User | None]] | None = None
     usage: Callable[[], Awaitable[Sequence[NodeUsage]]] | None = None
     streams: Streams | None = None
-    token: Callable[[RequestInfo, dict[str, Any]], Awaitable[dict[str, Any]]] | None = None
+    token: Callable[[RequestInfo, dict[str, Any], bool], Awaitable[dict[str, Any]]] | None = None
     client: Callable[[], Awaitable[Client]] | None = None
 
 

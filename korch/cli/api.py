@@ -37,7 +37,7 @@ async def api_served(cluster: Cluster, address: str, port: int, names: tuple[str
     credentials = Credentials(cluster.store)
     authenticator = Authenticator(KnownCredentials(credentials), clock)
     permissions, reach = Permissions(cluster.store), Reach(cluster)
-    tokens = AccountTokens(credentials, clock)
+    tokens = AccountTokens(credentials, cluster.store, clock)
     streams = Streams(cluster.objects, Door(reach.machine, cluster.record.name))
     services = Services(permissions, authenticator.user_of_token, reach.usage, streams, tokens.answer, reach.client)
     app = create_app(cluster.objects, cluster.store, clock=clock, services=services)

@@ -286,7 +286,7 @@ class Objects:
         new = with_meta(applying.declared(obj), namespace=namespace)
         return prepare.for_create(new, name=obj.metadata.name, uid="new", now=self._clock.now())
 
-    async def bind(self, pod: Pod, node: str, decision_json: str) -> Pod:
+    async def bind(self, pod: Pod, node: str, decision_json: str, *, dry_run: bool = False) -> Pod:
         """The pod on its node, with the decision on record; `ConflictError` when it is bound elsewhere, or goes."""
 
         async def once(stored: Pod) -> Pod:
@@ -298,7 +298,7 @@ class Objects:
             if stored.metadata.deletion_timestamp is not None:
                 raise ConflictError(f"{prepare.subject(stored)} is being deleted")
             placed = prepare.bound(stored, node, decision_json, self._clock.now())
-            return await self._access.save(placed, expect=expected(stored))
+            return placed if dry_run else await self._access.save(placed, expect=expected(stored))
 
         return await self._retried(Pod, pod.metadata.name, pod.metadata.namespace, once)
 

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import hmac
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +36,7 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""
     bound_to: str = ""  # the key of a record that has to stay, and the revision since which it has been there
     bound_since: int = 0
+    bound_too: dict[str, int] = {}  # more of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +68,12 @@ class Credentials:
         return record
 
     async def mint_token(
-        self, user: str, groups: tuple[str, ...], *, now: float, ttl_s: float, bound_to: str = ""
+        self, user: str, groups: tuple[str, ...], *, now: float, ttl_s: float, bound_to: Mapping[str, int] | None = None
     ) -> Minted:
-        """A new token for `user` in `groups`; it ends with the record under `bound_to`. `NotFoundError`."""
-        secret, since = secrets.token_hex(_SECRET_BYTES), 0
-        if bound_to:
-            found = await self._store.get(bound_to)
-            if found is None:
-                raise NotFoundError(f'"{bound_to.rpartition("/")[2]}" not found')
-            since = found.created
+        """A new token for `user` in `groups`. `bound_to`: keys of records, and since when: it ends with any of them."""
+        secret, bonds = secrets.token_hex(_SECRET_BYTES), dict(bound_to or {})
+        first = next(iter(bonds), "")
+        since = bonds.pop(first, 0)
         for _ in range(_TRIES):
             record = Credential(
                 id=secrets.token_hex(_ID_BYTES),
@@ -84,8 +83,9 @@ class Credentials:
                 created=now,
                 expires=now + ttl_s,
                 digest=_digest(secret),
-                bound_to=bound_to,
+                bound_to=first,
                 bound_since=since,
+                bound_too=bonds,
             )
             try:
                 await self._store.put(PREFIX + record.id, msgspec.json.encode(record), expect=0)
@@ -99,8 +99,11 @@ class Credentials:
         found = await self._find(id_)
         if found is None or not found.bound_to:
             return found
-        record = await self._store.get(found.bound_to)
-        return found if record is not None and record.created == found.bound_since else None
+        for key, since in ((found.bound_to, found.bound_since), *found.bound_too.items()):
+            record = await self._store.get(key)
+            if record is None or record.created != since:
+                return None
+        return found
 
     async def _find(self, id_: str) -> Credential | None:
         if not id_ or not id_.isalnum() or len(id_) > 64:

@@ -58,6 +58,7 @@ def asked(tmp_path: Path, client: Client, method: str, path: str, body: Any = No
         ("GET", "/acts/prune", None, 405, "does not allow"),
         ("DELETE", "/acts/prune", None, 405, "does not allow"),
         ("POST", "/namespaces/default/acts/prune", {}, 404, "could not find"),
+        ("POST", "/acts/prune?dryRun=All", {}, 400, "cannot be tried"),
         ("POST", "/acts/prune", b"{", 400, "cannot be read"),
         ("POST", "/acts/prune", b"\xff", 400, "cannot be read"),
         ("POST", "/acts/prune", [], 400, "cannot be read"),

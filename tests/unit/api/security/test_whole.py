@@ -67,7 +67,7 @@ async def whole(folder: Path) -> AsyncIterator[Site]:
     objects = Objects(store)
     credentials, permissions = Credentials(store), Permissions(store)
     authenticator = Authenticator(KnownCredentials(credentials), clock)
-    tokens = AccountTokens(credentials, clock)
+    tokens = AccountTokens(credentials, store, clock)
     services = Services(permissions, authenticator.user_of_token, usage=nothing_used, token=tokens.answer)
     app = create_app(objects, store, services=services)
     try:

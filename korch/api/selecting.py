@@ -32,10 +32,14 @@ FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
         "reason": ("reason",),
         "type": ("type",),
         "source": ("source", "component"),
-        **dict.fromkeys(("reportingComponent", "reportingController"), ("source", "component")),
+        **dict.fromkeys(("reportingComponent", "reportingController"), ("reportingComponent",)),
     },
 }
 _ABSENT = {"spec.unschedulable": "false", "spec.hostNetwork": "false", "status.replicas": "0", "status.successful": "0"}
+_INSTEAD = {  # who tells of an event, as older or newer reporters say it
+    "source": ("reportingComponent",),
+    **dict.fromkeys(("reportingComponent", "reportingController"), ("source", "component")),
+}
 _ALL = Selector()
 _META = ("metadata.name", "metadata.namespace")
 
@@ -124,7 +128,7 @@ def fields_of(kind: Kind, data: Mapping[str, Any]) -> dict[str, str]:
     meta = data.get("metadata", {})
     found = {"metadata.name": meta.get("name", ""), "metadata.namespace": meta.get("namespace", "")}
     for field, path in _selectable(kind).items():
-        found[field] = _text(_at(data, path)) or _ABSENT.get(field, "")
+        found[field] = _text(_at(data, path) or _at(data, _INSTEAD.get(field, path))) or _ABSENT.get(field, "")
     return found
 
 

@@ -52,37 +52,32 @@ def plain_version(kind: Kind) -> Version:
 _EVENT_FIELDS = {
     "note": "message",
     "regarding": "involvedObject",
+    "reportingController": "reportingComponent",
+    "deprecatedSource": "source",
     "deprecatedFirstTimestamp": "firstTimestamp",
     "deprecatedLastTimestamp": "lastTimestamp",
     "deprecatedCount": "count",
 }
-_KEPT = ("metadata", "reason", "type")
+_CORE_FIELDS = {old: new for new, old in _EVENT_FIELDS.items()}
 
 
 def event_out(event: Data) -> Data:
-    """A core Event as events.k8s.io/v1 has it."""
-    source = event.get("source", {})
-    first = event.get("firstTimestamp")
-    made = {"kind": "Event", "apiVersion": "events.k8s.io/v1", **{key: event[key] for key in _KEPT if key in event}}
-    made["eventTime"] = f"{first.removesuffix('Z')}.000000Z" if isinstance(first, str) and "." not in first else first
-    made |= {new: event[old] for new, old in _EVENT_FIELDS.items() if old in event}
-    if source:
-        made["deprecatedSource"] = source
-    return {**made, "reportingController": source.get("component", ""), "reportingInstance": source.get("host", "")}
+    """A core Event as events.k8s.io/v1 has it, with the time and reporter that older events tell in other fields."""
+    made = {_CORE_FIELDS.get(key, key): value for key, value in event.items()}
+    source, first = event.get("source") or {}, event.get("firstTimestamp")
+    exact = f"{first.removesuffix('Z')}.000000Z" if isinstance(first, str) and "." not in first else first
+    return {
+        **made,
+        "apiVersion": "events.k8s.io/v1",
+        "eventTime": event.get("eventTime") or exact,
+        "reportingController": event.get("reportingComponent") or source.get("component", ""),
+        "reportingInstance": event.get("reportingInstance") or source.get("host", ""),
+    }
 
 
 def event_in(event: Data) -> Data:
     """An Event of events.k8s.io/v1 as a core Event."""
-    made = {"kind": "Event", "apiVersion": "v1", **{key: event[key] for key in _KEPT if key in event}}
-    made |= {old: event[new] for new, old in _EVENT_FIELDS.items() if event.get(new) is not None}
-    series = event.get("series")
-    if isinstance(series, dict):
-        made |= {"count": series.get("count", 1), "lastTimestamp": series.get("lastObservedTime")}
-    if isinstance(when := event.get("eventTime"), str):
-        whole = when.partition(".")[0].removesuffix("Z") + "Z"
-        made = {"firstTimestamp": whole, "lastTimestamp": whole, "count": 1, **made}
-    source = {"component": event.get("reportingController"), "host": event.get("reportingInstance")}
-    return {**made, "source": {key: text for key, text in source.items() if text}}
+    return {**{_EVENT_FIELDS.get(key, key): value for key, value in event.items()}, "apiVersion": "v1"}
 
 
 VERSIONS: tuple[Version, ...] = (

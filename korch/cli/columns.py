@@ -196,13 +196,13 @@ def _nodeload(load: NodeLoad, now: float) -> tuple[object, ...]:
 
 def event_time(event: Event) -> str:
     """When it last happened."""
-    return event.last_timestamp or event.first_timestamp or event.metadata.creation_timestamp or ""
+    return event.last_seen
 
 
 def event_age(event: Event, now: float) -> str:
     """`5m`, or `5m (x12 over 3h)` when it happened again and again."""
     last = age(event_time(event), now)
-    return f"{last} (x{event.count} over {age(event.first_timestamp, now)})" if event.count > 1 else last
+    return f"{last} (x{event.times} over {age(event.first_seen, now)})" if event.times > 1 else last
 
 
 def event_subject(event: Event) -> str:
@@ -217,9 +217,9 @@ def _event(event: Event, now: float) -> tuple[object, ...]:
         event.reason,
         event_subject(event),
         headline(event.message),
-        event.source.component or NONE,
-        age(event.first_timestamp, now),
-        event.count,
+        event.source.component or event.reporting_component or NONE,
+        age(event.first_seen, now),
+        event.times,
         event.metadata.name,
     )
 

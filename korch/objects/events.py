@@ -71,7 +71,7 @@ class EventRecorder:
         if len(listing.records) <= self._keep:
             return
         events = [self._access.read(Event, record) for record in listing.records]
-        events.sort(key=lambda event: (event.last_timestamp or "", event.metadata.name))
+        events.sort(key=lambda event: (event.last_seen, event.metadata.name))
         for event in events[: len(events) - self._keep]:
             try:
                 await self._access.remove(event)

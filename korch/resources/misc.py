@@ -35,8 +35,18 @@ class EventSource(Struct, frozen=True, kw_only=True):
     host: str = ""
 
 
+class EventSeries(Struct, frozen=True, kw_only=True):
+    """How often it has happened, as newer reporters tell it."""
+
+    count: int = 0
+    last_observed_time: str | None = None
+
+
 class Event(Object, frozen=True, kw_only=True):
-    """core/v1 Event: something that happened, counted when it happens again. `type`: Normal or Warning."""
+    """core/v1 Event: something that happened, counted when it happens again. `type`: Normal or Warning.
+
+    Newer reporters fill `event_time`, `series`, `action` and `reporting_*`; older ones the times, `count` and `source`.
+    """
 
     involved_object: ObjectReference = ObjectReference()
     reason: str = ""
@@ -46,6 +56,28 @@ class Event(Object, frozen=True, kw_only=True):
     first_timestamp: str | None = None
     last_timestamp: str | None = None
     source: EventSource = EventSource()
+    event_time: str | None = None
+    series: EventSeries | None = None
+    action: str = ""
+    related: ObjectReference | None = None
+    reporting_component: str = ""
+    reporting_instance: str = ""
+
+    @property
+    def first_seen(self) -> str:
+        """When it happened first."""
+        return self.first_timestamp or self.event_time or self.metadata.creation_timestamp or ""
+
+    @property
+    def last_seen(self) -> str:
+        """When it happened last."""
+        last = self.series.last_observed_time if self.series is not None else None
+        return last or self.last_timestamp or self.first_seen
+
+    @property
+    def times(self) -> int:
+        """How often it happened."""
+        return self.series.count if self.series is not None else max(self.count, 1)
 
 
 class LeaseSpec(Struct, frozen=True, kw_only=True):

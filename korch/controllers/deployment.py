@@ -74,6 +74,8 @@ class DeploymentController:
         now, uid = self._clock.now(), deployment.metadata.uid
         if self._watched.get(key, ("", 0.0))[0] != uid:
             self._watched[key] = (uid, now)
+        if self._watched[key][1] > now:  # the clock was set back
+            self._watched[key] = (uid, 0.0)
         sets = self._view.owned(ReplicaSet, deployment.metadata.uid, key[0])
         pods = {found.metadata.name: self._view.owned(Pod, found.metadata.uid, key[0]) for found in sets}
         plan = plan_rollout(deployment, sets, pods, now, watched_since=self._watched[key][1])

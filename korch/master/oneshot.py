@@ -19,10 +19,11 @@ from korch.master.fleet import Contact, Fleet
 from korch.master.judging import Judged, judge, next_change, outcomes
 from korch.master.progress import Reporter
 from korch.master.pruning import prune_after
+from korch.master.steady import SteadyClock, follow_steps
 from korch.master.wishes import keep_wishes
 from korch.nodes.keeper import Keeper
 from korch.nodes.register import well_again
-from korch.objects.objects import Change, Objects
+from korch.objects.objects import Change, Clock, Objects
 from korch.objects.view import View
 from korch.resources.meta import Object
 from korch.resources.node import Node
@@ -60,6 +61,7 @@ class OneShot:
         self._changed = asyncio.Event()
         self._orphans = self._held_back = 0
         self._moved_at = 0.0  # when something of these workloads changed or was under way, on the event loop's clock
+        self._clock: Clock = cluster.clock
         self._deadline = 0.0  # on the event loop's clock
 
     async def run(self, timeout_s: float) -> tuple[Outcome, ...]:
@@ -136,7 +138,7 @@ class OneShot:
     async def _leading(self) -> tuple[Outcome, ...]:
         contacts = await self._fleet.contacts(claim=True)
         await self._lead.raise_epoch(max((found.report.epoch for found in contacts.values()), default=0))
-        clock = self._cluster.clock
+        clock = self._clock = SteadyClock(self._cluster.clock)
         track = owner(CONTROLLERS, clock.now)
         objects = Objects(self._cluster.store, clock=clock, fence=self._lead.fence, track=track)
         view = View(objects, KINDS)
@@ -145,6 +147,7 @@ class OneShot:
         self._orphans = self._held_back = 0
         async with background() as group:
             await view.start(group)
+            group.create_task(follow_steps(clock, view), name="clock")
             await self._note_return(view, contacts)
             self._keeping = keepers = self._keepers(view, contacts)
             self._count_absent(view, keepers)
@@ -176,7 +179,7 @@ class OneShot:
                 name,
                 contact.machine,
                 view,
-                self._cluster.clock,
+                self._clock,
                 address=contact.address,
                 epoch=self._epoch,
                 mine=self._scope.has,
@@ -275,7 +278,7 @@ class OneShot:
             self._reporter.pod(change)
 
     def _judge(self, view: View) -> tuple[Judged, ...]:
-        return judge(view, self._workloads, self._since, frozenset(self._silent()), self._cluster.clock.now())
+        return judge(view, self._workloads, self._since, frozenset(self._silent()), self._clock.now())
 
     def _outcomes(self, judged: Sequence[Judged], *, late_s: float | None = None) -> tuple[Outcome, ...]:
         notes = [at(name, error) for name, error in sorted(self._silent().items())]

@@ -5,6 +5,7 @@ one can be. A node whose engine does not answer is `not-ready`: korch moves noth
 there may run well, but a pod that says for how long it tolerates it is replaced then.
 """
 
+import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -69,17 +70,17 @@ class TaintEvictions:
 
     def __init__(self, view: View, clock: Clock, *, is_down: Callable[[str], bool]) -> None:
         self._view, self._clock, self._is_down = view, clock, is_down
-        self._seen: dict[tuple[str, Taint], float] = {}  # taints without a time of their own
+        self._seen: dict[tuple[str, Taint], float] = {}  # on the event loop's clock, as all here
         self._begun: dict[str, float] = {}  # by uid: pods that are handed over
         self._looked_at = float("-inf")
         self._marks_left = True  # by an earlier term, perhaps
 
     async def look(self, lost: frozenset[str]) -> None:
         """Evict what is due, and take back what is due no more."""
-        now = self._clock.now()
-        if 0 <= now - self._looked_at < LOOK_EVERY_S:
+        at, now = asyncio.get_running_loop().time(), self._clock.now()
+        if at - self._looked_at < LOOK_EVERY_S:
             return
-        self._looked_at = now
+        self._looked_at = at
         nodes = {node.metadata.name: self._times(node, now) for node in self._view.all(Node)}
         tainted = {name: taints for name, taints in nodes.items() if taints and name not in lost}
         self._seen = {key: at for key, at in self._seen.items() if key[1] in nodes.get(key[0], {})}
@@ -91,7 +92,7 @@ class TaintEvictions:
             if is_counted(pod) and (pod.spec.node_name in tainted or _is_ours(pod)):
                 pods[pod.spec.node_name].append(pod)
         self._begun = {
-            pod.metadata.uid: self._begun.get(pod.metadata.uid, now)
+            pod.metadata.uid: self._begun.get(pod.metadata.uid, at)
             for there in pods.values()
             for pod in there
             if _is_ours(pod)
@@ -102,12 +103,13 @@ class TaintEvictions:
 
     def _times(self, node: Node, now: float) -> dict[Taint, float]:
         """Its NoExecute taints, and since when."""
-        name, found = node.metadata.name, [taint for taint in node.spec.taints if taint.effect == "NoExecute"]
-        return {
-            taint: parse_time(taint.time_added) if taint.time_added else self._seen.setdefault((name, taint), now)
-            for taint in found
-            if taint.key != UNREACHABLE
-        }
+        at, times = asyncio.get_running_loop().time(), {}
+        for taint in node.spec.taints:
+            if taint.effect != "NoExecute" or taint.key == UNREACHABLE:
+                continue
+            seen_s = at - self._seen.setdefault((node.metadata.name, taint), at)
+            times[taint] = parse_time(taint.time_added) if taint.time_added else now - seen_s
+        return times
 
     async def _look_at(self, node: str, pods: Sequence[Pod], since: Mapping[Taint, float], now: float) -> None:
         for pod in pods:
@@ -135,7 +137,7 @@ class TaintEvictions:
             return  # its controller knows which nodes it may have
         elif EVICT not in pod.metadata.annotations:
             await self._evict(pod, f"{WHY}{words(taint)} of {node}")
-        elif _is_ours(pod) and self._cannot_be_handed_over(pod, now):
+        elif _is_ours(pod) and self._cannot_be_handed_over(pod):
             await self._view.delete(pod)
 
     async def _evict(self, pod: Pod, why: str) -> None:
@@ -150,9 +152,10 @@ class TaintEvictions:
             pod, type="Normal", reason="TaintManagerEviction", message=f"leaves: {why}", component="taint-eviction"
         )
 
-    def _cannot_be_handed_over(self, pod: Pod, now: float) -> bool:
+    def _cannot_be_handed_over(self, pod: Pod) -> bool:
         """Whether its successor has no place, or is not available after a long time."""
         taker = successors(self._view.all(Pod, pod.metadata.namespace)).get(pod.metadata.uid)
+        now = asyncio.get_running_loop().time()
         late = now - self._begun.get(pod.metadata.uid, now) >= HAND_OVER_S
         return late or (taker is not None and bool(unschedulable(taker)))
 

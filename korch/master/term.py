@@ -20,6 +20,7 @@ from korch.master.handover import is_wanted
 from korch.master.lifecycle import Lifecycle
 from korch.master.nodewatch import NodeWatch, Post
 from korch.master.sources import LOOK_EVERY_S, Sources
+from korch.master.steady import SteadyClock, follow_steps
 from korch.objects.objects import Objects
 from korch.objects.view import View
 from korch.resources.pod import Pod
@@ -37,9 +38,10 @@ class Term:
     def __init__(self, sources: Sources, lead: Lead, *, hook: FencingHook | None = None) -> None:
         self._sources, self._lead, self._hook = sources, lead, hook
         cluster = sources.cluster
-        track = owner(CONTROLLERS, cluster.clock.now)
-        objects = Objects(cluster.store, clock=cluster.clock, fence=lead.fence, track=track)
-        self._cluster = msgspec.structs.replace(cluster, objects=objects)
+        self._clock = clock = SteadyClock(cluster.clock)
+        track = owner(CONTROLLERS, clock.now)
+        objects = Objects(cluster.store, clock=clock, fence=lead.fence, track=track)
+        self._cluster = msgspec.structs.replace(cluster, objects=objects, clock=clock)
         self._fleet = Fleet(self._cluster)
         self._view = View(objects, KINDS)
         self._watches: dict[str, NodeWatch] = {}
@@ -87,6 +89,7 @@ class Term:
         )
         controllers.start(group)
         group.create_task(self._lifecycle.run(), name="lifecycle")
+        group.create_task(follow_steps(self._clock, self._view), name="clock")
         chores = Chores(self._cluster, self._fleet, self._view, self._watches, self._epoch)
         group.create_task(chores.run(), name="chores")
         collector = Collector(self._cluster.objects, self._cluster.store)
@@ -146,7 +149,7 @@ class Term:
             log.warning("%s", warning)
         for name in sorted(self._fleet.differing(cluster)):
             await self._unwatch(name)  # before its transport goes
-        self._cluster = cluster = msgspec.structs.replace(cluster, objects=self._cluster.objects)
+        self._cluster = cluster = msgspec.structs.replace(cluster, objects=self._cluster.objects, clock=self._clock)
         other = await self._fleet.renew(cluster)
         names = set(self._fleet.node_names)
         for name in sorted(names - self._watches.keys()):

@@ -402,7 +402,5 @@ def _check_place(kind: Kind, info: RequestInfo) -> None:
     """What is in namespaces is named with its namespace, and what is not without one."""
     if not kind.namespaced and info.namespace and not (kind is kinds.NAMESPACE and info.namespace == info.name):
         raise no_resource()
-    if kind.namespaced and not info.namespace and info.verb not in ("list", "watch", "deletecollection"):
-        if info.verb == "create" and not info.name:
-            raise Refusal(405, "the server does not allow this method on the requested resource", {})
-        raise no_resource()
+    if kind.namespaced and not info.namespace and info.verb not in ("list", "watch"):
+        raise no_resource() if info.name and info.verb != "deletecollection" else _not_allowed()

@@ -97,6 +97,8 @@ def verbs_of(kind: Kind) -> tuple[str, ...]:
     """What may be done with objects of a kind."""
     if kind.plural in _GIVEN and not kind.group:
         return ("get", "list", "patch", "update", "watch")
+    if kind is kinds.NAMESPACE:  # each of them is a world of its own, as in Kubernetes
+        return tuple(verb for verb in VERBS if verb != "deletecollection")
     return READ_ONLY if f"{kind.plural}.{kind.group}" in _MEASURED else VERBS
 
 

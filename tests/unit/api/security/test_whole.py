@@ -24,7 +24,7 @@ from korch.api.server import Place, serving
 from korch.api.services import Services
 from korch.client.base import NodeUsage
 from korch.objects.objects import Objects, SystemClock
-from korch.resources.kinds import KINDS, Kind
+from korch.resources.kinds import KINDS, NAMESPACE, Kind
 from korch.resources.meta import ObjectMeta
 from korch.resources.misc import Namespace
 from korch.store.base import Store
@@ -123,6 +123,22 @@ def may(role: Role, own: str, kind: Kind, verb: str, namespace: str) -> bool:
     if role == "admin":
         return True
     return not kind.group.startswith("rbac.") and (role == "edit" or (reads and kind.plural != "secrets"))
+
+
+def test_nothing_is_deleted_in_all_namespaces_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with whole(tmp_path) as site, await site.client("admin") as http:
+            for kind in (kind for kind in KINDS if kind.namespaced or kind is NAMESPACE):
+                for query in ({}, {"fieldSelector": "metadata.name=shop"}, {"labelSelector": "a!=b"}):
+                    answer = await http.delete(path_of(kind, ""), params=query)
+                    assert answer.status_code == 405, (kind.plural, answer.text)
+            names = [one["metadata"]["name"] for one in (await http.get("/api/v1/namespaces")).json()["items"]]
+            assert names == ["bank", "default", "shop"]
+            core = {one["name"]: one["verbs"] for one in (await http.get("/api/v1")).json()["resources"]}
+            assert "deletecollection" in core["configmaps"]
+            assert "deletecollection" not in core["namespaces"]
+
+    asyncio.run(main())
 
 
 PARTS = {  # part of a pod or of something else → how it is asked for, and which roles may

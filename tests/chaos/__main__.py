@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> list[str]:
                 site = make_faulty(lab, Path(folder) / "kills")
                 theirs = site.theirs()
                 dice = random.Random(options.seed)
-                results.append(str(kill_rounds(site, options.kills, dice, node_faults=True, tell=tell)))
+                results.append(str(kill_rounds(site, range(1, options.kills + 1), dice, node_faults=True, tell=tell)))
                 assert site.theirs() == theirs, "somebody else's container was touched"
             if options.faults:
                 site = make_faulty(lab, Path(folder) / "storm")

@@ -7,7 +7,7 @@ two containers for one pod, as many replicas as wished, nothing without an owner
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from threading import Timer
 
@@ -65,12 +65,12 @@ def random_fault(site: Faulty, dice: random.Random) -> Fault:
 
 
 def kill_rounds(
-    site: Faulty, kills: int, dice: random.Random, *, node_faults: bool, tell: Callable[[str], object]
+    site: Faulty, rounds: Iterable[int], dice: random.Random, *, node_faults: bool, tell: Callable[[str], object]
 ) -> Tally:
-    """Strike `kills` deploys; raises AssertionError at the first broken promise."""
+    """Strike a deploy a round; raises AssertionError at the first broken promise."""
     tally, wished, started = Tally(), dict.fromkeys(APPS, 0), time.monotonic()
     usual_s = 1.5
-    for number in range(1, kills + 1):
+    for number in rounds:
         app, version, replicas = dice.choice(APPS), dice.choice("12"), dice.randint(0, 5)
         command = ("deploy", site.image(version), "--name", app, "--replicas", str(replicas), "--settle", "0")
         moment_s = dice.uniform(0.05, min(LONGEST_S, 1.2 * usual_s))

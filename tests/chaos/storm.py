@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -307,7 +307,7 @@ def assert_sound(master: Master) -> None:
 
 
 def storm_rounds(
-    site: Faulty, seed: int, rounds: Sequence[int], *, faults: int, tell: Callable[[str], object]
+    site: Faulty, seed: int, rounds: Iterable[int], *, faults: int, tell: Callable[[str], object]
 ) -> Tally:
     """Run these rounds; AssertionError at the first broken promise."""
     tally, began = Tally(), time.monotonic()

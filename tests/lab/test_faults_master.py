@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.budget import KILLS_S, seed, within
 from tests.chaos.kills import kill_rounds
 from tests.lab.faulty import Faulty, Hold, Seen, finish, strike, wait_for
 from tests.lab.korch_cli import KORCH, Run
@@ -60,9 +61,7 @@ def test_a_deploy_that_is_ended_half_way_converges_when_it_is_run_again(faulty: 
 
 
 def test_deploys_killed_at_random_moments_and_run_again(faulty: Faulty) -> None:
-    seed = int(os.environ.get("KORCH_SEED") or random.SystemRandom().randrange(10**6))
-    print(f"KORCH_SEED={seed}")
-    kill_rounds(faulty, KILLS, random.Random(seed), node_faults=False, tell=print)
+    kill_rounds(faulty, within(KILLS_S, range(1, KILLS + 1)), random.Random(seed()), node_faults=False, tell=print)
 
 
 def test_a_frozen_deploy_changes_nothing_when_it_goes_on(faulty: Faulty) -> None:

@@ -1,10 +1,8 @@
-"""Twenty random faults around two masters, with a fresh seed each time; `make chaos` strikes hundreds of times."""
-
-import os
-import random
+"""Twenty random faults around two masters, from the seed of the run; `make chaos` strikes hundreds of times."""
 
 import pytest
 
+from tests.chaos.budget import STORM_S, seed, within
 from tests.chaos.storm import storm_rounds
 from tests.lab.faulty import Faulty
 
@@ -12,6 +10,4 @@ pytestmark = pytest.mark.faults
 
 
 def test_after_each_storm_every_wish_is_true(faulty: Faulty) -> None:
-    seed = int(os.environ.get("KORCH_SEED") or random.SystemRandom().randrange(10**6))
-    print(f"KORCH_SEED={seed}")
-    storm_rounds(faulty, seed, range(1, 5), faults=5, tell=print)
+    storm_rounds(faulty, seed(), within(STORM_S, range(1, 5)), faults=5, tell=print)

@@ -32,6 +32,7 @@ class _Resolve(msgspec.Struct):
     image: str
     auth: str | None = None
     pull: bool = True
+    of: dict[str, Any] | None = None
 
 
 class _Preview(msgspec.Struct):
@@ -74,7 +75,8 @@ async def _resolve(client: Client, wish: _Resolve, _: str) -> str:
         auth = None if wish.auth is None else base64.b64decode(wish.auth, validate=True)
     except binascii.Error as error:
         raise bad_request("auth is not base64") from error
-    return await client.resolve_image(wish.image, auth=auth, pull=wish.pull)
+    of = None if wish.of is None else _object(wish.of)
+    return await client.resolve_image(wish.image, auth=auth, pull=wish.pull, of=of)
 
 
 async def _preview(client: Client, wish: _Preview, namespace: str) -> Any:
@@ -124,10 +126,10 @@ class Own:
         """The answer to one call."""
         if self._services.client is None or info.subresource:
             raise no_resource()
-        if info.resource == forms.LOOKS:
-            return bytes_answer(forms.encode(await self._look(request, info)))
         if request.query_params.get("dryRun"):
             raise bad_request("dryRun: these calls cannot be tried without being done")
+        if info.resource == forms.LOOKS:
+            return bytes_answer(forms.encode(await self._look(request, info)))
         return bytes_answer(forms.encode(await self._act(await request.body(), info)))
 
     async def _look(self, request: Request, info: RequestInfo) -> Any:

@@ -256,10 +256,13 @@ class Client(Protocol):
         """By node the newest samples (cpu, memory: 0..1; load1), the oldest first."""
         ...
 
-    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True) -> str:
+    async def resolve_image(
+        self, image: str, *, auth: bytes | None = None, pull: bool = True, of: Object | None = None
+    ) -> str:
         """The exact image that a reference stands for now, as a node sees it: `repo@sha256:...` or an image id.
 
-        `pull` False: only what nodes hold counts, and no registry is asked.
+        `pull` False: only what nodes hold counts, and no registry is asked. `of`: what is to run; it is brought only to
+        a node that may run that.
         """
         ...
 

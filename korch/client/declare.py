@@ -70,7 +70,7 @@ async def pin_images(client: Client, objects: Sequence[Object]) -> tuple[Object,
             key = (container.image, "Never" if never else "", *((obj.metadata.namespace, *names) if names else ()))
             if key not in exact:
                 auth = await _pull_auth(client, objects, names, obj.metadata.namespace or "default")
-                exact[key] = await client.resolve_image(container.image, auth=auth, pull=not never)
+                exact[key] = await client.resolve_image(container.image, auth=auth, pull=not never, of=obj)
             found[container.name] = exact[key]
         pinned.append(_pinned(obj, pin_text(spec, found)))
     return tuple(pinned)

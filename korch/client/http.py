@@ -342,10 +342,13 @@ class HttpClient:
 
     # Workloads
 
-    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True) -> str:
+    async def resolve_image(
+        self, image: str, *, auth: bytes | None = None, pull: bool = True, of: Object | None = None
+    ) -> str:
         """The exact image that a reference stands for, as a node sees it."""
         namespace = self.access.namespace or DEFAULT_NAMESPACE
-        return await self.act("resolve", str, namespace, image=image, auth=forms.text_of(auth), pull=pull)
+        wish = {"image": image, "auth": forms.text_of(auth), "pull": pull, "of": to_dict(of) if of else None}
+        return await self.act("resolve", str, namespace, **wish)
 
     async def preview(self, objects: Sequence[Object]) -> tuple[PlannedStep, ...]:
         """What declaring these objects would change; nothing is done."""

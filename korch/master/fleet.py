@@ -75,7 +75,7 @@ class Fleet:
         self._machines: dict[str, Machine] = {}
         self._contacts: dict[str, Contact] = {}
         self._lost: dict[str, Contact] = {}  # the last look at nodes that went away in this run
-        self._arrivals: list[asyncio.Queue[str]] = []
+        self._arrivals: list[asyncio.Queue[Node]] = []
         self._tokens = Tokens()
         self._looking: asyncio.Task[dict[str, Contact]] | None = None
         self._history = LoadHistory(cluster.settings.cluster_dir / "load.db")
@@ -259,19 +259,34 @@ class Fleet:
         with contextlib.suppress(KorchError, OSError):
             await self._history.append(Sample(name, self._cluster.clock.now(), _measured(sample)))
 
-    def _announce(self, name: str) -> None:
-        """A node can be worked with."""
-        for queue in self._arrivals:
-            queue.put_nowait(name)
-
-    async def usable(self) -> AsyncGenerator[Machine, None]:
-        """Machines that can be worked with, each as soon as it has answered: the first need not wait for the last."""
-        if self._contacts or self.errors:
-            for contact in list(self._contacts.values()):
-                if contact.report.state in _USABLE:
-                    yield contact.machine
+    def _announce(self, host: Host, node: Node | None, report: NodeReport | None) -> None:
+        """A node can be worked with. `node`: as it is on record; `report`: what a full look has brought since then."""
+        if not self._arrivals:
             return
-        queue: asyncio.Queue[str] = asyncio.Queue()
+        found = new_node(host) if node is None else declared_node(host, node)
+        if report is not None:
+            found = replace(found, status=seen_status(found, host, report, "", self._cluster.clock.now()))
+        for queue in self._arrivals:
+            queue.put_nowait(found)
+
+    async def usable(self, suits: Callable[[Node], bool] | None = None) -> AsyncGenerator[Machine, None]:
+        """Machines that can be worked with, each as soon as it has answered: the first need not wait for the last.
+
+        `suits` judges by what is known of the node.
+        """
+        async with contextlib.aclosing(self._answering()) as nodes:
+            async for node in nodes:
+                if suits is None or suits(node):
+                    yield self.machine(node.metadata.name)
+
+    async def _answering(self) -> AsyncGenerator[Node, None]:
+        if self._contacts or self.errors:
+            for node in (await self._cluster.objects.list(Node)).items:
+                found = self._contacts.get(node.metadata.name)
+                if found is not None and found.report.state in _USABLE:
+                    yield node
+            return
+        queue: asyncio.Queue[Node] = asyncio.Queue()
         self._arrivals.append(queue)
         looking = self._looking = asyncio.create_task(self.contacts(claim=False))
         try:
@@ -279,7 +294,7 @@ class Fleet:
                 arrival = asyncio.create_task(queue.get())
                 await asyncio.wait({arrival, looking}, return_when=asyncio.FIRST_COMPLETED)
                 if arrival.done():
-                    yield self.machine(arrival.result())
+                    yield arrival.result()
                 else:
                     arrival.cancel()
         except asyncio.CancelledError:
@@ -289,11 +304,13 @@ class Fleet:
             self._arrivals.remove(queue)
             await looking
 
-    async def recorded(self) -> AsyncGenerator[Machine, None]:
+    async def recorded(self, suits: Callable[[Node], bool] | None = None) -> AsyncGenerator[Machine, None]:
         """Machines that are on record as Ready, as a master keeps them; none is looked at, each connects when used."""
         for node in (await self._cluster.objects.list(Node)).items:
             ready = condition(node.status.conditions, "Ready")
             if node.metadata.name not in self._hosts or ready is None or ready.status != "True":
+                continue
+            if suits is not None and not suits(node):
                 continue
             machine = self.machine(node.metadata.name)
             if known := known_engine(node, self._cluster.clock.now()):
@@ -316,20 +333,20 @@ class Fleet:
         loads = {load.metadata.name: load for load in (await self._cluster.objects.list(NodeLoad)).items}
         nodes = {node.metadata.name: node for node in (await self._cluster.objects.list(Node)).items}
 
-        async def look(name: str, _: Host) -> NodeReport:
+        async def look(name: str, host: Host) -> NodeReport:
             await self.transport(name).connect(timeout_s=CONNECT_S)
             old = loads.get(name)
             known = known_engine(nodes.get(name), self._cluster.clock.now()) if quick else None
             if known is not None:
                 self.machine(name).assume(known[0])
-                self._announce(name)
+                self._announce(host, nodes.get(name), None)
             report = await self.machine(name).report(
                 measure_cpu=measure_cpu and not begins_difference(old, self._cluster.clock.now()),
                 inventory=known is None,
                 known=known,
             )
             if known is None and report.state in _USABLE:
-                self._announce(name)
+                self._announce(host, nodes.get(name), report)
             return report
 
         looked = await each(wanted, look)

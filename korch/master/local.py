@@ -1,9 +1,8 @@
 """The in-process client: a cluster opened on this machine, without a master in between."""
 
-import asyncio
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from korch.client.base import (
@@ -24,7 +23,7 @@ from korch.client.base import (
     Workload,
 )
 from korch.engines.names import container_name
-from korch.errors import CommandFailedError, ConflictError, HostUnreachableError, InvalidError, KorchError
+from korch.errors import ConflictError, InvalidError
 from korch.master.cluster import Cluster, open_cluster
 from korch.objects.objects import Change, ObjectList
 from korch.resources.meta import LabelSelector, Object
@@ -37,10 +36,8 @@ from korch.ssh.base import Stream
 
 if TYPE_CHECKING:
     from korch.master.fleet import Fleet
-    from korch.nodes.machine import Machine
 
 T = TypeVar("T", bound=Object)
-_ASKED_ABOUT_IMAGES = 3  # nodes, before the first one's answer is taken for true
 
 
 async def open_client(settings: Settings, *, limit: str = "", need_inventory: bool = True) -> "LocalClient":
@@ -229,54 +226,22 @@ class LocalClient:
 
     # Workloads
 
-    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True) -> str:
+    async def resolve_image(
+        self, image: str, *, auth: bytes | None = None, pull: bool = True, of: Object | None = None
+    ) -> str:
         """The exact image that a reference stands for, as the first node that can tell sees it.
 
         The registry is asked, so that a tag that moved is noticed; an image that only the nodes have is found there.
         What was sent there by `korch image push` is meant until it is forgotten.
         """
-        import importlib
-
         from korch.master.images import pushed_id
 
         if pushed := await pushed_id(self.cluster.store, image):
             return pushed
+        from korch.master.resolving import Resolver
 
-        loading: asyncio.Future[object] | None = None
-        problems: list[KorchError] = []
-        try:
-            async with aclosing(self._machines()) as machines:
-                async for machine in machines:
-                    if loading is None:  # needed next, and loaded while the nodes work
-                        loop = asyncio.get_running_loop()
-                        loading = loop.run_in_executor(None, importlib.import_module, "korch.master.oneshot")
-                    try:
-                        return await _exact(machine, image, auth, pull=pull)
-                    except InvalidError:
-                        raise
-                    except asyncio.CancelledError:
-                        self.fleet.stop_looking()
-                        raise
-                    except KorchError as error:
-                        problems.append(error)
-                    if len(problems) == _ASKED_ABOUT_IMAGES:
-                        break
-        finally:
-            if loading is not None:
-                await loading
-        raise problems[0] if problems else self._nobody()
-
-    async def _machines(self) -> AsyncGenerator["Machine", None]:
-        """Machines that can be worked with: those that a leading master calls Ready, else those that answer now."""
         led = (await self.info()).has_master
-        async with aclosing(self.fleet.recorded() if led else self.fleet.usable()) as machines:
-            async for machine in machines:
-                yield machine
-
-    def _nobody(self) -> KorchError:
-        reasons = "; ".join(str(error) for _, error in sorted(self.fleet.problems.items())[:3])
-        hint = "Look at them with `korch nodes` and `korch node check`."
-        return HostUnreachableError(f"no node can be worked with: {reasons or 'none is Ready'}", host="", hint=hint)
+        return await Resolver(self.fleet, led=led).exact(image, auth, pull=pull, of=of)
 
     async def converge(
         self,
@@ -347,25 +312,6 @@ class LocalClient:
         if self._fleet is not None:
             await self._fleet.close()
         await self._stack.aclose()
-
-
-async def _exact(machine: "Machine", image: str, auth: bytes | None, *, pull: bool = True) -> str:
-    """What a reference stands for on one machine: its registry's word, else what the machine holds."""
-    if not pull:
-        return (await machine.resolve_image(image, pull="Never")).pinned
-    if "@sha256:" in image or image.startswith("sha256:"):
-        return (await machine.resolve_image(image, auth=auth)).pinned
-    try:
-        found = await machine.resolve_image(image, auth=auth, pull="Always")
-        # Podman lists a digest for each archive that was loaded with the same id, too: no registry has those.
-        for reference in (found.pinned, *found.rivals) if found.rivals else ():
-            with suppress(CommandFailedError):
-                return (await machine.resolve_image(reference, auth=auth, pull="Always")).pinned
-        return found.pinned
-    except CommandFailedError:
-        with suppress(CommandFailedError):
-            return (await machine.resolve_image(image, auth=auth, pull="Never")).pinned
-        raise
 
 
 def _node_of(pod: Pod) -> str:

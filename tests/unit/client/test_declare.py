@@ -32,7 +32,7 @@ class FakeClient(Objects):
         self.asked: list[tuple[str, bytes | None]] = []
         self.held_only: list[str] = []  # images that no registry may be asked for
 
-    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True) -> str:
+    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True, of: Any = None) -> str:
         self.asked.append((image, auth))
         self.held_only += [] if pull else [image]
         return f"{image.partition(':')[0]}@sha256:{len(self.asked)}"

@@ -6,8 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from korch.errors import HostUnreachableError
+from korch.engines.images import ImageInfo
+from korch.errors import CommandFailedError, HostUnreachableError
 from korch.inventory.model import Host, Inventory
+from korch.master.cluster import ClusterRecord
 from korch.master.fleet import Fleet
 from korch.nodes.facts import Facts
 from korch.nodes.report import Claim, EngineState, NodeReport
@@ -27,6 +29,9 @@ class Box:
         self.disk_free_bytes = 50 << 30
         self.dials = self.claims = 0
         self.machine = FakeMachine(name)
+        self.asked: list[str] = []  # about images
+        self.images: set[str] = set()
+        self.no_registry = False
 
     def report(self) -> NodeReport:
         return NodeReport(
@@ -56,6 +61,14 @@ class BoxMachine(FakeMachine):
 
     async def report(self, **_: object) -> NodeReport:
         return self.box.report()
+
+    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: str = "IfNotPresent") -> ImageInfo:
+        self.box.asked.append(f"{image} {pull}")
+        if pull == "Never" and image not in self.box.images:
+            raise CommandFailedError(f"{self.box.name} has no {image}", host=self.box.name)
+        if pull == "Always" and self.box.no_registry:
+            raise CommandFailedError(f"{self.box.name}: no route to the registry", host=self.box.name)
+        return ImageInfo("sha256:1", "1", f"{image}@sha256:1", "amd64")
 
     async def claim(self) -> str:
         self.box.claims += 1
@@ -122,7 +135,7 @@ def a_cluster(folder: Path, names: Sequence[str], *, limit: str = "", store: Mem
         objects=Objects(store, clock=LoopClock()),
         clock=LoopClock(),
         settings=Settings(home=folder, cluster="c", inventories=()),
-        record=CLUSTER,
+        record=ClusterRecord(id=CLUSTER.id, name=CLUSTER.name, created="", master_host=CLUSTER.master_host),
         inventory=inventory,
         hosts=lambda: inventory,
     )

@@ -25,7 +25,7 @@ class SilentFleet(Fleet):
 
     async def contacts(self, *, claim: bool) -> Any:
         for queue in self._arrivals:
-            queue.put_nowait("n1")
+            queue.put_nowait(Node(metadata=ObjectMeta(name="n1")))
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:

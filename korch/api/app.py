@@ -30,7 +30,7 @@ from korch.api.answers import (
 from korch.api.cache import Cache
 from korch.api.customs import Customs
 from korch.api.deleting import Deleter
-from korch.api.formats import Form, Renderer, form_of
+from korch.api.formats import Form, Renderer, form_of, formed
 from korch.api.metricsapi import Metrics
 from korch.api.parts import Parts
 from korch.api.reading import Reading, get, list_
@@ -318,7 +318,8 @@ class Api:
                 body = None if info.verb == "get" else await call.body()
                 options = call.options()
                 track = self._writer.track(options, subresource="scale", shape=call.target.shape)
-                return json_answer(await self._parts.scale(call.target, call.scaling, body, options, track))
+                scale = await self._parts.scale(call.target, call.scaling, body, options, track)
+                return json_answer(formed("autoscaling", scale, call.form(), self._clock.now()))
             case "eviction":
                 return await self._parts.evict(info.namespace, info.name, call.query, await call.body())
             case "binding":

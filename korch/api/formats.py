@@ -70,6 +70,27 @@ def _include(text: str) -> Include:
     raise Refusal(400, f'unrecognized includeObject value: "{text}"')
 
 
+def formed(group: str, data: dict[str, Any], form: Form, now: float) -> dict[str, Any]:
+    """What is answered and not stored, such as a Scale, in a form."""
+    match form.as_:
+        case "Table":
+            named = _Named(group, data["kind"])
+            return tables.table(named, [data], now=now, include=form.include, version=form.version)
+        case "PartialObjectMetadata":
+            return _partial(form, data)
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    group: str
+    name: str
+
+
+def _partial(form: Form, data: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": form.as_, "apiVersion": f"meta.k8s.io/{form.version}", "metadata": data["metadata"]}
+
+
 class Renderer:
     """Makes what is sent from objects of one kind, in one form."""
 
@@ -82,7 +103,7 @@ class Renderer:
             case "Table":
                 return msgspec.json.encode(self._row_table(entry, revision))
             case "PartialObjectMetadata":
-                return msgspec.json.encode(self._partial(entry.plain(revision)))
+                return msgspec.json.encode(_partial(self.form, entry.plain(revision)))
         if self.version.outward is not None:
             return msgspec.json.encode(self.version.outward(entry.plain(revision)))
         return entry.json(revision)
@@ -159,6 +180,3 @@ class Renderer:
     @property
     def _meta(self) -> str:
         return f"meta.k8s.io/{self.form.version}"
-
-    def _partial(self, data: dict[str, Any]) -> dict[str, Any]:
-        return {"kind": "PartialObjectMetadata", "apiVersion": self._meta, "metadata": data["metadata"]}

@@ -122,14 +122,21 @@ def validate_update(new: Object, old: Object) -> None:
         if new.spec.tolerations[: len(old.spec.tolerations)] != old.spec.tolerations:
             problems.add("spec.tolerations", "can only get more")
         if replace(new.spec, tolerations=()) != replace(old.spec, tolerations=()):
-            problems.add("spec", "of a pod cannot change, but for more tolerations")
-            hint = "Change its Deployment, or delete the pod and make a new one."
+            problems.add("spec", f"of a pod cannot change, but for more tolerations{_remedy(old)}")
     elif isinstance(new, Secret | ConfigMap) and isinstance(old, Secret | ConfigMap) and _altered(new, old):
         problems.add("data", f"cannot change: the {kind_of(old).name} is immutable")
         hint = f"Make a {kind_of(old).name} with another name."
     else:
         hint = _check_fixed(new, old, problems)
     raise_problems(_subject(old), problems.found, hint=hint)
+
+
+def _remedy(pod: Pod) -> str:
+    """What to change instead of a pod: in the message itself, as Kubernetes' clients show nothing else."""
+    owner = next((one for one in pod.metadata.owner_references if one.controller), None)
+    if owner is None:
+        return "; `kubectl replace --force -f` makes a new one"
+    return f"; it was made by {owner.kind} {owner.name}: change what that comes from"
 
 
 _FIXED: dict[type[Object], tuple[tuple[str, Callable[[Any], object]], ...]] = {

@@ -58,3 +58,18 @@ def test_lists_and_reviews_are_manifests_too(kubectl: Kubectl) -> None:
     kept = kubectl("get", "configmaps", "-o", "yaml")
     assert "configmap/a configured" in kubectl("apply", "-f", "-", given=kept), "its annotation has an uid now"
     assert "allowed: true" in kubectl("create", "-f", "-", "-o", "yaml", given=REVIEW)
+
+
+def test_the_scale_of_a_deployment_is_printed_as_such(kubectl: Kubectl) -> None:
+    kubectl("create", "deployment", "web", "--image=web:1", "--replicas=3")
+    assert kubectl("get", "deploy", "web", "--subresource=scale").split()[:6] == (
+        "NAME DESIRED AVAILABLE AGE web 3".split()
+    )
+
+
+def test_a_pod_stays_what_it_is_and_who_tries_to_change_it_hears_what_to_do(kubectl: Kubectl) -> None:
+    kubectl("run", "p", "--image=x:1")
+    assert "kubectl replace --force" in kubectl("set", "image", "pod/p", "p=x:2", code=1)
+    made = kubectl("get", "pod", "p", "-o", "yaml").replace("x:1", "x:2")
+    assert "pod/p replaced" in kubectl("replace", "--force", "-f", "-", given=made)
+    assert kubectl("get", "pod", "p", "-o", "jsonpath={.spec.containers[0].image}") == "x:2"

@@ -309,6 +309,12 @@ def test_a_custom_object_is_scaled_where_its_definition_says(tmp_path: Path) -> 
         wrong = await world.http.patch(f"{THINGS}/t/scale", json={"spec": {"replicas": 99}}, headers=MERGE)
         assert wrong.status_code == 422, "its schema says at most 9"
         assert (await world.http.get(f"{THINGS}/none/scale")).status_code == 404
+        table = {"accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
+        (row,) = (await world.http.get(f"{THINGS}/t/scale", headers=table)).json()["rows"]
+        assert row["cells"][:3] == ["t", 5, 1]
+        part = {"accept": "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"}
+        found = (await world.http.get(f"{THINGS}/t/scale", headers=part)).json()
+        assert (found["kind"], found["metadata"]["name"], "spec" in found) == ("PartialObjectMetadata", "t", False)
 
     run(tmp_path, check)
 

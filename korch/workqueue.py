@@ -7,7 +7,8 @@ Failures by kind (house rule): transient ones soon with jitter, other `KorchErro
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from korch.errors import ConflictError, FencedError, InvalidError, KorchError, TransientError
@@ -42,6 +43,8 @@ class WorkQueue(Generic[K]):
         self._again: set[K] = set()  # added while being worked on
         self._failures: dict[K, int] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._too_many = 0  # workers beyond the wanted ones
 
     def add(self, key: K) -> None:
         """Reconcile `key` soon."""
@@ -70,11 +73,28 @@ class WorkQueue(Generic[K]):
         """Work until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
+                self._group = group
                 for number in range(workers):
                     group.create_task(self._work(), name=f"{self.name}-{number}")
         finally:
+            self._group = None
             for timer in self._timers.values():
                 timer.cancel()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """While it lasts, another worker takes the place of the one that waits here."""
+        if self._group is None:
+            yield
+            return
+        if self._too_many:
+            self._too_many -= 1
+        else:
+            self._group.create_task(self._work(), name=f"{self.name}-more")
+        try:
+            yield
+        finally:
+            self._too_many += 1
 
     async def _work(self) -> None:
         while True:
@@ -88,6 +108,9 @@ class WorkQueue(Generic[K]):
                 if key in self._again:
                     self._again.discard(key)
                     self.add(key)
+            if self._too_many:
+                self._too_many -= 1
+                return
 
     async def _one(self, key: K) -> None:
         try:

@@ -7,7 +7,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from korch.engines.images import ImageInfo
 from korch.engines.names import SANDBOX
 from korch.engines.observed import ObservedContainer
 from korch.engines.wish import ContainerWish
@@ -23,6 +22,7 @@ from korch.nodes.podstatus import RESTARTING
 from korch.nodes.probing import ProbeKind
 from korch.nodes.records import workload_record
 from korch.nodes.secrets import pull_auth, values_of, values_seen
+from korch.nodes.slots import Pulls, SlowLane
 from korch.nodes.ward import Ward
 from korch.nodes.wish import container_wish, identity_for, restarted_by_engine, sandbox_wish
 from korch.objects.view import View
@@ -48,15 +48,21 @@ class Acts:
         *,
         epoch: Callable[[], int],
         report: Callable[[Pod], Awaitable[None]],
+        lane: SlowLane,
     ) -> None:
         self._machine, self._ward, self._view, self._notes = machine, ward, view, notes
-        self._epoch, self._report = epoch, report
+        self._epoch, self._report, self._lane, self._pulls = epoch, report, lane, Pulls(lane)
+
+    def give_up(self, uid: str) -> None:
+        """The pod is to go: it waits for no image any more."""
+        self._pulls.give_up(uid)
 
     async def carry_out(self, act: Act, pod: Pod) -> float | None:
         """Do it; seconds until it may be tried, when it is too early for it."""
         match act.do:
             case "remove":
-                await self._remove(pod)
+                with self._lane.aside():
+                    await self._remove(pod)
             case "halt":
                 await self._halt(pod)
                 await self._notes.event(pod, "SandboxChanged", "its network is gone: all of it is started again")
@@ -136,7 +142,14 @@ class Acts:
         memory = self._ward.recall(pod, container.name)
         memory.backing_off = False
         self._ward.recall(pod, "").placed = versions(pod, values)
-        problem = await after_the_start(self._machine, container, started) if started.state == "running" else ""
+        problem = ""
+        if (
+            started.state == "running"
+            and container.lifecycle is not None
+            and container.lifecycle.post_start is not None
+        ):
+            async with self._lane.turn():
+                problem = await after_the_start(self._machine, container, started)
         if problem:
             await self._notes.event(pod, "FailedPostStartHook", f"postStart of {container.name}: {problem}")
             await self._end(pod, container, None)
@@ -149,16 +162,14 @@ class Acts:
         problem = self._ward.recall(pod, container.name).problem
         again = f" again, after: {problem}" if problem else ""
         await self._notes.waiting(pod, container.name, "Pulling", f"pulling {image}{again}")
-        pull = self._machine.pull(image, auth=auth, policy=pull_policy_of(pod, container), timeout_s=PULL_S)
-        pulling: asyncio.Task[ImageInfo] = asyncio.create_task(pull, name=f"pull {image}")
-        self._ward.pulls[pod.metadata.uid] = pulling
-        try:
-            await asyncio.wait({pulling})
-        finally:
-            del self._ward.pulls[pod.metadata.uid]
-            pulling.cancel()
-        if not pulling.cancelled():
-            self._ward.fetched[image] = pulling.result()
+        policy = pull_policy_of(pod, container)
+        found = await self._pulls.have(
+            pod.metadata.uid,
+            (image, policy, auth),
+            lambda: self._machine.pull(image, auth=auth, policy=policy, timeout_s=PULL_S),
+        )
+        if found is not None:
+            self._ward.fetched[image] = found
             self._ward.images.add(image)
 
     async def _start_again(self, pod: Pod, container: Container) -> float | None:
@@ -192,13 +203,17 @@ class Acts:
             took_s = int(asyncio.get_running_loop().time() - began)
             identity = identity_for(pod, self._machine.cluster.id, "")
             grace_s = min(grace_of(pod), max(LEFT_S, grace_of(pod) - took_s))
-            await self._machine.remove(identity, grace_s=grace_s, epoch=self._epoch())
+            async with self._lane.turn():
+                await self._machine.remove(identity, grace_s=grace_s, epoch=self._epoch())
         else:
             (container,) = pod.spec.containers
             seen = self._ward.of(pod).get(container.name)
-            ending = await before_the_end(self._machine, container, seen, grace_of(pod))
             identity = identity_for(pod, self._machine.cluster.id)
-            ended = await self._machine.remove(identity, grace_s=ending.grace_s, epoch=self._epoch(), hook=ending.hook)
+            async with self._lane.turn():
+                ending = await before_the_end(self._machine, container, seen, grace_of(pod))
+                ended = await self._machine.remove(
+                    identity, grace_s=ending.grace_s, epoch=self._epoch(), hook=ending.hook
+                )
             await self._notes.hook(pod, ending.problem or ended.hook_problem)
         self._ward.drop(pod.metadata.uid)
         await self._view.finish_delete(self._notes.current(pod) or pod)  # as known now: the view shall forget that one
@@ -226,7 +241,8 @@ class Acts:
     async def _halt(self, pod: Pod) -> None:
         """End all of a pod, its sandbox last, and keep it."""
         identity = identity_for(pod, self._machine.cluster.id, "")
-        ended = await self._machine.stop(identity, grace_s=grace_of(pod), epoch=self._epoch())
+        async with self._lane.turn():
+            ended = await self._machine.stop(identity, grace_s=grace_of(pod), epoch=self._epoch())
         self._ward.drop(pod.metadata.uid)
         for found in ended.containers:
             self._ward.put(found)
@@ -256,7 +272,8 @@ class Acts:
         memory = self._ward.recall(pod, container.name)
         memory.stop_checks()
         identity = identity_for(pod, self._machine.cluster.id, container.name)
-        ended = await self._machine.stop(identity, grace_s=min(CALM_S, grace_of(pod)), epoch=self._epoch())
+        async with self._lane.turn():
+            ended = await self._machine.stop(identity, grace_s=min(CALM_S, grace_of(pod)), epoch=self._epoch())
         self._ward.drop(pod.metadata.uid, container.name)
         for found in ended.containers:
             self._ward.put(found)
@@ -267,9 +284,10 @@ class Acts:
     async def _end(self, pod: Pod, container: Container, failed: ProbeKind | None) -> str:
         """End a container and keep it; what went wrong with its hook."""
         seen = self._ward.of(pod).get(container.name)
-        ending = await before_the_end(self._machine, container, seen, grace_of(pod, container, failed))
         identity = identity_for(pod, self._machine.cluster.id, container.name)
-        ended = await self._machine.stop(identity, grace_s=ending.grace_s, epoch=self._epoch(), hook=ending.hook)
+        async with self._lane.turn():
+            ending = await before_the_end(self._machine, container, seen, grace_of(pod, container, failed))
+            ended = await self._machine.stop(identity, grace_s=ending.grace_s, epoch=self._epoch(), hook=ending.hook)
         self._ward.drop(pod.metadata.uid, container.name)
         for found in ended.containers:
             self._ward.put(found)

@@ -36,6 +36,7 @@ from korch.nodes.notes import Notes
 from korch.nodes.parcels import WorkloadRecord
 from korch.nodes.plan import Act, Strays, plan_pod, plan_strays
 from korch.nodes.podstatus import Readiness, Sight, got_worse, observed_status
+from korch.nodes.slots import SlowLane
 from korch.nodes.ward import Ward
 from korch.nodes.wish import restarted_by_engine
 from korch.objects.objects import Clock
@@ -50,7 +51,6 @@ log = logging.getLogger(__name__)
 LOST_AFTER_S = 8.0  # of failing contact before pods that never ran are given to other nodes
 BUSY_LOOK_S = 2.0  # between looks while acts are under way: a long pull must not hide a crash next to it
 AFTER_A_BUG_S = 10.0
-SURPLUS_AT_ONCE = 4  # removals of surplus: each may take its grace time
 LOG_LINES = 10  # kept when a container dies or fails its checks
 Key = tuple[str, str]
 
@@ -79,7 +79,11 @@ class Keeper:
         self.address, self._epoch, self._mine, self._on_contact = address, epoch, mine, on_contact
         self._notes = Notes(node, address, view, clock)
         self._ward = Ward(machine.cluster.id)
-        self._acts = Acts(machine, self._ward, view, self._notes, epoch=epoch, report=self._take_note_if_possible)
+        self._queue: WorkQueue[Key] = WorkQueue(f"keeper-{node}", self._reconcile)
+        self._lane = SlowLane(self._queue.aside)
+        self._acts = Acts(
+            machine, self._ward, view, self._notes, epoch=epoch, report=self._take_note_if_possible, lane=self._lane
+        )
         self._checks = Checks(
             machine,
             lambda: self._ward.seen,
@@ -90,7 +94,6 @@ class Keeper:
         self.given_up: KorchError | None = None  # why the node is lost, once its pods are settled as far as they can be
         self._acting: set[str] = set()  # uids that acts are under way for
         self._touched: set[str] = set()  # uids that were acted on since the newest look began
-        self._queue: WorkQueue[Key] = WorkQueue(f"keeper-{node}", self._reconcile)
         self._tasks: asyncio.TaskGroup | None = None
         self._failing_since: float | None = None  # on the event loop's clock
         self._news = asyncio.Event()  # something happened on the node: look now
@@ -118,8 +121,8 @@ class Keeper:
 
     def wake(self, pod: Pod) -> None:
         """A pod of this node changed."""
-        if pod.metadata.deletion_timestamp is not None and (pulling := self._ward.pulls.get(pod.metadata.uid)):
-            pulling.cancel()
+        if pod.metadata.deletion_timestamp is not None:
+            self._acts.give_up(pod.metadata.uid)
         self._queue.add((pod.metadata.namespace, pod.metadata.name))
 
     def known_uids(self) -> frozenset[str]:
@@ -408,12 +411,11 @@ class Keeper:
         seen = tuple(found for containers in self._ward.seen.values() for found in containers.values())
         strays = plan_strays(seen, self._machine.cluster.id, self.node, pods, ended, mine)
         going = {found.identity.uid: found.identity for found in strays.surplus if found.identity}
-        slots = asyncio.Semaphore(SURPLUS_AT_ONCE)
 
         async def remove(uid: str, identity: Identity) -> str:
             several = SANDBOX in self._ward.seen.get(uid, {}) or len(self._ward.seen.get(uid, {})) > 1
             whole = dataclasses.replace(identity, container="") if several else identity
-            async with slots:
+            async with self._lane.slots:
                 try:
                     await self._machine.remove(whole, grace_s=30, epoch=self._epoch())
                 except (CommandFailedError, CommandTimeoutError) as error:

@@ -1,6 +1,5 @@
 """What a keeper knows of its node: the containers as they were seen, the images, and what it remembers. No I/O."""
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -23,7 +22,6 @@ class Ward:
     images: set[str] = field(default_factory=set)
     fetched: dict[str, ImageInfo] = field(default_factory=dict)  # that are there since the keeper asked, by reference
     recorded: dict[str, WorkloadRecord] = field(default_factory=dict)  # wishes that the node got from here, by file
-    pulls: dict[str, asyncio.Task[ImageInfo]] = field(default_factory=dict)  # by pod uid
     _memory: dict[tuple[str, str], Memory] = field(default_factory=dict)  # by pod uid and container
 
     def take(self, containers: Iterable[ObservedContainer]) -> None:

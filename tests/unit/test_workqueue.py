@@ -173,3 +173,45 @@ def test_when_another_leads_all_of_it_ends() -> None:
 
     with pytest.raises(FencedError):
         with_queue(calls, body)
+
+
+def test_whoever_steps_aside_is_replaced_for_so_long() -> None:
+    busy = most = 0
+
+    async def reconcile(key: str) -> None:
+        nonlocal busy, most
+        if key.startswith("slow"):
+            with queues[0].aside():
+                await asyncio.sleep(100)
+            return
+        busy += 1
+        most = max(most, busy)
+        await asyncio.sleep(1)
+        busy -= 1
+
+    queues: list[WorkQueue[str]] = []
+
+    async def body(queue: WorkQueue[str]) -> None:
+        nonlocal most
+        queues.append(queue)
+        for turn in range(3):
+            for number in range(20):
+                queue.add(f"slow-{number}")
+            await asyncio.sleep(1)
+            for number in range(9):
+                queue.add(f"quick-{number}")
+            await asyncio.sleep(3.5)
+            assert (most, busy) == (3, 0), "three work on, beside all that wait"
+            await asyncio.sleep(100)
+            assert queue.idle, turn
+        most = 0
+        for number in range(30):
+            queue.add(f"quick-{number}")
+        await asyncio.sleep(30)
+        for number in range(30):
+            queue.add(f"quick-{number}")
+        most = 0
+        await asyncio.sleep(11)
+        assert (most, queue.idle) == (3, True), "and no more of them are left over"
+
+    with_queue(reconcile, body)

@@ -89,6 +89,11 @@ class FakeMachine:
         await self._call("look")
         return found
 
+    async def container(self, name: str) -> ObservedContainer | None:
+        found = next((one for one in self.held.values() if one.name == name), None)
+        await self._call("look", name)
+        return found
+
     async def pull(
         self, image: str, *, auth: bytes | None = None, policy: str = "", timeout_s: float = 600.0
     ) -> ImageInfo:

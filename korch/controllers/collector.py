@@ -73,7 +73,7 @@ class Graph:
             self._owned.get(owner, set()).discard(uid)
         for owner in after - before:
             self._owned.setdefault(owner, set()).add(uid)
-        orphaned = bool(after) and not after & self.things.keys()
+        orphaned = bool(after) and not any(self.owns(owner, thing) for owner in after)
         return touched | (before - after) | ({uid} if orphaned or thing.held_by else frozenset())
 
     def drop(self, key: str) -> frozenset[str]:
@@ -87,9 +87,15 @@ class Graph:
             self._owned.get(owner, set()).discard(uid)
         return frozenset(owners | self._owned.get(uid, set()))
 
+    def owns(self, uid: str, thing: Thing) -> bool:
+        """Whether the owner that a thing names is there. Nothing in another namespace owns it, whoever says so."""
+        owner = self.things.get(uid)
+        return owner is not None and owner.meta.namespace in {"", thing.meta.namespace}
+
     def owned(self, uid: str) -> list[Thing]:
         """What it owns, sorted."""
-        found = [self.things[other] for other in self._owned.get(uid, ()) if other in self.things]
+        named = [self.things[other] for other in self._owned.get(uid, ()) if other in self.things]
+        found = [thing for thing in named if uid not in self.things or self.owns(uid, thing)]
         return sorted(found, key=lambda thing: (thing.kind.plural, thing.meta.namespace, thing.meta.name))
 
     def all_owned(self) -> list[str]:
@@ -189,7 +195,7 @@ class Collector:
         """Whether one of its owners is there, or may be: of a kind that is not known nothing can be said."""
         for ref in thing.meta.owner_references:
             kind = _kind_of(ref)
-            if kind is None or ref.uid in self._graph.things:
+            if kind is None or self._graph.owns(ref.uid, thing):
                 return True
             namespace = thing.meta.namespace if kind.namespaced else ""
             record = await self._store.get(kind.key(namespace, ref.name))
@@ -296,9 +302,9 @@ def _thing(kind: Kind, record: Record) -> Thing | None:
 
 
 def _kind_of(ref: OwnerReference) -> Kind | None:
-    return next(
-        (kind for kind in kinds.every_kind() if (kind.name, kind.api_version) == (ref.kind, ref.api_version)), None
-    )
+    """The kind of an owner, by any of its versions: which of them is stored is nobody's business."""
+    group = ref.api_version.rpartition("/")[0]
+    return next((kind for kind in kinds.every_kind() if (kind.name, kind.group) == (ref.kind, group)), None)
 
 
 def _kind_at(key: str) -> Kind | None:

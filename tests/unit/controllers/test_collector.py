@@ -96,6 +96,30 @@ def test_an_owner_that_never_was_counts_as_gone_and_one_of_an_unknown_kind_does_
     run(tmp_path, check)
 
 
+def test_an_owner_is_known_by_any_of_its_versions(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        scaler = OwnerReference(api_version="autoscaling/v1", kind="HorizontalPodAutoscaler", name="gone", uid="u1")
+        await world.objects.create(ConfigMap(metadata=ObjectMeta(name="lost", owner_references=(scaler,))))
+        await world.gone("lost")
+
+    run(tmp_path, check)
+
+
+def test_nothing_owns_what_is_in_another_namespace(tmp_path: Path) -> None:
+    """Who knows the uid of somebody else's object neither holds it up by that, nor gets anything kept."""
+
+    async def check(world: World) -> None:
+        await world.objects.create(Namespace(metadata=ObjectMeta(name="x")))
+        top = await world.make("top")
+        meta = ObjectMeta(name="far", namespace="x", owner_references=owned_by(top), finalizers=("x.io/f",))
+        await world.objects.create(ConfigMap(metadata=meta))
+        await until(lambda: world.objects.get(ConfigMap, "far", "x"), lambda one: one.metadata.deletion_timestamp)
+        await world.objects.delete(ConfigMap, "top", wish=Deletion("Foreground"))
+        await world.gone("top")
+
+    run(tmp_path, check)
+
+
 def test_in_the_foreground_what_is_owned_goes_first(tmp_path: Path) -> None:
     async def check(world: World) -> None:
         top = await world.make("top")

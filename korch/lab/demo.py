@@ -59,7 +59,7 @@ def _show(lab: Lab, keep: bool) -> int:
         return 1
     _say("Why there?")
     _run("korch why -i lab web", app)
-    _say("And where would three more go? (n2 is still busy)")
+    _say("And where would three more go?")
     _run("korch whatif -i lab web --replicas 6", app)
     _say("A page from each replica, over the network:")
     for address in _addresses(app):

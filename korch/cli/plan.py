@@ -35,7 +35,7 @@ def plan(**options: Any) -> None:
     async def act(client: Client) -> None:
         from korch.client.declare import check_ports, pin_images
 
-        pinned = await pin_images(client, await wish.objects(client))
+        pinned = await pin_images(client, await wish.objects(client), say=lambda text: click.echo(text, err=True))
         await client.survey(measure_cpu=False)
         await check_ports(client, pinned)
         show(await client.preview(pinned))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import click
@@ -9,7 +10,7 @@ import click
 from korch.cli.edge import show_error
 from korch.cli.live import rollout_view
 from korch.client.base import Client, Outcome, Workload
-from korch.client.declare import Declared, check_names, check_ports, declare, pin_images, title
+from korch.client.declare import SILENT_S, Declared, check_names, check_ports, declare, pin_images, title
 from korch.errors import ConflictError, NotFoundError
 from korch.resources.autoscaling import HorizontalPodAutoscaler
 from korch.resources.batch import CronJob, Job
@@ -26,7 +27,9 @@ NEEDS_MASTER = (Job, CronJob, HorizontalPodAutoscaler)  # they go on by themselv
 async def carry_out(client: Client, objects: Sequence[Object], timeout_s: int, *, wait: bool) -> bool:
     """Declare, then wait; whether all is true in the end. Errors of a rollout are shown here."""
     await check_names(client, objects)
-    pinned = await pin_images(client, objects)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    pinned = await pin_images(client, objects, timeout_s=timeout_s, say=lambda text: click.echo(text, err=True))
     await check_ports(client, pinned)
     declared = await declare(client, pinned)
     for found in declared:
@@ -40,10 +43,12 @@ async def carry_out(client: Client, objects: Sequence[Object], timeout_s: int, *
     if not wait:
         click.echo("The wish is on record. `korch sync` makes it true.")
         return True
-    return await follow(client, list(workloads.values()), timeout_s)
+    pulled_s = loop.time() - began
+    left_s = timeout_s if pulled_s < SILENT_S else max(1.0, timeout_s - pulled_s)
+    return await follow(client, list(workloads.values()), left_s)
 
 
-async def follow(client: Client, declared: Sequence[Declared], timeout_s: int) -> bool:
+async def follow(client: Client, declared: Sequence[Declared], timeout_s: float) -> bool:
     """Wait for declared workloads."""
     since = {found.workload: found.since for found in declared if found.workload is not None}
     done = await converge(client, list(since), since, timeout_s)

@@ -88,10 +88,19 @@ class LogOptions(msgspec.Struct, frozen=True):
     container: str = ""
 
 
+class MasterSeen(msgspec.Struct, frozen=True):
+    """A master that runs: whether it leads or waits, since when, and when it last showed itself."""
+
+    identity: str
+    leads: bool
+    since: str
+    seen: str = ""
+
+
 class ClusterInfo(msgspec.Struct, frozen=True):
     """The cluster's record: `inventories` as recorded at its making; `lead` is who leads now, "" for nobody.
 
-    `doing`: "master", or what the command that leads is about.
+    `doing`: "master", or what the command that leads is about. `masters`: those that run, the one that leads first.
     """
 
     id: str
@@ -101,6 +110,7 @@ class ClusterInfo(msgspec.Struct, frozen=True):
     lead: str = ""
     doing: str = ""
     notes: tuple[str, ...] = msgspec.field(default=())
+    masters: tuple[MasterSeen, ...] = ()
 
     @property
     def has_master(self) -> bool:
@@ -257,12 +267,18 @@ class Client(Protocol):
         ...
 
     async def resolve_image(
-        self, image: str, *, auth: bytes | None = None, pull: bool = True, of: Object | None = None
+        self,
+        image: str,
+        *,
+        auth: bytes | None = None,
+        pull: bool = True,
+        of: Object | None = None,
+        on_asking: Callable[[str], None] | None = None,
     ) -> str:
         """The exact image that a reference stands for now, as a node sees it: `repo@sha256:...` or an image id.
 
         `pull` False: only what nodes hold counts, and no registry is asked. `of`: what is to run; it is brought only to
-        a node that may run that.
+        a node that may run that. `on_asking` hears which node is asked, where that is known.
         """
         ...
 

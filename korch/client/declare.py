@@ -1,15 +1,16 @@
 """Declares workloads: exact images on record, then the objects; nothing is written before all is known to be right."""
 
+import asyncio
 import base64
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
 from korch.client.base import Client, Workload
-from korch.errors import ForbiddenError, InvalidError, NotFoundError
+from korch.errors import CommandTimeoutError, ForbiddenError, InvalidError, NotFoundError
 from korch.resources.annotations import FAILED_REVISION
 from korch.resources.codec import with_meta
 from korch.resources.images import PINNED, containers_of, pin_text, pinned_meta, pinned_template
@@ -23,6 +24,8 @@ from korch.resources.validation import DOCKER_CONFIG_KEY
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 T = TypeVar("T", bound=Object)
+PULL_S = 600.0
+SILENT_S = 2.0  # so long nothing is said of an image that is asked for
 
 
 class Declared(msgspec.Struct, frozen=True):
@@ -51,11 +54,57 @@ def pod_spec_of(obj: Object) -> PodSpec | None:
     return obj.spec if isinstance(obj, Pod) else None
 
 
-async def pin_images(client: Client, objects: Sequence[Object]) -> tuple[Object, ...]:
+class _Asking:
+    """Says who is asked for an image, once that takes a while."""
+
+    def __init__(self, image: str, say: Callable[[str], None]) -> None:
+        self._image, self._say, self._node, self._takes_long = image, say, "", False
+        self._timer = asyncio.get_running_loop().call_later(SILENT_S, self._begin)
+
+    def node(self, name: str) -> None:
+        """This node is asked now."""
+        self._node = name
+        if self._takes_long:
+            self._tell()
+
+    def _begin(self) -> None:
+        self._takes_long = True
+        self._tell()
+
+    def _tell(self) -> None:
+        self._say(f"asking {self._node or 'the nodes'} for image {self._image}: pulling ...")
+
+    def end(self) -> None:
+        """It is known, or never will be."""
+        self._timer.cancel()
+
+
+async def pin_images(
+    client: Client,
+    objects: Sequence[Object],
+    *,
+    timeout_s: float = PULL_S,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Object, ...]:
     """The objects with what their images' tags stand for now; each image is asked for once.
 
-    A registry is asked with the pull credentials of the object, which may be declared together with it.
+    A registry is asked with the pull credentials of the object, which may be declared together with it. `say` hears of
+    pulls that take a while; `CommandTimeoutError` after `timeout_s` in all.
     """
+    try:
+        async with asyncio.timeout(timeout_s) as end:
+            return await _pin_images(client, objects, say)
+    except TimeoutError as error:
+        if not end.expired():
+            raise
+        raise CommandTimeoutError(
+            f"the images could not be asked for within {timeout_s:.0f} s; nothing was declared",
+            host="",
+            hint="What nodes have pulled by then stays there: try again, or give more time with --timeout.",
+        ) from error
+
+
+async def _pin_images(client: Client, objects: Sequence[Object], say: Callable[[str], None]) -> tuple[Object, ...]:
     exact: dict[tuple[str, ...], str] = {}
     pinned: list[Object] = []
     for obj in objects:
@@ -70,7 +119,13 @@ async def pin_images(client: Client, objects: Sequence[Object]) -> tuple[Object,
             key = (container.image, "Never" if never else "", *((obj.metadata.namespace, *names) if names else ()))
             if key not in exact:
                 auth = await _pull_auth(client, objects, names, obj.metadata.namespace or "default")
-                exact[key] = await client.resolve_image(container.image, auth=auth, pull=not never, of=obj)
+                asking = _Asking(container.image, say)
+                try:
+                    exact[key] = await client.resolve_image(
+                        container.image, auth=auth, pull=not never, of=obj, on_asking=asking.node
+                    )
+                finally:
+                    asking.end()
             found[container.name] = exact[key]
         pinned.append(_pinned(obj, pin_text(spec, found)))
     return tuple(pinned)

@@ -343,7 +343,13 @@ class HttpClient:
     # Workloads
 
     async def resolve_image(
-        self, image: str, *, auth: bytes | None = None, pull: bool = True, of: Object | None = None
+        self,
+        image: str,
+        *,
+        auth: bytes | None = None,
+        pull: bool = True,
+        of: Object | None = None,
+        on_asking: Callable[[str], None] | None = None,
     ) -> str:
         """The exact image that a reference stands for, as a node sees it."""
         namespace = self.access.namespace or DEFAULT_NAMESPACE

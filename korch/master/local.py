@@ -74,12 +74,14 @@ class LocalClient:
 
     async def info(self) -> ClusterInfo:
         """The cluster's record, and who leads."""
+        from korch.master.presence import masters_of
         from korch.store.lease import Lead
 
-        record = self.cluster.record
-        holder = await Lead(self.cluster.store, lock_file=self.cluster.settings.cluster_dir / "lead.lock").holder()
+        record, store = self.cluster.record, self.cluster.store
+        holder = await Lead(store, lock_file=self.cluster.settings.cluster_dir / "lead.lock").holder()
         lead, doing = (holder.identity, holder.note.get("doing", "")) if holder else ("", "")
-        return ClusterInfo(record.id, record.name, record.inventories, record.created, lead, doing)
+        masters = await masters_of(store, lead, self.cluster.clock.now())
+        return ClusterInfo(record.id, record.name, record.inventories, record.created, lead, doing, masters=masters)
 
     # Objects
 
@@ -227,7 +229,13 @@ class LocalClient:
     # Workloads
 
     async def resolve_image(
-        self, image: str, *, auth: bytes | None = None, pull: bool = True, of: Object | None = None
+        self,
+        image: str,
+        *,
+        auth: bytes | None = None,
+        pull: bool = True,
+        of: Object | None = None,
+        on_asking: Callable[[str], None] | None = None,
     ) -> str:
         """The exact image that a reference stands for, as the first node that can tell sees it.
 
@@ -241,7 +249,7 @@ class LocalClient:
         from korch.master.resolving import Resolver
 
         led = (await self.info()).has_master
-        return await Resolver(self.fleet, led=led).exact(image, auth, pull=pull, of=of)
+        return await Resolver(self.fleet, led=led, on_asking=on_asking).exact(image, auth, pull=pull, of=of)
 
     async def converge(
         self,

@@ -16,10 +16,13 @@ _ASKED = 3  # nodes, before the first one's answer is taken for true
 
 
 class Resolver:
-    """Asks nodes about images. `led`: a master looks after them, so those that it calls Ready are asked."""
+    """Asks nodes about images. `led`: a master looks after them, so those that it calls Ready are asked.
 
-    def __init__(self, fleet: Fleet, *, led: bool) -> None:
-        self._fleet, self._led = fleet, led
+    `on_asking` hears the name of each node before it is asked.
+    """
+
+    def __init__(self, fleet: Fleet, *, led: bool, on_asking: Callable[[str], None] | None = None) -> None:
+        self._fleet, self._led, self._on_asking = fleet, led, on_asking
         self._refused: dict[str, str] = {}  # nodes that must not pull, and why
 
     async def exact(self, image: str, auth: bytes | None, *, pull: bool, of: Object | None) -> str:
@@ -57,6 +60,8 @@ class Resolver:
                     if loading is None:  # needed next, and loaded while the nodes work
                         loop = asyncio.get_running_loop()
                         loading = loop.run_in_executor(None, importlib.import_module, "korch.master.oneshot")
+                    if self._on_asking is not None:
+                        self._on_asking(machine.host)
                     try:
                         return await _exact(machine, image, auth, pull=pull)
                     except InvalidError:

@@ -46,7 +46,7 @@ class Shelf:
                 return secret
         raise NotFoundError(name)
 
-    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True, of: Any = None) -> str:
+    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True, **_: Any) -> str:
         self.asked.append((image, auth))
         return "sha256:" + "a" * 64
 

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import sys
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -10,12 +11,15 @@ from rich.console import Console
 from rich.live import Live
 
 from korch.cli.live import Board, Lines, rows_that_fit
-from korch.cli.rollout_view import addresses, follow
+from korch.cli.rollout_view import addresses, carry_out, follow
 from korch.client.base import Outcome, Progress, Workload
 from korch.client.declare import Declared
 from korch.resources.meta import ObjectMeta
 from korch.resources.pod import Container, ContainerPort, ContainerStatus, HTTPGetAction, Pod, PodSpec, PodStatus, Probe
 from korch.resources.workload import Deployment
+from tests.unit.client.test_declare import FakeClient as FakeObjects
+from tests.unit.client.test_declare import app
+from tests.unit.nodes.virtual_loop import run_virtually
 
 from .world import FakeClient, World, a_deployment
 
@@ -52,6 +56,28 @@ def test_a_wish_that_came_true_is_done(world: World, capsys: pytest.CaptureFixtu
     world.put(a_deployment("web", 3))
     assert followed(world, world.read(Deployment, "web"))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("pull_s", "left_s"), [(1.0, 60), (20.0, 40.0)])
+def test_the_time_for_the_first_pull_is_part_of_the_time(
+    capsys: pytest.CaptureFixture[str], pull_s: float, left_s: float
+) -> None:
+    class Slow(FakeObjects):
+        async def resolve_image(self, image: str, **more: Any) -> str:
+            more["on_asking"]("n1")
+            await asyncio.sleep(pull_s)
+            return f"{image}@sha256:1"
+
+        async def converge(self, workloads: Any, *, timeout_s: float, **_: Any) -> tuple[Outcome, ...]:
+            assert timeout_s == left_s
+            return tuple(Outcome(workload, changed=True) for workload in workloads)
+
+    async def body() -> None:
+        assert await carry_out(Slow(), [app()], 60, wait=True)  # type: ignore[arg-type]
+
+    run_virtually(body)
+    note = "asking n1 for image web:1: pulling ...\n"
+    assert capsys.readouterr().err == (note if pull_s > 2 else "")
 
 
 def test_another_number_of_replicas_is_no_other_version(world: World) -> None:

@@ -167,7 +167,7 @@ class FakeClient:
     async def apply(self, obj: Object) -> Any:
         return await self.objects.apply(obj)
 
-    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True, of: Any = None) -> str:
+    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True, **_: Any) -> str:
         return f"{image}@sha256:{'1' * 64}"
 
     async def preview(self, objects: Sequence[Object]) -> tuple[PlannedStep, ...]:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from korch.client.base import Workload
 from korch.client.declare import Declared, check_ports, declare, pin_images, title
-from korch.errors import InvalidError
+from korch.errors import CommandTimeoutError, InvalidError
 from korch.objects.objects import Objects
 from korch.resources.annotations import FAILED_REVISION
 from korch.resources.codec import with_meta
@@ -21,6 +21,7 @@ from korch.resources.pod import Container, ContainerPort, LocalObjectReference, 
 from korch.resources.podstate import with_condition
 from korch.resources.workload import Deployment
 from tests.unit.controllers.cluster import deployment
+from tests.unit.nodes.virtual_loop import run_virtually
 from tests.unit.objects.memory_store import MemoryStore
 
 
@@ -32,7 +33,7 @@ class FakeClient(Objects):
         self.asked: list[tuple[str, bytes | None]] = []
         self.held_only: list[str] = []  # images that no registry may be asked for
 
-    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True, of: Any = None) -> str:
+    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True, **_: Any) -> str:
         self.asked.append((image, auth))
         self.held_only += [] if pull else [image]
         return f"{image.partition(':')[0]}@sha256:{len(self.asked)}"
@@ -139,3 +140,21 @@ def test_declaring_twice_changes_nothing_and_a_failed_revision_is_tried_again() 
 def test_what_is_waited_for() -> None:
     assert title(app()) == "deployment/web"
     assert Declared(Secret(metadata=ObjectMeta(name="s")), "created").workload is None
+
+
+def test_pulls_that_take_too_long_end_with_a_sentence_and_tell_whom_they_wait_for() -> None:
+    said: list[str] = []
+
+    class Slow(FakeClient):
+        async def resolve_image(self, image: str, **more: Any) -> str:
+            for name in ("n1", "n2"):
+                more["on_asking"](name)
+                await asyncio.sleep(10)
+            raise AssertionError("nobody stopped it")
+
+    async def body() -> None:
+        with pytest.raises(CommandTimeoutError, match="within 15 s; nothing was declared"):
+            await pin_images(Slow(), [app()], timeout_s=15, say=said.append)  # type: ignore[arg-type]
+
+    run_virtually(body)
+    assert said == [f"asking {name} for image web:1: pulling ..." for name in ("n1", "n2")]

@@ -56,7 +56,7 @@ class Master:
         node = Node(metadata=ObjectMeta(name="n1", labels={"measured": str(measure_cpu)}))
         return tuple(NodeSeen(node, None) for name in names or ("n1",) if name == "n1")
 
-    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True, of: Any = None) -> str:
+    async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True, **_: Any) -> str:
         return f"{image} {auth!r} {pull}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from korch.cli.columns import event_subject, event_time, node_state
@@ -51,7 +51,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """All of it. `lead` "" = nobody; `sight` = how old the newest look at a node is when nobody keeps it fresh."""
+    """All of it. `lead` "" = nobody; `sight` = how old the newest look at a node is when nobody keeps it fresh.
+
+    `masters`: those that run, whether they lead or wait, and for how long.
+    """
 
     cluster: str
     id: str
@@ -62,6 +65,7 @@ class Status:
     workloads: tuple[Line, ...]
     moves: tuple[Line, ...]
     warnings: tuple[Line, ...]
+    masters: tuple[Line, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -85,6 +89,9 @@ def status_of(seen: Seen, now: float) -> Status:
         workloads=tuple(_workloads(seen, now)),
         moves=tuple(_moves(seen.world, now)),
         warnings=tuple(_warnings(seen.events, now)),
+        masters=tuple(
+            Line(one.identity, "leads" if one.leads else "waits", age(one.since, now)) for one in info.masters
+        ),
     )
 
 
@@ -111,9 +118,13 @@ def _workloads(seen: Seen, now: float) -> Iterable[Line]:
     for app in world.deployments:
         own = pods.pop((app.metadata.namespace, app.metadata.name), [])
         wanted = 1 if app.spec.replicas is None else app.spec.replicas
-        yield _workload(
+        line = _workload(
             app.metadata.namespace, app.metadata.name, own, wanted, standing(app, own, now, dead_nodes=dead), now
         )
+        unavailable = condition(app.status.conditions, "Available")
+        if line.why and not line.since and unavailable is not None and unavailable.status == "False":
+            line = replace(line, since=age(unavailable.last_transition_time or "", now))
+        yield line
     for daemon in seen.daemons:
         own = pods.pop((daemon.metadata.namespace, daemon.metadata.name), [])
         verdict = standing_of_daemons(daemon, seen.nodes, own, now, dead_nodes=dead)
@@ -194,6 +205,9 @@ def _head(status: Status) -> str:
         lines[0] += f": {status.lead} leads now, for: {status.doing or 'one command'}"
     else:
         lines[0] += ": nobody leads; what dies now is not replaced (`korch master` would, `korch sync` does once)"
+    if status.masters:
+        told = ", ".join(f"{line.name} ({line.state} for {line.since})" for line in status.masters)
+        lines.append(f"Masters: {told}")
     if status.sight:
         when = "were never looked at" if status.sight == "never" else f"were last looked at {status.sight} ago"
         lines.append(f"The hosts {when}. `korch nodes` looks now.")

@@ -16,6 +16,7 @@ from korch.master.fencing import FencingHook
 from korch.master.handover import STEP_ASIDE_S
 from korch.master.metrics import Figures, serve_metrics
 from korch.master.notify import notify
+from korch.master.presence import Presence
 from korch.master.sources import Sources
 from korch.master.term import Term
 from korch.store.failures import may_pass
@@ -53,12 +54,16 @@ async def serve(
     sources, figures = Sources(cluster), Figures()
     server = await serve_metrics(figures, "127.0.0.1", metrics_port) if metrics_port else None
     stack = AsyncExitStack()
+    presence = Presence(cluster.store, lead.identity, cluster.clock)
+    showing = asyncio.create_task(presence.run(), name="presence")
     standby = _Standby(lead)
     try:
         await stack.enter_async_context(beside or nullcontext())
         notify("READY=1")
         while not stop.is_set():
-            if not await standby.leads(stop):
+            leads = await standby.leads(stop)
+            presence.show(leads=leads)
+            if not leads:
                 continue
             log.info("leading cluster %s, epoch %d", cluster.record.name, lead.epoch)
             notify("STATUS=leading")
@@ -81,6 +86,8 @@ async def serve(
             await _pause(stop, STEP_ASIDE_S)
     finally:
         notify("STOPPING=1")
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
         if server is not None:
             server.close()
         await stack.aclose()

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace as changed
 
-from korch.client.base import ClusterInfo
+from korch.client.base import ClusterInfo, MasterSeen
 from korch.resources.annotations import EVICT, EVICT_WHY
 from korch.resources.codec import with_meta
 from korch.resources.meta import Condition, ObjectReference
@@ -47,11 +47,20 @@ def test_all_is_well_in_few_lines(world: World) -> None:
     assert world.opened[0][2] is False, "the inventory and the hosts are not needed"
 
 
+def test_masters_that_wait_are_shown(world: World) -> None:
+    masters = (MasterSeen("host/1/abc", True, ago(300), ago(1)), MasterSeen("host/2/def", False, ago(120), ago(1)))
+    world.info = ClusterInfo("id", "default", (), "2026-01-01T00:00:00Z", "host/1/abc", "master", masters=masters)
+    text = world.run("status").stdout
+    assert "Masters: host/1/abc (leads for 5m), host/2/def (waits for 2m" in text
+    data = json.loads(world.run("status", "-o", "json").stdout)
+    assert [one["state"] for one in data["masters"]] == ["leads", "waits"]
+
+
 def test_without_a_master_the_sight_has_an_age(world: World) -> None:
     world.put(a_node("n1"), with_meta(a_load("n1", sampled_at=ago(300)), name="n1"))
     text = world.run("status").stdout
     assert "nobody leads" in text
-    assert "last looked at 5m ago" in text
+    assert "last looked at 5m" in text
     led(world, "web")
     text = world.run("status").stdout
     assert "host/1/abc leads now, for: web" in text

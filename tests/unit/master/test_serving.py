@@ -10,6 +10,7 @@ import pytest
 
 from korch.errors import KorchError, StoreError
 from korch.master import master
+from korch.objects.objects import SystemClock
 from korch.store.failures import explain
 from tests.unit.objects.memory_store import MemoryStore
 
@@ -78,6 +79,7 @@ def cluster_on(store: MemoryStore, folder: Path) -> Any:
         settings=SimpleNamespace(cluster_dir=folder),
         hosts=lambda: (),
         record=SimpleNamespace(name="c"),
+        clock=SystemClock(),
     )
 
 

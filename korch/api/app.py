@@ -122,7 +122,7 @@ class Api:
         self._reading = Reading(store, self.cache, clock.now)
         self._writer = Writer(objects, clock)
         self._deleter = Deleter(objects, self._reading)
-        self._parts = Parts(objects)
+        self._parts = Parts(objects, self._writer)
         self._customs = Customs(objects, self.cache, clock)
         self._metrics = Metrics(objects, clock, services)
         self._own = own.Own(services)

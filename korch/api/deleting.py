@@ -83,7 +83,7 @@ def _grace_s(grace: Any) -> int | None:
         seconds = int(grace)
     except (TypeError, ValueError):
         raise bad_request(f'gracePeriodSeconds: Invalid value: "{grace}"') from None
-    return min(max(seconds, 0), _MOST_GRACE_S)
+    return None if seconds < 0 else min(seconds, _MOST_GRACE_S)  # below 0: its own; 0 would be by force
 
 
 class Deleter:

@@ -10,7 +10,7 @@ from korch.api.answers import Refusal, bad_request, invalid, json_answer, not_fo
 from korch.api.deleting import options_of
 from korch.api.scaling import Scaling, scale_of
 from korch.api.wire import patches, strict
-from korch.api.writing import Body, Options, Target, check_versions
+from korch.api.writing import Body, Options, Target, Writer, check_versions
 from korch.controllers.disruption import budgets_now, evict, stops_first, world_of
 from korch.errors import ConflictError
 from korch.objects.objects import Objects
@@ -29,8 +29,8 @@ _MOST_REPLICAS = 2**31 - 1
 class Parts:
     """Reads and writes them for one API."""
 
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
+    def __init__(self, objects: Objects, writer: Writer) -> None:
+        self._objects, self._writer = objects, writer
 
     async def scale(
         self, target: Target, scaling: Scaling, body: Body | None, options: Options, track: Track
@@ -43,11 +43,19 @@ class Parts:
                 raise not_found(kind, name)
             return scale_of(scaling, found)
 
+        if patches.media_type(body.content_type) == patches.APPLY_PATCH:
+            wish = _scale_in(strict.parse_patch(body.data, body.content_type))
+            meta = _meta_of(wish)
+            if meta.get("name") not in (None, name):
+                raise bad_request(
+                    f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
+                )
+            part = {"metadata": {**meta, "name": name}, **scaling.wish(_replicas(kind, name, wish))}
+            return scale_of(scaling, await self._writer.apply_part(target, part, options))
+
         def change(stored: Object) -> Object:
             wanted = self._wanted(scale_of(scaling, stored), body)
-            meta = wanted.get("metadata") or {}
-            if not isinstance(meta, dict):
-                raise bad_request("metadata must be a mapping")
+            meta = _meta_of(wanted)
             seen = with_meta(stored, resource_version=str(meta.get("resourceVersion") or ""), uid=meta.get("uid") or "")
             check_versions(kind, seen, stored)
             return scaling.written(stored, _replicas(kind, name, wanted))
@@ -60,10 +68,7 @@ class Parts:
     def _wanted(self, live: dict[str, Any], body: Body) -> dict[str, Any]:
         media = patches.media_type(body.content_type)
         if not media.endswith("-patch+json"):
-            found = strict.parse_body(body.data, body.content_type)
-            if found.get("kind", "Scale") != "Scale":
-                raise bad_request(f"the body is a {found['kind']}, not a Scale")
-            return found
+            return _scale_in(strict.parse_body(body.data, body.content_type))
         patch = strict.parse_patch(body.data, body.content_type)
         return patches.apply_patch(body.content_type, patch, live, ("autoscaling", "Scale"))
 
@@ -102,6 +107,19 @@ class Parts:
             raise not_found(POD, name)
         await self._objects.bind(pod, node, "{}", dry_run=dry_run)
         return json_answer(success(code=201), 201)
+
+
+def _scale_in(found: dict[str, Any]) -> dict[str, Any]:
+    if found.get("kind", "Scale") != "Scale":
+        raise bad_request(f"the body is a {found['kind']}, not a Scale")
+    return found
+
+
+def _meta_of(scale: dict[str, Any]) -> dict[str, Any]:
+    meta = scale.get("metadata") or {}
+    if not isinstance(meta, dict):
+        raise bad_request("metadata must be a mapping")
+    return meta
 
 
 def _inner(options: Any) -> Body:

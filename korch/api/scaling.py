@@ -27,6 +27,10 @@ class Scaling(Protocol):
         """The object with another number wished for."""
         ...
 
+    def wish(self, replicas: int) -> Json:
+        """The part of an object that wishes for that number."""
+        ...
+
 
 def scale_of(scaling: Scaling, obj: Object) -> Json:
     """The Scale of an object."""
@@ -55,6 +59,10 @@ class Workloads:
         made: Object = replace(obj, spec=replace(obj.spec, replicas=replicas))
         return made
 
+    def wish(self, replicas: int) -> Json:
+        """The part of an object that wishes for that number."""
+        return {"spec": {"replicas": replicas}}
+
 
 class Customs:
     """Objects of a custom kind, by the paths in its definition."""
@@ -81,6 +89,14 @@ class Customs:
             inner[step] = inner = {**below} if isinstance(below, dict) else {}
         inner[last] = replicas
         return self._target.typed(data, "Ignore").obj
+
+    def wish(self, replicas: int) -> Json:
+        """The part of an object that wishes for that number."""
+        made: Any = replicas
+        for step in reversed(_steps(self._paths.spec_replicas_path)):
+            made = {step: made}
+        found: Json = made
+        return found
 
 
 def _steps(path: str) -> list[str]:

@@ -31,12 +31,13 @@ _TRIES = 4
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to write, from the query. `manager` owns what is written."""
+    """How to write, from the query. `manager` owns what is written; `named`: the query itself names it."""
 
     dry_run: bool = False
     manager: str = "unknown"
     validation: Validation = "Warn"
     force: bool = False
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ def options_of(query: Mapping[str, str], user_agent: str) -> Options:
         manager=manager or user_agent.partition("/")[0][:_MANAGER_CHARS] or "unknown",
         validation=cast("Validation", validation),
         force=query.get("force", "").lower() in ("true", "1"),
+        named=bool(manager),
     )
 
 
@@ -220,6 +222,7 @@ class Writer:
 
     async def _apply(self, target: Target, body: Body, options: Options) -> Written:
         """The object with what its applier says, without what it said before; created when it is not there."""
+        _needs_manager(options)
         kind = target.kind
         applied = strict.parse_patch(body.data, body.content_type)
         duplicates = strict.duplicate_keys(body.data) if options.validation != "Ignore" else []
@@ -237,6 +240,12 @@ class Writer:
             if made is not None:
                 return Written(made, created=True, warnings=told)
         raise conflict(kind, target.name)  # it comes and goes
+
+    async def apply_part(self, target: Target, part: dict[str, Any], options: Options) -> Object:
+        """The object after an apply of a part of it, such as its scale."""
+        _needs_manager(options)
+        applied = {"apiVersion": target.kind.api_version, "kind": target.kind.name, **part}
+        return target.typed((await self._apply_to_stored(target, applied, options)).plain(), "Ignore").obj
 
     async def _apply_to_stored(self, target: Target, applied: dict[str, Any], options: Options) -> Entry:
         kind = target.kind
@@ -285,6 +294,15 @@ class Writer:
     def track(self, options: Options, *, subresource: str = "", shape: Shape | None = None) -> Track:
         """What brings the owners of an object's fields up to date."""
         return owner(options.manager, self._clock.now, subresource=subresource, shape=shape)
+
+
+def _needs_manager(options: Options) -> None:
+    if not options.named:
+        raise Refusal(
+            422,
+            'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch',
+            {"causes": [{"reason": "FieldValueRequired", "message": "Required value", "field": "fieldManager"}]},
+        )
 
 
 def _as_given(before: Object | None, after: Object) -> tuple[dict[str, Any], ...]:

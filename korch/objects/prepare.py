@@ -16,6 +16,7 @@ from korch.resources.kinds import Kind, kind_of, kind_of_type
 from korch.resources.meta import Condition, Object, ObjectMeta
 from korch.resources.misc import Namespace
 from korch.resources.pod import Pod, PodStatus
+from korch.resources.problems import Problem, raise_problems
 from korch.resources.times import parse_time, rfc3339
 from korch.resources.validation import validate, validate_update
 
@@ -75,6 +76,7 @@ def for_create(obj: T, *, name: str, uid: str, now: float) -> T:
 
 def for_update(obj: T, stored: T) -> T:
     """`stored` with the labels, annotations, owners, finalizers and spec of `obj`; the rest is not the caller's."""
+    _check_finalizers(obj, stored)
     meta = replace(
         stored.metadata,
         labels=obj.metadata.labels,
@@ -92,6 +94,14 @@ def for_update(obj: T, stored: T) -> T:
     if hasattr(ready, "spec") and spec_of(ready) != spec_of(stored):
         ready = with_meta(ready, generation=stored.metadata.generation + 1)
     return ready
+
+
+def _check_finalizers(obj: Object, stored: Object) -> None:
+    """What is being deleted is held by nothing new: those who would let it go may have gone through it already."""
+    new = [name for name in obj.metadata.finalizers if name not in stored.metadata.finalizers]
+    if new and stored.metadata.deletion_timestamp is not None:
+        text = f"no new ones can be added while the object is being deleted: {', '.join(new)}"
+        raise_problems(subject(stored), (Problem("metadata.finalizers", text),))
 
 
 def for_status(obj: T, stored: T) -> T:

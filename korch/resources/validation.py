@@ -146,6 +146,7 @@ _FIXED: dict[type[Object], tuple[tuple[str, Callable[[Any], object]], ...]] = {
         ("spec.completionMode", lambda job: job.spec.completion_mode),
         ("spec.completions", lambda job: job.spec.completions),
     ),
+    Secret: (("type", lambda secret: secret.type),),
     RoleBinding: (("roleRef", lambda binding: binding.role_ref),),
     ClusterRoleBinding: (("roleRef", lambda binding: binding.role_ref),),
     EndpointSlice: (("addressType", lambda found: found.address_type),),

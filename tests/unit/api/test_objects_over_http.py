@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from msgspec.structs import replace
 
@@ -241,6 +242,63 @@ def test_server_side_apply_creates_owns_and_takes_back(tmp_path: Path) -> None:
         assert forced.json()["data"] == {"x": "2"}
         again = await world.http.patch(f"{url}?fieldManager=b&force=true", json=configmap("c", x="2"), headers=APPLY)
         assert again.json() == forced.json()
+        nobody = await world.http.patch(f"{CONFIGMAPS}/new", json=configmap("new"), headers=APPLY)
+        assert (nobody.status_code, nobody.json()["details"]["causes"][0]["field"]) == (422, "fieldManager")
+
+    run(tmp_path, check)
+
+
+def test_a_scale_is_applied_too(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        await world.http.patch(f"{DEPLOYMENTS}/web?fieldManager=ann", json=deployment(replicas=None), headers=APPLY)
+        url, wish = f"{DEPLOYMENTS}/web/scale", {"apiVersion": "autoscaling/v1", "kind": "Scale"}
+
+        async def apply(replicas: int, by: str, **more: object) -> httpx.Response:
+            body = {**wish, "spec": {"replicas": replicas}, **more}
+            return await world.http.patch(f"{url}{by}", json=body, headers=APPLY)
+
+        assert (await apply(3, "?fieldManager=hpa&dryRun=All")).json()["spec"] == {"replicas": 3}
+        done = await apply(4, "?fieldManager=hpa&force=true")
+        assert (done.status_code, done.json()["kind"], done.json()["spec"]) == (200, "Scale", {"replicas": 4})
+        stored = await world.objects.get(Deployment, "web")
+        assert stored.spec.replicas == 4
+        assert stored.spec.template.spec.containers[0].image == "web:1"
+        owners = {(one["manager"], one.get("subresource", "")) for one in stored.metadata.managed_fields}
+        assert owners == {("ann", ""), ("hpa", "scale")}
+        clash = await apply(5, "?fieldManager=other")
+        assert (clash.status_code, clash.json()["details"]["causes"][0]["field"]) == (409, ".spec.replicas")
+        assert (await apply(5, "")).status_code == 422
+        assert (await apply(5, "?fieldManager=hpa", metadata={"name": "x"})).status_code == 400
+        assert (await apply(5, "?fieldManager=hpa", metadata={"resourceVersion": "1"})).status_code == 409
+
+    run(tmp_path, check)
+
+
+def test_what_goes_gets_no_new_finalizers_and_a_negative_grace_is_no_force(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        held = configmap()
+        held["metadata"]["finalizers"] = ["x.io/a", "x.io/b"]
+        await world.make(CONFIGMAPS, held)
+        await world.http.delete(f"{CONFIGMAPS}/c")
+        for finalizers, code in ((["x.io/a", "x.io/b", "x.io/c"], 422), (["x.io/b"], 200), ([], 200)):
+            body = {"metadata": {"finalizers": finalizers}}
+            answer = await world.http.patch(f"{CONFIGMAPS}/c", json=body, headers=MERGE)
+            assert answer.status_code == code, answer.text
+        await world.make(PODS, pod(nodeName="n1", terminationGracePeriodSeconds=40))
+        left = await world.http.delete(f"{PODS}/web-1?gracePeriodSeconds=-1")
+        assert left.json()["metadata"]["deletionGracePeriodSeconds"] == 40
+
+    run(tmp_path, check)
+
+
+def test_the_type_of_a_secret_stays(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        secrets = "/api/v1/namespaces/default/secrets"
+        await world.make(secrets, {"metadata": {"name": "s"}, "data": {"a": "eA=="}})
+        changed = await world.http.patch(f"{secrets}/s", json={"type": "x.io/y"}, headers=MERGE)
+        assert (changed.status_code, changed.json()["details"]["causes"][0]["field"]) == (422, "type")
+        same = await world.http.patch(f"{secrets}/s", json={"type": "Opaque", "data": {"b": "eA=="}}, headers=MERGE)
+        assert same.status_code == 200
 
     run(tmp_path, check)
 

@@ -26,6 +26,22 @@ korch_is_low() {
         [ "$korch_left" -lt 1048576 ] && [ "$korch_left" -lt $((korch_total / 20)) ]
     }
 }
+# korch_end_pull PID: Docker's client is gone at once, and the daemon takes back what came. Podman ends where it stands:
+# the folders that it has files open in, below that for large temporary files, are its own.
+korch_end_pull() {
+    trap '' TERM # the pull is over before this is
+    korch_spools=
+    for korch_file in /proc/"$1"/fd/*; do
+        korch_file=$(readlink "$korch_file")
+        case $korch_file in *' '*) ;; /*/storage[0-9]*/*) korch_spools="$korch_spools ${korch_file%/*}" ;; esac
+    done
+    kill "$1"
+    for korch_try in 1 2 3 4 5; do
+        kill -0 "$1" || break
+        sleep 1
+    done
+    rm -rf $korch_spools
+}
 # An engine pulls until not a byte is left, and nobody tells before how large an image is: ended in time, it takes away
 # what it has brought so far.
 korch_pull() {
@@ -33,7 +49,7 @@ korch_pull() {
     korch_puller=$!
     {
         while sleep 1 && kill -0 "$korch_puller"; do
-            ! korch_is_low || { kill "$korch_puller" && exit 9; }
+            ! korch_is_low || { korch_end_pull "$korch_puller" && exit 9; }
         done
     } </dev/null >/dev/null 2>&1 &
     korch_watcher=$!
@@ -41,7 +57,10 @@ korch_pull() {
     korch_status=$?
     kill "$korch_watcher" 2>/dev/null
     wait "$korch_watcher" 2>/dev/null
-    [ $? != 9 ] || echo "the pull was ended: it would have filled the disk of $korch_data"
+    [ $? != 9 ] || {
+        echo "the pull was ended: it would have filled the disk of $korch_data"
+        return 1
+    }
     return $korch_status
 }
 if [ "$korch_policy" != Always ]; then

@@ -2,7 +2,7 @@
 
 It understands what korch's scripts say, and notes what it saw: environment, inherited descriptors, order of calls.
 Control files in the state folder: `fail-WORD` (text and exit status of the next calls of that word), `hold-WORD` (wait
-until it is gone).
+until it is gone), `spool-WORD` (the path of a file to hold open meanwhile).
 """
 
 import fcntl
@@ -28,6 +28,8 @@ def main(argv):
         config, argv = argv[1], argv[2:]
     word = argv[0].lstrip("-")
     note(word, argv, config)
+    spool = STATE / f"spool-{word}"
+    held = open(spool.read_text(), "wb") if spool.exists() else None  # noqa: F841, SIM115
     while (STATE / f"hold-{word}").exists():
         time.sleep(0.01)
     failure = STATE / f"fail-{word}"

@@ -648,6 +648,9 @@ def test_a_pull_that_fills_the_disk_is_ended(
         table = f"Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/x {total_kib} 1 {left_kib} 1% /data\n"
         (any_shell.bin / "df").write_text(f"#!/bin/sh\n>>{any_shell.bin}/asked\nprintf %s '{table}'\n")
         (any_shell.bin / "df").chmod(0o755)
+        spool = any_shell.folder / "storage123"
+        spool.mkdir()
+        (any_shell.state / "spool-pull").write_text(str(spool / "1"))
         (any_shell.state / "hold-pull").touch()
         pulling = asyncio.create_task(machine(any_shell).pull("web:9"))
         await until((any_shell.bin / "asked").exists)
@@ -656,10 +659,12 @@ def test_a_pull_that_fills_the_disk_is_ended(
             await until((any_shell.bin / "asked").exists)
             (any_shell.state / "hold-pull").unlink()
             await pulling
+            assert spool.exists()
             return
         with pytest.raises(EngineCallError, match='image "web:9" does not fit on the engine\'s disk') as caught:
             await pulling
         assert caught.value.pod_reason == "DiskPressure"
+        assert not spool.exists()
 
     run(work)
 

@@ -96,7 +96,9 @@ async def _answer(client: Client, question: Question) -> tuple[str, bool]:
 
 async def _snapshot(client: Client, seen: tuple[NodeSeen, ...], pods: tuple[Pod, ...], now: float) -> Snapshot:
     """The cluster as just seen; nodes that were not asked, or did not answer, as stored."""
+    from korch.resources.blame import distrust
     from korch.resources.node import Node, NodeLoad
+    from korch.resources.workload import ReplicaSet
     from korch.scheduler.snapshot import snapshot
 
     nodes: dict[str, Node] = {node.metadata.name: node for node in (await client.list(Node)).items}
@@ -106,7 +108,8 @@ async def _snapshot(client: Client, seen: tuple[NodeSeen, ...], pods: tuple[Pod,
         nodes[name] = one.node if one.error is None else _not_ready(one)
         if one.error is None and one.load is not None:
             loads[name] = one.load
-    return snapshot(tuple(nodes.values()), loads, pods, now=now)
+    failures = distrust(nodes.values(), (await client.list(ReplicaSet)).items, now)
+    return snapshot(tuple(nodes.values()), loads, pods, now=now, failures=failures)
 
 
 def _not_ready(seen: NodeSeen) -> Node:

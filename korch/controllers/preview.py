@@ -14,6 +14,7 @@ from korch.controllers.replicaset import plan_replicas, pod_from
 from korch.controllers.rollout import current_set, plan_rollout
 from korch.controllers.scheduling import room_maker
 from korch.resources.annotations import STOP_FIRST
+from korch.resources.blame import distrust
 from korch.resources.codec import with_meta
 from korch.resources.meta import Condition, Object
 from korch.resources.node import Node, NodeLoad
@@ -23,7 +24,7 @@ from korch.resources.templates import template_hash
 from korch.resources.times import rfc3339
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.scheduler.select import schedule
-from korch.scheduler.snapshot import snapshot
+from korch.scheduler.snapshot import Snapshot, snapshot
 
 MOST_ROUNDS = 2_000
 T = TypeVar("T", bound=Object)
@@ -47,6 +48,11 @@ class _Model:
         """A new object with a uid of its own."""
         self.serial += 1
         return with_meta(obj, uid=f"planned-{self.serial}")
+
+    def snapshot(self, pods: Sequence[Pod]) -> Snapshot:
+        """The cluster with these pods, as the scheduling controller sees it."""
+        failures = distrust(self.nodes, self.sets.values(), self.now)
+        return snapshot(self.nodes, self.loads, pods, now=self.now, failures=failures)
 
     def of(self, owner: Object) -> list[Pod]:
         """The pods of a set."""
@@ -169,8 +175,7 @@ def _place_waiting(model: _Model) -> bool:
         if pod is None:  # the rollout went another way
             del model.waiting[uid]
             continue
-        view = snapshot(model.nodes, model.loads, tuple(model.pods.values()), now=model.now)
-        (decision,) = schedule(view, [pod], allowed_nodes=model.allowed)
+        (decision,) = schedule(model.snapshot(tuple(model.pods.values())), [pod], allowed_nodes=model.allowed)
         if decision.node is None:
             model.waiting[uid] = decision.message
             model.pods[uid] = _unplaced(model, pod, decision.message)
@@ -196,8 +201,7 @@ def _unplaced(model: _Model, pod: Pod, message: str) -> Pod:
     conditions = with_condition(pod.status.conditions, no, rfc3339(model.now))
 
     def fits(pods: Sequence[Pod]) -> bool:
-        view = snapshot(model.nodes, model.loads, pods, now=model.now)
-        return schedule(view, [pod], allowed_nodes=model.allowed)[0].node is not None
+        return schedule(model.snapshot(pods), [pod], allowed_nodes=model.allowed)[0].node is not None
 
     victim = room_maker(pod, tuple(model.pods.values()), fits)
     kept = {key: text for key, text in pod.metadata.annotations.items() if key != STOP_FIRST}

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 from msgspec.structs import replace
@@ -6,6 +7,7 @@ from msgspec.structs import replace
 from korch.client.base import NodeSeen
 from korch.errors import HostUnreachableError, InvalidError, NotFoundError, RolloutFailedError
 from korch.resources import annotations
+from korch.resources.blame import note_loss
 from korch.resources.codec import with_meta
 from korch.resources.meta import Condition, Object
 from korch.resources.pod import Container, Pod, PodSpec, PodStatus, ResourceRequirements
@@ -185,6 +187,18 @@ def test_losing_an_empty_node(fleet: World) -> None:
 def test_a_node_that_does_not_answer_gets_nothing(fleet: World) -> None:
     fleet.seen[2] = NodeSeen(fleet.seen[2].node, None, HostUnreachableError("n3: no answer", host="n3"))
     assert "n3 " not in fleet.run("whatif", "--replicas", "4").stdout
+
+
+def test_a_node_that_was_lost_lately_is_trusted_less_as_in_a_deploy(fleet: World) -> None:
+    def node_of_one() -> str:
+        return fleet.run("whatif", "--replicas", "1", "--cpu", "1m").stdout.splitlines()[2].split()[0]
+
+    first = node_of_one()
+    fleet.seen = [
+        NodeSeen(note_loss(one.node, time.time() - 60), one.load) if one.node.metadata.name == first else one
+        for one in fleet.seen
+    ]
+    assert node_of_one() != first
 
 
 def test_new_replicas_stay_within_the_limit(fleet: World) -> None:

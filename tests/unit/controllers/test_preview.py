@@ -6,6 +6,7 @@ from korch.client.base import PlannedStep
 from korch.controllers.daemonset import daemon_for
 from korch.controllers.preview import preview
 from korch.resources.annotations import FAILED_REVISION
+from korch.resources.blame import note_loss
 from korch.resources.codec import with_meta
 from korch.resources.meta import Condition, LabelSelector, Object, ObjectMeta
 from korch.resources.pod import Container, ContainerPort, Pod, PodSpec
@@ -57,6 +58,15 @@ def test_a_first_deploy_starts_all() -> None:
     assert does(steps) == ["start"] * 3
     assert {step.node for step in steps} == {"n0", "n1", "n2"}
     assert {step.workload for step in steps} == {"web"}
+
+
+def test_a_node_that_was_lost_lately_is_trusted_less_as_in_a_deploy() -> None:
+    wish = deployment(replicas=1)
+    (first,) = preview((wish,), (), (), NODES, LOADS, now=NOW)
+    nodes = tuple(note_loss(found, NOW - 60) if found.metadata.name == first.node else found for found in NODES)
+    (second,) = preview((wish,), (), (), nodes, LOADS, now=NOW)
+    assert (first.do, second.do) == ("start", "start")
+    assert second.node != first.node
 
 
 def test_what_is_true_needs_nothing() -> None:

@@ -49,6 +49,7 @@ class _Call:
     received: int = 0
     body_read: bool = True
     too_large: bool = False
+    started: float | None = None  # when it was noted that it began
 
     @property
     def lasts(self) -> bool:
@@ -97,8 +98,7 @@ class Guard:
         try:
             await self._answer(call, query)
         finally:
-            if not call.lasts or call.status not in {0, 101, 200}:
-                self._note(call)
+            self._note(call, call.status or "gone")
 
     async def _answer(self, call: _Call, query: Mapping[str, str]) -> None:
         if problem := path_problem(call.scope):
@@ -179,7 +179,9 @@ class Guard:
 
     async def _stream(self, call: _Call, follows: bool) -> None:
         """A request that lasts: until it is done, the credential no longer counts, or the server stops."""
-        self._note_start(call, follows)
+        if follows or call.info.subresource != "log":
+            self._note(call, "started")
+            call.started = _now()
         work = asyncio.ensure_future(self._app(call.scope, self._bounded(call), self._watched(call)))
         ended = asyncio.ensure_future(self._ended(call))
         try:
@@ -277,10 +279,8 @@ class Guard:
 
     # The audit log
 
-    def _note_start(self, call: _Call, follows: bool) -> None:
-        self._note(call, stage="started" if follows or call.info.verb == "watch" else "")
-
-    def _note(self, call: _Call, *, stage: str = "") -> None:
+    def _note(self, call: _Call, result: int | str) -> None:
+        """One line; two for what lasts: that it began, and how it ended and after how long."""
         if self._audit is None or _is_dull(call):
             return
         if call.status == 429 and not self._told.take(_address(call.scope), _now()):
@@ -300,7 +300,8 @@ class Guard:
                 "resource": f"{info.resource}/{info.subresource}" if info.subresource else info.resource,
                 "namespace": info.namespace,
                 "name": info.name,
-                "result": call.status or stage or "started",
+                "result": result,
+                "seconds": None if call.started is None else round(_now() - call.started, 3),
             }
         )
 

@@ -336,6 +336,13 @@ def test_headers_without_end_are_refused(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+async def _nothing_open(here: Site) -> None:
+    """Wait until the last request has left the door."""
+    async with asyncio.timeout(30):
+        while here.guard.open_now:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("credential", [True, False])
 def test_a_websocket_is_let_in_or_refused_before_the_upgrade(tmp_path: Path, credential: bool) -> None:
     async def main() -> bytes:
@@ -353,9 +360,12 @@ def test_a_websocket_is_let_in_or_refused_before_the_upgrade(tmp_path: Path, cre
             if not credential:
                 assert b'"reason":"Unauthorized"' in await reader.read()
             writer.transport.abort()
+            await _nothing_open(here)
             lines = here.audited()
             assert "sh" not in json.dumps([line.get("path") for line in lines])
-            assert lines[-1]["resource"] == "pods/exec"
+            assert [line["result"] for line in lines] == (["started", 101] if credential else [401])
+            assert {line["resource"] for line in lines} == {"pods/exec"}
+            assert ["seconds" in line for line in lines] == ([False, True] if credential else [False])
             return head
 
     assert asyncio.run(main()).startswith(b"HTTP/1.1 101" if credential else b"HTTP/1.1 401")
@@ -394,6 +404,35 @@ def test_the_audit_log_says_who_did_what_and_holds_no_secret(tmp_path: Path) -> 
             assert "hunter" not in text
             assert token.split("_")[2] not in text
             assert (tmp_path / "audit.log").stat().st_mode & 0o777 == 0o600
+
+    asyncio.run(main())
+
+
+def test_the_audit_log_says_how_a_stream_ended_and_how_long_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(KnownCredentials, "FRESH_S", 0.0)
+
+    async def main() -> None:
+        async with site(tmp_path, limits=Limits(recheck_s=0.02)) as here:
+            token = await here.token(admin())
+            async with here.client(token=token, timeout=30) as http:
+                async with http.stream("GET", PODS, params={"watch": "1"}) as answer:
+                    lines = answer.aiter_lines()
+                    assert await anext(lines) == '{"type":"ADDED"}'
+                    assert await here.credentials.revoke(token.split("_")[1])
+                    assert [line async for line in lines] == []
+                assert (await http.get(f"{PODS}/web/log")).status_code == 401
+                http.headers["Authorization"] = f"Bearer {await here.token(admin())}"
+                await http.get(f"{PODS}/web/log")
+            await _nothing_open(here)
+            found = [(line["verb"], line["result"], line.get("seconds", -1) >= 0) for line in here.audited()]
+            assert found == [
+                ("watch", "started", False),
+                ("watch", 200, True),
+                ("get", 401, False),
+                ("get", 200, False),
+            ]
 
     asyncio.run(main())
 

@@ -161,6 +161,8 @@ def read_config(path: Path, *, needed: bool) -> dict[str, Any] | None:
             raise InvalidError(f"--registry-auth {path}: there is no such file") from None
         return None
     except (OSError, ValueError) as error:
+        if isinstance(error, PermissionError) and not needed and not os.access(path.parent, os.X_OK):
+            return None  # another user's folder, such as root's /run/containers: nothing in it is for this one
         why = "is not JSON" if isinstance(error, ValueError) else str(error.strerror or error)
         if needed:
             raise InvalidError(f"--registry-auth {path}: {why}", hint="It is an engine's config.json.") from error

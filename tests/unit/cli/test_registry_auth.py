@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -287,6 +288,23 @@ def test_a_broken_configuration_of_the_engine_is_a_warning(tmp_path: Path, capsy
     wish = deployment("reg.lab/web:1")
     assert with_secrets(Shelf(), wish, home=tmp_path) == (wish,)
     assert "are not used: is not JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("may_enter", "warned"), [(False, False), (True, True)])
+def test_a_folder_of_another_user_is_no_matter_for_a_warning(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    may_enter: bool,
+    warned: bool,
+) -> None:
+    def refuse(self: Path, **_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(os, "access", lambda *_: may_enter)
+    assert auth.read_config(tmp_path / "auth.json", needed=False) is None
+    assert ("Permission denied" in capsys.readouterr().err) is warned
 
 
 def test_the_registry_is_asked_with_the_declared_or_the_stored_secret(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def prove_service(transcript: Transcript, work: Path, vm: Vm) -> None:
     transcript.check("the same container runs", ids("podman", host), before)
     transcript.check("processes of korch", host.run("pgrep -a -u korch").stdout, "")
     host.check_output("systemctl start korch-master")
-    _korch(transcript, vm, "delete web", timeout_s=900)
+    _korch(transcript, vm, "delete web --timeout 900")
     transcript.check("containers", host.check_output("podman ps -aq"), "")
 
 

@@ -104,12 +104,22 @@ class DeploymentController:
             await self._mark_first_to_go(plan.victim, namespace)
         for name, size in plan.scale:
             await self._view.modify(ReplicaSet, name, namespace, _scaled(size))
+            await self._tell_of_scaling(deployment, sets[name], size)
         for name in plan.remove:
             await self._view.delete(sets[name])
         if plan.give_up:
             await self._view.modify(Deployment, deployment.metadata.name, namespace, _given_up(plan.give_up))
         if plan.go_back_to:
             await self._go_back(deployment, sets[plan.go_back_to])
+
+    async def _tell_of_scaling(self, deployment: Deployment, replicaset: ReplicaSet, size: int) -> None:
+        before = replicaset.spec.replicas or 0
+        text = (
+            f"Scaled {'up' if size > before else 'down'} replica set {replicaset.metadata.name} from {before} to {size}"
+        )
+        await self._view.objects.record_event(
+            deployment, type="Normal", reason="ScalingReplicaSet", message=text, component="deployment-controller"
+        )
 
     async def _adapt_sets(self, deployment: Deployment, sets: dict[str, ReplicaSet]) -> None:
         """What a set copies from its deployment beside the template; and its number when an old template is current."""

@@ -337,8 +337,8 @@ class Lifecycle:
         """Put on record why a silent node cannot be worked with; whether that was news."""
         if self._doubts.get(name) == text:
             return False
-        log.warning("%s", text)
         await self._post.fleet.record_failure(name, HostUnreachableError(text, host=name, hint=hint))
+        log.warning("%s", text)
         self._doubts[name] = text
         return True
 

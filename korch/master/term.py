@@ -17,6 +17,7 @@ from korch.master.fencing import FencingHook
 from korch.master.fleet import Fleet
 from korch.master.gauge import NodeGauge
 from korch.master.handover import is_wanted
+from korch.master.happenings import Happenings
 from korch.master.lifecycle import Lifecycle
 from korch.master.nodewatch import NodeWatch, Post
 from korch.master.sources import LOOK_EVERY_S, Sources
@@ -90,6 +91,7 @@ class Term:
         controllers.start(group)
         group.create_task(self._lifecycle.run(), name="lifecycle")
         group.create_task(follow_steps(self._clock, self._view), name="clock")
+        group.create_task(Happenings(self._view, self._lead.identity).run(), name="happenings")
         chores = Chores(self._cluster, self._fleet, self._view, self._watches, self._epoch)
         group.create_task(chores.run(), name="chores")
         collector = Collector(self._cluster.objects, self._cluster.store)

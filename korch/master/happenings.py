@@ -11,6 +11,7 @@ import msgspec
 from korch.errors import FencedError, KorchError
 from korch.objects.objects import Change
 from korch.objects.view import View
+from korch.resources.defaults import DEFAULT_NAMESPACE
 from korch.resources.meta import Object, ObjectMeta
 from korch.resources.misc import Lease
 from korch.resources.node import Node
@@ -71,7 +72,7 @@ class Happenings:
     async def run(self) -> None:
         """Until cancelled."""
         uid = str(uuid.uuid5(uuid.NAMESPACE_OID, LEASE))
-        lease = Lease(metadata=ObjectMeta(name=LEASE, namespace="kube-system", uid=uid))
+        lease = Lease(metadata=ObjectMeta(name=LEASE, namespace=DEFAULT_NAMESPACE, uid=uid))
         await self._write(lease, Happening("Normal", "LeaderElection", f"{self._identity} became leader"), "korch")
         while True:
             await self._news.wait()

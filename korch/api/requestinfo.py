@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from korch.api.fieldterms import field_terms, name_in
 from korch.client.forms import ACTS, LOOKS
 
 _TRUE = frozenset({"true", "1", "t", "yes"})
@@ -99,5 +100,7 @@ def _verb(method: str, query: Mapping[str, str], *, name: str, subresource: str)
 
 
 def _selected_name(selector: str) -> str:
-    names = [part.partition("=")[2].lstrip("=") for part in selector.split(",") if part.startswith("metadata.name=")]
-    return names[0] if names else ""
+    try:
+        return name_in(field_terms(selector))
+    except ValueError:
+        return ""  # it is refused when it is read again

@@ -1,16 +1,15 @@
 """Label and field selectors of requests: which objects a list or a watch is about."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from korch.api.answers import bad_request
+from korch.api.fieldterms import FieldTerm, field_terms, name_in
 from korch.errors import InvalidError
 from korch.resources.kinds import Kind
 from korch.resources.selectors import Selector, parse_selector, requirement_matches
 
-_TERM = re.compile(r"(?P<field>[^=!]+?)(?P<sign>!=|==|=)(?P<value>.*)", re.DOTALL)
 _INVOLVED = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
 
 # What can be selected by, beside metadata.name and metadata.namespace: by resource, as Kubernetes has it.
@@ -45,15 +44,6 @@ _META = ("metadata.name", "metadata.namespace")
 
 
 @dataclass(frozen=True, slots=True)
-class FieldTerm:
-    """One condition on one field."""
-
-    field: str
-    value: str
-    equal: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Selection:
     """Conditions that must all hold; `namespace` "" is all of them."""
 
@@ -79,7 +69,7 @@ class Selection:
     @property
     def name(self) -> str:
         """The one name that is asked for, or ""."""
-        return next((term.value for term in self.fields if term.field == "metadata.name" and term.equal), "")
+        return name_in(self.fields)
 
 
 def selection(kind: Kind, namespace: str, query: Mapping[str, str]) -> Selection:
@@ -93,28 +83,17 @@ def selection(kind: Kind, namespace: str, query: Mapping[str, str]) -> Selection
 
 def _field_terms(kind: Kind, text: str) -> tuple[FieldTerm, ...]:
     known = (*_META, *_selectable(kind))
-    terms = []
-    for part in _split(text):
-        found = _TERM.fullmatch(part.strip())
-        if found is None:
-            raise bad_request(f"invalid field selector: '{part}'; can't understand it")
-        field = found["field"].strip()
-        if field not in known:
+    try:
+        terms = tuple(field_terms(text))
+    except ValueError as error:
+        raise bad_request(f"invalid field selector: '{error}'; can't understand it") from error
+    for term in terms:
+        if term.field not in known:
             raise bad_request(
                 f'Unable to find "{kind.api_version}, Resource={kind.plural}" that match field selector "{text}": '
-                f"field label not supported: {field}"
+                f"field label not supported: {term.field}"
             )
-        terms.append(FieldTerm(field, _unescaped(found["value"].strip()), found["sign"] != "!="))
-    return tuple(terms)
-
-
-def _split(text: str) -> list[str]:
-    """The terms between commas that no backslash stands before; empty ones mean nothing."""
-    return [part for part in re.split(r"(?<!\\),", text) if part.strip()]
-
-
-def _unescaped(value: str) -> str:
-    return re.sub(r"\\([\\,=])", r"\1", value)
+    return terms
 
 
 def _selectable(kind: Kind) -> dict[str, tuple[str, ...]]:

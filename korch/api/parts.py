@@ -128,8 +128,8 @@ def _inner(options: Any) -> Body:
 
 def _held(why: str) -> Refusal:
     text = "Cannot evict pod as it would violate the pod's disruption budget."
-    details = {"causes": [{"reason": "DisruptionBudget", "message": why}], "retryAfterSeconds": 5}
-    return Refusal(429, text, details, headers={"Retry-After": "5"})
+    details = {"causes": [{"reason": "DisruptionBudget", "message": why}]}
+    return Refusal(429, text, details)  # without Retry-After: clients would try for a minute, and say nothing
 
 
 def _replicas(kind: Kind, name: str, scale: dict[str, Any]) -> int:

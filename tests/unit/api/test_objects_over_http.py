@@ -455,7 +455,7 @@ def test_evictions_keep_to_budgets(tmp_path: Path) -> None:
         budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
         await world.make(budgets, budget)
         held = await world.http.post(f"{PODS}/web-1/eviction", json={"metadata": {"name": "web-1"}})
-        assert (held.status_code, held.headers["retry-after"]) == (429, "5")
+        assert (held.status_code, "retry-after" in held.headers) == (429, False)
         assert held.json()["message"] == "Cannot evict pod as it would violate the pod's disruption budget."
         await world.http.delete(f"{budgets}/b")
         gone = await world.http.post(f"{PODS}/web-1/eviction", json={"metadata": {"name": "web-1"}})

@@ -61,7 +61,10 @@ class Authorizer:
 
     def allowed(self, user: Who, info: RequestInfo) -> tuple[bool, str]:
         """Whether the user may do it, and by which role."""
-        info = _in_its_place(info)
+        return self._allowed(user, _in_its_place(info))
+
+    def _allowed(self, user: Who, info: RequestInfo) -> tuple[bool, str]:
+        """As `allowed`, in the namespace that is given: that of a binding, for what its role says."""
         found = self._by_groups(user, info)
         return found if found[0] else self._by_bindings(user, info)
 
@@ -136,7 +139,7 @@ class Authorizer:
         if old is not None and _gives(new) == _gives(old):
             return
         verb = RequestInfo("escalate", "", GROUP, "v1", "clusterroles" if cluster else "roles", "", namespace, name)
-        if self._is_admin(user) or self.allowed(user, verb)[0]:
+        if self._is_admin(user) or self._allowed(user, verb)[0]:
             return
         if isinstance(new, rbac.ClusterRole) and new.aggregation_rule is not None:
             raise _escalation(user, "roles that are put together of others")
@@ -147,7 +150,7 @@ class Authorizer:
         ref, namespace = new.role_ref, new.metadata.namespace
         plural = "clusterroles" if ref.kind == "ClusterRole" else "roles"
         verb = RequestInfo("bind", "", GROUP, "v1", plural, "", namespace, ref.name)
-        if same or self._is_admin(user) or self.allowed(user, verb)[0]:
+        if same or self._is_admin(user) or self._allowed(user, verb)[0]:
             return
         given = self._policy.given(ref, namespace)
         if given is None:
@@ -166,7 +169,7 @@ class Authorizer:
     def _holds(self, user: Who, info: RequestInfo) -> bool:
         """Whether they have all that it stands for."""
         if not has_wildcard(info):
-            return self.allowed(user, info)[0]
+            return self._allowed(user, info)[0]
         return any(allows(rule, info) for held in self._policy.held(user, info.namespace) for rule in held.rules)
 
     def _grants(self, user: Who, namespace: str) -> Iterator[Grant]:

@@ -192,6 +192,22 @@ def test_a_namespaces_admin_gives_no_star_that_holds_its_quota() -> None:
                 Authorizer().check_grant(boss, role, None)
 
 
+def test_who_may_bind_a_role_of_the_cluster_in_a_namespace_may_do_so_there_only() -> None:
+    """As Kubernetes' documentation has it: a Role with the verb `bind` on clusterroles, and their names."""
+    rule = PolicyRule(verbs=("bind",), api_groups=(GROUP,), resources=("clusterroles",), resource_names=("c",))
+    nodes = PolicyRule(verbs=("get",), api_groups=("",), resources=("nodes",))
+    given = [bound("Role", "r", "shop"), bound("ClusterRole", "d", "shop")]
+    cluster = [ClusterRole(metadata=meta(name), rules=(nodes,)) for name in ("c", "d", "e")]
+    authorizer = Authorizer(Policy([Role(metadata=meta("r", "shop"), rules=(rule,))], cluster, given))
+    for name in ("c", "d"):  # one that they may bind, and one that they have
+        authorizer.check_grant(JANE, bound("ClusterRole", name, "shop"), None)
+    for name, space in (("c", "bank"), ("c", ""), ("e", "bank"), ("d", "bank"), ("d", "")):
+        with pytest.raises(ForbiddenError):
+            authorizer.check_grant(JANE, bound("ClusterRole", name, space), None)
+    for space in ("", "shop"):
+        assert not authorizer.allowed(JANE, RequestInfo("get", "", "", "v1", "nodes", "", space, "n"))[0]
+
+
 def test_nobody_makes_a_role_that_is_more_than_theirs_a_part_of_theirs() -> None:
     """By its labels a ClusterRole gets into those that are put together."""
     rule = PolicyRule(verbs=("get",), api_groups=("",), resources=("secrets",))

@@ -23,9 +23,12 @@ LEAST_STARTUPS = 4  # a control connection, one for streams, and a person
 OLDEST = {"docker": (20, 10), "podman": (4, 0)}
 PROGRAMS = (
     *("base64", "cat", "chmod", "date", "dd", "df", "grep", "head", "id", "ln", "mkdir", "mktemp", "mv", "rm", "rmdir"),
-    *("sleep", "sort", "sync", "tail", "timeout", "tr", "uname", "flock"),
+    *("sleep", "sort", "sync", "tail", "timeout", "tr", "uname", "flock", "readlink"),
 )
-OPTIONAL = {"flock": "korch queues with files instead, which is slower"}
+OPTIONAL = {
+    "flock": "korch queues with files instead, which is slower",
+    "readlink": "what Podman has fetched of a pull that is ended stays on the disk",
+}
 
 
 def ok(name: str, detail: str) -> Check:
@@ -147,7 +150,7 @@ def program_checks(missing: Collection[str]) -> Check:
     optional = sorted(set(missing) & OPTIONAL.keys())
     if optional:
         told = "; ".join(f"{name} is not there: {OPTIONAL[name]}" for name in optional)
-        return warn("programs", told, "Install util-linux, or a busybox with that applet.")
+        return warn("programs", told, "Install coreutils and util-linux, or a busybox with that applet.")
     return ok("programs", f"all {len(PROGRAMS)} that are needed")
 
 

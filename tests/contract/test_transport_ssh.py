@@ -49,6 +49,7 @@ from tests.unit.ssh.sshd import (
 pytestmark = needs_sshd
 
 HELLO = Command(("echo", "hello"))
+LONG = Command(("sh", "-c", "touch ~/began; exec sleep 60"), timeout_s=60)
 
 
 @pytest.fixture(autouse=True, params=TRANSPORTS)
@@ -697,10 +698,17 @@ def test_a_name_without_address_is_told(tmp_path: Path) -> None:
         hello(tmp_path, a_host("n1", "no-such-host.invalid"))
 
 
+async def began(server: Sshd) -> None:
+    """Returns when LONG runs there."""
+    async with asyncio.timeout(30):
+        while not (server.home / "began").exists():
+            await asyncio.sleep(0.02)
+
+
 def test_a_connection_that_dies_is_told_and_made_again(tmp_path: Path) -> None:
     async def die() -> None:
-        task = asyncio.create_task(made.transport.run(Command(("sleep", "60"), timeout_s=60)))
-        await asyncio.sleep(0.5)
+        task = asyncio.create_task(made.transport.run(LONG))
+        await began(server)
         assert server.process is not None
         for pid in children(server.process.pid):
             with contextlib.suppress(ProcessLookupError):
@@ -715,8 +723,8 @@ def test_a_connection_that_dies_is_told_and_made_again(tmp_path: Path) -> None:
 
 def test_silence_in_the_middle_of_a_command_is_noticed(tmp_path: Path) -> None:
     async def freeze() -> None:
-        task = asyncio.create_task(made.transport.run(Command(("sleep", "60"), timeout_s=60)))
-        await asyncio.sleep(0.5)
+        task = asyncio.create_task(made.transport.run(LONG))
+        await began(server)
         assert server.process is not None
         for pid in children(server.process.pid):
             os.kill(pid, signal.SIGSTOP)

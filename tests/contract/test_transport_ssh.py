@@ -701,7 +701,7 @@ def test_a_name_without_address_is_told(tmp_path: Path) -> None:
 async def began(server: Sshd) -> None:
     """Returns when LONG runs there."""
     async with asyncio.timeout(30):
-        while not (server.home / "began").exists():
+        while not (server.home / "began").exists():  # noqa: ASYNC110 (nobody tells)
             await asyncio.sleep(0.02)
 
 

@@ -136,8 +136,6 @@ KNOWN = frozenset(
 )
 NOT_NEEDED = {
     "kill": "built into every shell",
-    "ls": "a word for engines",
-    "ps": "a word for engines",
     "stat": "a file of /proc",
     "sudo": "a check of its own",
     "true": "built into every shell",
@@ -149,6 +147,7 @@ NOT_NEEDED = {
 def called_programs(script: str) -> frozenset[str]:
     """The words of a script that are names of programs; neither in comments nor in single quotes nor in sentences."""
     script = re.sub(r"(?m)(^|\s)#.*$", "", script)
+    script = re.sub(r'(?:"\$korch_engine"|\bpodman|\bdocker) [a-z]+(?: [a-z]+)?', "", script)
     script = re.sub(r"""'[^']*'|"([^"]*)\"""", lambda text: text[1] if "$(" in (text[1] or "") else "", script)
     script = re.sub(r"(?m)^\s*[\w |*-]+\)", "", script)  # an arm of a case
     return KNOWN & set(re.findall(r"(?<![\w./$-])[a-z][a-z0-9]*(?![\w.=-])", script))
@@ -166,6 +165,7 @@ def test_every_program_that_the_scripts_call_is_looked_for() -> None:
         ("x=$(tail -n 3)", {"tail"}),
         ('printf "%s" "$x" | dd of="$korch_dir/y" && sync', {"dd", "sync"}),
         ('echo "@korch x $(uname -m)"', {"uname"}),
+        ('"$korch_engine" top "$x" | head; podman volume ls', {"head"}),
         ("# a tail\n[ -f x ] # and a head\n", set()),
         ("echo 'sort of' >stat.x; korch_stat=1; cat", {"cat"}),
         ('env | file) korch_fail 1 "the date is split" ;;', set()),

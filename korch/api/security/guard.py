@@ -211,8 +211,13 @@ class Guard:
                     await self._stopping.wait()
             except TimeoutError:
                 with suppress(KorchError):  # a store that fails for a moment ends nothing
-                    if not await self._authenticator.still_valid(call.user):
+                    if not await self._may_stay(call.user, call.info):
                         return
+
+    async def _may_stay(self, user: User, info: RequestInfo) -> bool:
+        """Whether the credential still counts, and what it stands for is still allowed."""
+        known = await self._authenticator.still_valid(user)
+        return known and (await self._permissions.allowed(user, info))[0]
 
     async def _finish(self, call: _Call) -> None:
         """A clean end of what was cut off."""

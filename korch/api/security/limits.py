@@ -23,7 +23,7 @@ class Limits:
     burst: float = 2000.0
     failures_per_s: float = 5.0
     failures_burst: float = 50.0
-    recheck_s: float = 5.0  # how soon a stream notices that its credential was revoked
+    recheck_s: float = 5.0  # how soon a stream notices that its credential or its role was taken away
 
 
 class BodyTooLargeError(InvalidError):

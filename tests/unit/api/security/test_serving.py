@@ -19,7 +19,11 @@ from korch.api.security.limits import Limits
 from korch.api.security.users import group_for
 from korch.api.server import RECORD_KEY, ApiRecord, Place, serving, where
 from korch.errors import SetupError
+from korch.objects.objects import Objects
 from korch.objects.values import SystemClock
+from korch.resources.meta import ObjectMeta
+from korch.resources.rbac import PolicyRule, RoleBinding, RoleRef, Subject
+from korch.resources.rbac import Role as RbacRole
 from tests.unit.api.security.site import PODS, Site, admin, site
 
 
@@ -193,6 +197,30 @@ def test_a_revoked_credential_ends_what_is_open(tmp_path: Path, monkeypatch: pyt
                     await anext(lines)
             assert here.app.open == 0
             assert await _status(here, token=token) == 401
+
+    asyncio.run(main())
+
+
+def test_what_is_open_ends_when_its_role_is_taken_away(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with site(tmp_path, limits=Limits(recheck_s=0.05)) as here:
+            objects, token = Objects(here.store), await here.token()
+            rule = PolicyRule(verbs=("watch",), api_groups=("",), resources=("pods",))
+            who = (Subject(kind="User", name="tom"),)
+            ref = RoleRef(kind="Role", name="r", api_group="rbac.authorization.k8s.io")
+            meta = ObjectMeta(name="r", namespace="default")
+            await objects.create(RbacRole(metadata=meta, rules=(rule,)))
+            await objects.create(RoleBinding(metadata=meta, role_ref=ref, subjects=who))
+            path = "/api/v1/namespaces/default/pods?watch=1"
+            async with here.client(token=token, timeout=20) as http, http.stream("GET", path) as answer:
+                lines = answer.aiter_lines()
+                assert json.loads(await anext(lines)) == {"type": "ADDED"}
+                await asyncio.sleep(0.2)
+                assert here.app.open == 1
+                await objects.delete(RoleBinding, "r")
+                with pytest.raises(StopAsyncIteration):
+                    await anext(lines)
+            assert here.app.open == 0
 
     asyncio.run(main())
 

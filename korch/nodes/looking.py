@@ -18,6 +18,7 @@ from korch.errors import EngineDownError, EngineMissingError, HostRefusedError, 
 from korch.nodes.answer import Answer, Section
 from korch.nodes.courier import Courier
 from korch.nodes.errors import engine_error
+from korch.nodes.leftovers import Leftovers
 from korch.nodes.report import ClusterIdentity, NodeReport, parse_clock, parse_report
 from korch.nodes.session import SILENCE_S, Session, open_session, pulses_a_sample
 from korch.nodes.usage import TEMPLATE, parse_usage
@@ -60,6 +61,7 @@ class Looking:
         self._known = engine is not None and become is not None  # else a look settles the user and the engine
         self._assumed = False  # what is known is an earlier look's: it may be another user's
         self._settling = asyncio.Lock()
+        self._leftovers = Leftovers()
         self._data_folder = ""  # of the engine, as the last look found it
         self._courier = Courier(transport, cluster, shared=shared, become=become, engine=engine, state_root=state_root)
 

@@ -4,7 +4,11 @@ What a script does stands in `scripts/`; what an answer means in `report.py`, `e
 action carries the epoch of the master that asks, and the node refuses it when it has seen a higher one.
 """
 
+import asyncio
+import contextlib
+import math
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,9 +18,11 @@ from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer, inspect_template, parse_containers
 from korch.engines.run import run
 from korch.engines.wish import ContainerWish, EngineName, FileVolume
+from korch.errors import KorchError
 from korch.nodes.answer import Answer
 from korch.nodes.errors import EngineCallError, engine_error, port_holder
 from korch.nodes.holding import Holding
+from korch.nodes.leftovers import MARK
 from korch.nodes.parcels import (
     StoredWish,
     WorkloadRecord,
@@ -27,10 +33,12 @@ from korch.nodes.parcels import (
 )
 from korch.nodes.report import ClusterIdentity
 from korch.ssh.base import Result
+from korch.ssh.frame import STATUS_TIMED_OUT, true_status
 
 __all__ = ["ClusterIdentity", "Ended", "Machine"]
 
 _START_TIMEOUT_S = 180.0
+_SPARE_S = 5.0  # beyond a deadline that is kept on the node
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +217,33 @@ class Machine(Holding):
         return "\n".join(line.removeprefix(">") for line in self._lines(answer, "log"))
 
     async def exec_probe(self, name: str, argv: Sequence[str], timeout_s: float) -> Result:
-        """How a program in the container ended; status 124 when it took too long."""
+        """How a program in the container ended; status 124 when it took too long, or an earlier one cannot be ended."""
         engine = await self._settled()
-        command = Command((engine, "exec", name, *argv), timeout_s=timeout_s)
-        return await self.transport.run(command, become=self._courier.become)
+        if self._leftovers.marks(name) and not await self._clear(name):
+            return Result(STATUS_TIMED_OUT, b"", b"")
+        mark = secrets.token_hex(8)
+        # SIGKILL: Podman's client ends with status 0 at a SIGTERM, and busybox's `timeout` with that of its program.
+        limit_s, loop = math.ceil(timeout_s), asyncio.get_running_loop()
+        words = ("timeout", "-s", "KILL", str(limit_s), engine, "exec", "--env", f"{MARK}={mark}", name, *argv)
+        began = loop.time()
+        try:
+            result = await self.transport.run(Command(words, timeout_s=limit_s + _SPARE_S), become=self._courier.become)
+        except BaseException:
+            self._leftovers.add(name, mark, argv)
+            raise
+        status = true_status(result.status, loop.time() - began, limit_s)
+        if status == STATUS_TIMED_OUT:
+            self._leftovers.add(name, mark, argv)
+            with contextlib.suppress(KorchError):  # else before the next check
+                await self._clear(name)
+        return Result(status, result.stdout, result.stderr)
+
+    async def _clear(self, name: str) -> bool:
+        """Whether nothing is left in the container of checks whose time was over."""
+        marks = self._leftovers.marks(name)
+        answer = await self._courier.ask("unprobe", name, *marks, timeout_s=10.0)
+        found, programs = not self._first(answer, "left").startswith("0"), self._lines(answer, "programs")
+        return not self._leftovers.looked(name, marks, found=found, programs=programs)
 
     # Wishes
 

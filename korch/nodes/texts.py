@@ -27,6 +27,7 @@ PARTS: Final = {
     "session": ("session",),
     "processes": ("processes",),
     "usage": ("usage",),
+    "unprobe": ("unprobe",),
 }
 NAMES: Final = tuple(PARTS)
 

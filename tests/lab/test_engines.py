@@ -143,6 +143,11 @@ def test_one_pod_from_start_to_removal(site: Site) -> None:
         assert {line.split()[1] for line in mounted.splitlines()} >= {"/scratch", "/memory", "/named", "/bound"}
         assert node_host(*site).file("/var/lib/a b;$(x)").is_directory
 
+        for _ in range(2):
+            hung = await machine.exec_probe(found.name, ("/bin/busybox", "sleep", "12345"), 1)
+            assert hung.status == 124
+            assert "12345" not in engine_says(site, "top", found.name), "engines end only their own client"
+
         again = await machine.start(asked, epoch=3)
         assert again.id == found.id
         assert names(site) == [found.name]

@@ -4,7 +4,8 @@ Never by itself in one-shot mode, never on one voice: two other nodes are asked 
 nodes seem lost at once, it is this machine's own network: nothing moves.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -12,7 +13,7 @@ from korch.errors import ForbiddenError, NotFoundError, TransientError
 from korch.master.cluster import Cluster
 from korch.master.fleet import Fleet
 from korch.master.handover import take_lead
-from korch.master.witnesses import address_of, opinions_on, targets_of
+from korch.master.witnesses import ANSWER_S, address_of, opinions_on, targets_of, what_reaches
 from korch.nodes.life import Sight, is_mass_loss
 from korch.objects.objects import Objects
 from korch.resources.annotations import NODE_LOST
@@ -22,6 +23,8 @@ from korch.resources.pod import Pod
 from korch.resources.podstate import condition, is_counted, with_condition
 from korch.resources.times import parse_time, rfc3339
 from korch.store.lease import Lead
+
+WITNESSES_TRIED = 4
 
 
 def has_local_volume(pod: Pod) -> bool:
@@ -72,7 +75,10 @@ async def _give_up(name: str, fleet: Fleet, objects: Objects, before: Mapping[st
     targets = await targets_of(name, fleet, before.get(name), pods)
     own = address_of(before.get(name))
     others = sorted(other for other in fleet.reached if not own or address_of(before.get(other)) != own)
-    opinions = {} if gone else await opinions_on(fleet, others, targets)
+    opinions: dict[str, bool] = {}
+    if not gone:
+        able = await _able(name, fleet, others, before)
+        opinions = await opinions_on(fleet, others, targets, counts=lambda witness, _: witness in able)
     if not opinions and not gone:
         return [f"{name}: no other node can tell whether it reaches it, so nothing was moved"]
     for witness, reached in opinions.items():
@@ -86,6 +92,23 @@ async def _give_up(name: str, fleet: Fleet, objects: Objects, before: Mapping[st
         if await give_up(pod, f"{name} cannot be reached", objects, now):
             lines.append(f"{name}: {pod.metadata.name} is replaced elsewhere")
     return lines
+
+
+async def _able(name: str, fleet: Fleet, others: Sequence[str], before: Mapping[str, Node]) -> frozenset[str]:
+    """Of the first few, those whose "I cannot reach it" counts: they reach the sshd of another node.
+
+    Where there is no other node with a known address to try, all of them.
+    """
+    asked = others[:WITNESSES_TRIED]
+
+    async def reaches_others(witness: str) -> bool:
+        near = [other for other in others if other not in {witness, name} and address_of(before.get(other))][:2]
+        known = [await targets_of(other, fleet, before.get(other), ()) for other in near]
+        answers = await what_reaches(fleet.transport(witness), [target for some in known for target in some], ANSWER_S)
+        return not answers or True in answers.values()
+
+    answers = await asyncio.gather(*map(reaches_others, asked))
+    return frozenset(witness for witness, answer in zip(asked, answers, strict=True) if answer)
 
 
 async def give_up(pod: Pod, message: str, objects: Objects, now: float) -> bool:

@@ -13,7 +13,7 @@ from korch.errors import AuthFailedError, ForbiddenError, HostUnreachableError, 
 from korch.master.failover import fail_over
 from korch.objects.objects import Objects
 from korch.resources.meta import Condition, ObjectMeta
-from korch.resources.node import Node
+from korch.resources.node import Node, NodeAddress
 from korch.resources.pod import Container, HostPathVolumeSource, Pod, PodSpec, Volume
 from korch.resources.podstate import with_condition
 from korch.resources.times import rfc3339
@@ -51,6 +51,7 @@ class FakeFleet:
         self.node_names = tuple(sorted({*errors, *witnesses}))
         self.reached = frozenset(witnesses)
         self.connector = self
+        self.addresses: dict[str, str] = {}
         self.before_options: Callable[[], Any] | None = None
 
     async def survey(self) -> None: ...
@@ -61,7 +62,7 @@ class FakeFleet:
     async def options_for(self, host: str) -> Any:
         if self.before_options is not None:
             await self.before_options()
-        return SimpleNamespace(hostname="10.0.0.9", port=22)
+        return SimpleNamespace(hostname=self.addresses.get(host, "10.0.0.9"), port=22)
 
     def transport(self, name: str) -> Witness:
         return self.witnesses[name]
@@ -79,10 +80,9 @@ def run(fleet: FakeFleet, tmp_path: Path, *pods: Pod, ready: str = "True", durin
         for name in fleet.node_names:
             await objects.create(Node(metadata=ObjectMeta(name=name)))
             state = with_condition((), Condition(type="Ready", status=ready), rfc3339(NOW - 3600))
-            await objects.modify(
-                Node, name, "", lambda node, state=state: replace(node, status=replace(node.status, conditions=state)),
-                status=True,
-            )  # fmt: skip
+            known = (NodeAddress(type="InternalIP", address=fleet.addresses[name]),) if fleet.addresses else ()
+            status = replace(Node().status, conditions=state, addresses=known)
+            await objects.modify(Node, name, "", lambda node, to=status: replace(node, status=to), status=True)
         for pod in pods:
             await objects.create(pod)
         if during is not None:
@@ -141,6 +141,36 @@ def test_who_cannot_tell_is_no_witness(dumb: Witness, tmp_path: Path) -> None:
 def test_silence_of_one_that_is_heard_counts(tmp_path: Path) -> None:
     lines, _ = run(FakeFleet(away("n9"), {"n1": Witness(TimeoutError("no answer"))}), tmp_path, pod())
     assert lines == ("n9: web-1 is replaced elsewhere",)
+
+
+class Firewalled(Witness):
+    """Reaches what its `open` holds."""
+
+    def __init__(self, *places: str) -> None:
+        super().__init__(None)
+        self.open = places
+
+    async def forward(self, address: str, port: int, *, timeout_s: float) -> Any:
+        if address not in self.open:
+            raise ConnectionRefusedError
+        return await super().forward(address, port, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        pytest.param({"n1": (), "n2": ()}, "no other node can tell", id="nobody reaches anybody"),
+        pytest.param({"n1": (), "n2": ("10.0.0.1",)}, "web-1 is replaced elsewhere", id="one that reaches others"),
+        pytest.param({"n1": (), "n2": ("10.0.0.9",)}, "n2 still reaches it", id="one that reaches it"),
+    ],
+)
+def test_who_reaches_no_other_node_either_is_no_witness(
+    others: dict[str, tuple[str, ...]], expected: str, tmp_path: Path
+) -> None:
+    fleet = FakeFleet(away("n9"), {name: Firewalled(*places) for name, places in others.items()})
+    fleet.addresses = {name: f"10.0.0.{name[1:]}" for name in fleet.node_names}
+    lines, _ = run(fleet, tmp_path, pod())
+    assert expected in lines[0]
 
 
 def test_pods_with_data_there_stay(tmp_path: Path) -> None:

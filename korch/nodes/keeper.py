@@ -7,7 +7,6 @@ has acted.
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,11 +14,10 @@ from contextlib import contextmanager
 from msgspec.structs import replace
 
 from korch.engines.images import ImageInfo
-from korch.engines.names import SANDBOX, Identity, container_name
+from korch.engines.names import Identity, container_name
 from korch.engines.observed import ObservedContainer
 from korch.errors import (
     CommandFailedError,
-    CommandTimeoutError,
     EngineDownError,
     FencedError,
     HostRefusedError,
@@ -80,10 +78,8 @@ class Keeper:
         self._notes = Notes(node, address, view, clock)
         self._ward = Ward(machine.cluster.id)
         self._queue: WorkQueue[Key] = WorkQueue(f"keeper-{node}", self._reconcile)
-        self._lane = SlowLane(self._queue.aside)
-        self._acts = Acts(
-            machine, self._ward, view, self._notes, epoch=epoch, report=self._take_note_if_possible, lane=self._lane
-        )
+        report, lane = self._take_note_if_possible, SlowLane(self._queue.aside)
+        self._acts = Acts(machine, self._ward, view, self._notes, epoch=epoch, report=report, lane=lane)
         self._checks = Checks(
             machine,
             lambda: self._ward.seen,
@@ -407,27 +403,9 @@ class Keeper:
     async def remove_surplus(
         self, pods: dict[str, Pod], ended: frozenset[str], mine: Callable[[Identity], bool]
     ) -> Strays:
-        """Remove what the store proves surplus; what was found. One that cannot be removed holds up no other."""
+        """Remove what the store proves surplus; what was found."""
         seen = tuple(found for containers in self._ward.seen.values() for found in containers.values())
-        strays = plan_strays(seen, self._machine.cluster.id, self.node, pods, ended, mine)
-        going = {found.identity.uid: found.identity for found in strays.surplus if found.identity}
-
-        async def remove(uid: str, identity: Identity) -> str:
-            several = SANDBOX in self._ward.seen.get(uid, {}) or len(self._ward.seen.get(uid, {})) > 1
-            whole = dataclasses.replace(identity, container="") if several else identity
-            async with self._lane.slots:
-                try:
-                    await self._machine.remove(whole, grace_s=30, epoch=self._epoch())
-                except (CommandFailedError, CommandTimeoutError) as error:
-                    return f"what is left of pod {identity.pod} cannot be removed: {error}"
-            self._ward.drop(uid)
-            return ""
-
-        results = await asyncio.gather(*(remove(*one) for one in going.items()), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return dataclasses.replace(strays, stuck=tuple([text for text in results if isinstance(text, str) and text]))
+        return await self._acts.clear_away(plan_strays(seen, self._machine.cluster.id, self.node, pods, ended, mine))
 
     # Contact
 

@@ -73,6 +73,7 @@ class Lifecycle:
         self._witnesses = Witnesses()
         self._unheard: set[str] = set()  # did not answer the last greeting
         self._lost_since: dict[str, float] = {}  # on the event loop's clock
+        self._refused = ""  # why the last look came to nothing
         self._doubts: dict[str, str] = {}  # silent and not lost: why nothing is moved, as it was told
 
     @property
@@ -114,7 +115,11 @@ class Lifecycle:
         except FencedError:
             raise
         except KorchError as error:
-            log.warning("the nodes could not be judged: %s", error)
+            if str(error) != self._refused:  # once: there are four looks a second, and the disk may be full
+                log.warning("the nodes could not be judged: %s", error)
+            self._refused = str(error)
+        else:
+            self._refused = ""
 
     async def _look(self, group: asyncio.TaskGroup, now: float) -> None:
         self._forget_others()

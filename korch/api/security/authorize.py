@@ -1,8 +1,8 @@
 """What a user may do: pure. Everything that no role grants is refused.
 
 Roles are korch's own, which stand in a user's groups, and those that are bound as objects (`rbac.py`). Of its own,
-`admin` may do everything (in a namespace: everything in it but its quota), `edit` changes what runs, `view` looks. The
-last two see no roles, and `view` neither sees Secrets nor gets into a container.
+`admin` may do everything (in a namespace: everything in it but its quota, and where its pods are), `edit` changes what
+runs, `view` looks. The last two see no roles, and `view` neither sees Secrets nor gets into a container.
 """
 
 from collections import defaultdict
@@ -21,6 +21,7 @@ from korch.resources.meta import Object
 READ = frozenset({"get", "list", "watch"})
 WRITE = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 _QUOTAS = frozenset({"resourcequotas", "limitranges"})  # set by who runs the cluster for who works in the namespace
+_OF_NODES = frozenset({"status", "binding"})  # of pods: where it is and what address it has, which others trust
 _OF_ADMINS = frozenset({GROUP, "authorization.k8s.io"})  # roles, and who else may what
 _CHANGED_BY_EDIT = frozenset(
     {"", "scale", "eviction", "exec", "attach", "portforward", "proxy", "ephemeralcontainers", "token"}
@@ -227,7 +228,7 @@ def _covers(grant: Grant, info: RequestInfo) -> bool:
             return False
     elif not reads and (not info.namespace or info.resource == "namespaces"):
         return False  # what is in no namespace is changed by who administers the cluster
-    if not reads and (info.verb not in WRITE or (info.resource in _QUOTAS and not info.group)):
+    if not reads and (info.verb not in WRITE or _is_withheld(info)):
         return False
     if grant.role == "admin":
         return True
@@ -236,6 +237,13 @@ def _covers(grant: Grant, info: RequestInfo) -> bool:
     if grant.role == "edit":
         return info.subresource in (_SEEN_BY_VIEW | _CHANGED_BY_EDIT if reads else _CHANGED_BY_EDIT)
     return reads and info.subresource in _SEEN_BY_VIEW and (info.group, info.resource) != ("", "secrets")
+
+
+def _is_withheld(info: RequestInfo) -> bool:
+    """Whether only who administers the cluster writes it, though it is inside a namespace."""
+    if info.group:
+        return False
+    return info.resource in _QUOTAS or (info.resource == "pods" and info.subresource in _OF_NODES)
 
 
 def refusal(user: Who, info: RequestInfo) -> str:

@@ -27,6 +27,8 @@ RESOURCES = (  # group, resource, subresource, namespaced
     ("", "pods", "attach", True),
     ("", "pods", "proxy", True),
     ("", "pods", "binding", True),
+    ("", "pods", "status", True),
+    ("example.com", "pods", "status", True),
     ("", "pods", "ephemeralcontainers", True),
     ("", "serviceaccounts", "token", True),
     ("apps", "replicasets", "scale", True),
@@ -74,6 +76,8 @@ def wanted(who: str, verb: str, resource: tuple[str, str, str, bool], namespace:
     else:
         reach = verb in READS or (namespaced and namespace != "")
     if not reach or (plural == "resourcequotas" and verb not in READS):
+        return False
+    if (group, plural) == ("", "pods") and sub in {"binding", "status"} and verb not in READS:
         return False
     if role == "admin":
         return True

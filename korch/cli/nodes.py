@@ -44,7 +44,7 @@ _CALM, _TROUBLED = {"Ready"}, {"Cordoned", "NotInInventory", "DiskPressure", "Me
 def nodes(output: str | None, watch: bool, interval: float, limit: str) -> None:
     """Show the hosts: state, load, memory, disk, pods, engine.
 
-    All hosts are asked at the same time; one that does not answer delays nobody and is listed with its reason.
+    All hosts are asked at the same time; one that does not answer is given up after 10 s and listed with its reason.
     """
     if watch and output in ("json", "yaml"):
         raise click.UsageError("--watch shows a table, not JSON or YAML.")

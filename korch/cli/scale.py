@@ -34,8 +34,6 @@ def scale(sizes: tuple[str, ...], timeout_s: int, no_wait: bool, namespace: str,
         for name, count in wanted.items():
             old = await client.get(Deployment, name, namespace)
             resized.append(replace(old, spec=replace(old.spec, replicas=count)))
-        if not (await client.info()).has_master:  # a master knows its nodes
-            await client.survey(measure_cpu=False)
         await check_ports(client, resized)
         declared = []
         for new in resized:

@@ -251,7 +251,7 @@ class Client(Protocol):
         ...
 
     async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = True) -> tuple[NodeSeen, ...]:
-        """Look at nodes now (no names: all), in the inventory's order; one dead host delays nobody."""
+        """Look at nodes now (no names: all), all at once, in the inventory's order; an error for each that is silent."""
         ...
 
     async def set_auto_rebalance(self, on: bool) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -10,23 +10,24 @@ import msgspec.structs
 from msgspec.structs import replace
 
 from korch.client.base import NodeSeen
-from korch.engines.images import ImageInfo
 from korch.errors import (
-    AlreadyExistsError,
     ClaimedByOtherError,
     EngineDownError,
     EngineMissingError,
     HostRefusedError,
+    HostUnreachableError,
+    InvalidError,
     KorchError,
     NoPermissionError,
-    NotFoundError,
 )
 from korch.inventory.hostnames import node_name
 from korch.inventory.model import Host
 from korch.master.cluster import Cluster
 from korch.master.gathering import each
+from korch.master.ledger import Ledger, newer
+from korch.master.rounds import Round
 from korch.master.twins import Tokens
-from korch.nodes.machine import ClusterIdentity, Machine
+from korch.nodes.machine import Machine
 from korch.nodes.register import (
     CLAIM_TOKEN,
     begins_difference,
@@ -37,16 +38,11 @@ from korch.nodes.register import (
     new_node,
     noted,
     seen_status,
-    with_images,
-    without_inventory,
 )
 from korch.nodes.report import NodeReport, choose_address
 from korch.resources.meta import Object
 from korch.resources.node import Node, NodeLoad
 from korch.resources.podstate import condition
-from korch.ssh.base import Transport
-from korch.ssh.connect import Connector
-from korch.store.history import LoadHistory, Sample
 
 CONNECT_S = 10.0
 T = TypeVar("T")
@@ -64,37 +60,29 @@ class Contact(msgspec.Struct, frozen=True):
     images: frozenset[str]  # names of images that it holds, as far as is known
 
 
-class Fleet:
+class _Before(msgspec.Struct, frozen=True):
+    """What was on record before a look."""
+
+    nodes: dict[str, Node]
+    loads: dict[str, NodeLoad]
+
+
+class Fleet(Ledger):
     """Connections and the last look at each host. `errors` says why a node is not among the contacts."""
 
     def __init__(self, cluster: Cluster, *, prompt: Callable[[str], str] | None = None) -> None:
-        self._cluster = cluster
-        self._connector = Connector(cluster.settings, prompt=prompt)
-        self._hosts = {node_name(host.name): host for host in cluster.hosts().hosts}
-        self._transports: dict[str, Transport] = {}
-        self._machines: dict[str, Machine] = {}
+        super().__init__(cluster, prompt=prompt)
         self._contacts: dict[str, Contact] = {}
         self._lost: dict[str, Contact] = {}  # the last look at nodes that went away in this run
-        self._arrivals: list[asyncio.Queue[Node]] = []
         self._tokens = Tokens()
-        self._looking: asyncio.Task[dict[str, Contact]] | None = None
-        self._history = LoadHistory(cluster.settings.cluster_dir / "load.db")
+        self._before_round = _Before({}, {})
+        self._round: Round | None = None  # of a quick look at all, until the last answer is taken
         self.errors: dict[str, KorchError] = {}
-
-    @property
-    def node_names(self) -> tuple[str, ...]:
-        """The nodes of the inventory, in its order."""
-        return tuple(self._hosts)
 
     @property
     def placeable(self) -> frozenset[str]:
         """Nodes that were reached and that `--limit` leaves."""
         return self.listed & self._contacts.keys()
-
-    @property
-    def listed(self) -> frozenset[str]:
-        """Nodes that `--limit` leaves, reached or not."""
-        return frozenset(node_name(name) for name in self._cluster.hosts().placeable)
 
     @property
     def reached(self) -> frozenset[str]:
@@ -113,39 +101,6 @@ class Fleet:
         }
         return {**refused, **self.errors}
 
-    def host(self, node: str) -> Host:
-        """The inventory's entry of a node (or of a host by its own name)."""
-        found = self._hosts.get(node) or next((host for host in self._hosts.values() if host.name == node), None)
-        if found is None:
-            known = ", ".join(sorted(self._hosts)) or "none"
-            raise NotFoundError(f'"{node}" is not in the inventory', hint=f"It has: {known}.")
-        return found
-
-    def machine(self, node: str) -> Machine:
-        """The machine behind a node; it connects when it is first used."""
-        host = self.host(node)
-        name = node_name(host.name)
-        if name not in self._machines:
-            record = self._cluster.record
-            identity = ClusterIdentity(id=record.id, name=record.name, master_host=record.master_host)
-            self._machines[name] = Machine(
-                self.transport(name), identity, engine=host.engine, shared=host.shared, become=host.become
-            )
-        return self._machines[name]
-
-    def transport(self, node: str) -> Transport:
-        """The transport to a node."""
-        host = self.host(node)
-        name = node_name(host.name)
-        if name not in self._transports:
-            self._transports[name] = self._connector.transport_for(host)
-        return self._transports[name]
-
-    @property
-    def connector(self) -> Connector:
-        """Host keys and SSH options."""
-        return self._connector
-
     @property
     def answering(self) -> Mapping[str, Contact]:
         """Every node that answered the last look, whatever its state."""
@@ -159,13 +114,6 @@ class Fleet:
         self._lost.clear()
         self._tokens.forget()
         self.errors.clear()
-
-    def differing(self, cluster: Cluster) -> frozenset[str]:
-        """The nodes that this inventory does not have, or describes otherwise."""
-        new = {node_name(host.name): msgspec.structs.replace(host, origin="") for host in cluster.hosts().hosts}
-        return frozenset(
-            name for name, host in self._hosts.items() if new.get(name) != msgspec.structs.replace(host, origin="")
-        )
 
     async def renew(self, cluster: Cluster) -> frozenset[str]:
         """Go on with another inventory; the nodes that are gone from it or reached otherwise now. Those are hung up."""
@@ -194,10 +142,86 @@ class Fleet:
             self._contacts[node] = self._lost.pop(node)
             self.errors.pop(node, None)
 
-    async def contacts(self, *, claim: bool) -> dict[str, Contact]:
-        """Every host that can be worked with, looked at at least once; `claim` marks them as this cluster's."""
-        if not self._contacts and not self.errors:
-            await self.survey(quick=True)
+    # Looking
+
+    async def survey(
+        self, names: Sequence[str] = (), *, measure_cpu: bool = False, quick: bool = False
+    ) -> tuple[NodeSeen, ...]:
+        """Look at nodes now and record it, in the inventory's order. No names: all, and those that left it.
+
+        A `quick` look leaves images and volumes as they were seen some minutes ago.
+        """
+        wanted = {node_name(self.host(name).name): self.host(name) for name in names} or self._hosts
+        if not names:
+            await self._stop_round()
+        before = await self._before()
+        look = self._look(before, measure_cpu=measure_cpu, quick=quick)
+        looks = Round(wanted, look)
+        try:
+            await looks.all()
+        finally:
+            await looks.stop()
+        answers = looks.take()
+        self._check_twins(answers, before.nodes)
+        seen = await self._record_all({name: answers[name] for name in wanted}, before)
+        return (*seen, *(() if names else await self._record_gone(before.nodes)))
+
+    def _look(
+        self, before: "_Before", *, measure_cpu: bool = False, quick: bool = False
+    ) -> Callable[[str, Round], Coroutine[None, None, NodeReport]]:
+        """How to look at one host."""
+
+        async def look(name: str, looks: Round) -> NodeReport:
+            await self.transport(name).connect(timeout_s=CONNECT_S)
+            host, node, now = self._hosts[name], before.nodes.get(name), self._cluster.clock.now()
+            found = new_node(host) if node is None else declared_node(host, node)
+            known = known_engine(node, now) if quick else None
+            if known is not None:
+                self.machine(name).assume(known[0])
+                looks.arrive(found)
+            report = await self.machine(name).report(
+                measure_cpu=measure_cpu and not begins_difference(before.loads.get(name), now),
+                inventory=known is None,
+                known=known,
+            )
+            if known is None and report.state in _USABLE:
+                looks.arrive(replace(found, status=seen_status(found, host, report, "", now)))
+            return report
+
+        return look
+
+    async def _before(self) -> "_Before":
+        objects = self._cluster.objects
+        loads = {load.metadata.name: load for load in (await objects.list(NodeLoad)).items}
+        return _Before({node.metadata.name: node for node in (await objects.list(Node)).items}, loads)
+
+    async def _opened(self) -> Round:
+        """The quick look at all that is under way, or begins now."""
+        if self._round is None:
+            before = await self._before()
+            doubtful = frozenset(name for name, node in before.nodes.items() if _was_silent(node))
+            self._round, self._before_round = Round(self._hosts, self._look(before, quick=True), doubtful), before
+        return self._round
+
+    async def _stop_round(self) -> None:
+        looks, self._round = self._round, None
+        if looks is not None:
+            await looks.stop()
+
+    async def look_anew(self) -> None:
+        """Whatever was seen so far is old: the next who needs hosts looks at them."""
+        await self._stop_round()
+        self._contacts.clear()
+        self._lost.clear()
+        self.errors.clear()
+
+    async def contacts(self, *, claim: bool, hurried: bool = False) -> dict[str, Contact]:
+        """Every host that can be worked with, looked at at least once; `claim` marks them as this cluster's.
+
+        `hurried`: without those that let all others wait. They count as not reached until `late` tells of them.
+        """
+        if not (self._contacts or self.errors) or (self._round is not None and not hurried):
+            await self._gather(hurried=hurried)
         usable = {name: found for name, found in self._contacts.items() if found.report.state in _USABLE}
         if claim:
             fresh = {name: found for name, found in usable.items() if found.report.claim is None}
@@ -206,6 +230,81 @@ class Fleet:
                     self.mark_lost(name, result)
                     usable.pop(name)
         return usable
+
+    async def _gather(self, *, hurried: bool) -> None:
+        """Take and record what the look at all has brought."""
+        looks = await self._opened()
+        await (looks.first() if hurried else looks.all())
+        answers, before = looks.take(), self._before_round
+        try:
+            self._check_twins(answers, before.nodes)
+        except InvalidError:  # by the record of a host that comes late, perhaps: it tells itself what it is now
+            if not looks.pending:
+                raise
+            await looks.all()
+            answers |= looks.take()
+            self._check_twins(answers, before.nodes)
+        for name in looks.pending:
+            error = HostUnreachableError(f"{name} has not answered yet; this run goes on without it", host=name)
+            if name in looks.doubtful:
+                self.errors[name] = error
+            else:
+                answers[name] = error
+        await self._record_all(answers, before)
+        await self._record_gone(before.nodes)
+        if not looks.pending:
+            self._round = None
+
+    @property
+    def awaited(self) -> frozenset[str]:
+        """Hosts that let the others wait, and answered the last time: they may still come."""
+        return self._round.left - self._round.doubtful if self._round is not None else frozenset()
+
+    async def late(self) -> AsyncGenerator[str, None]:
+        """Hosts that answered, or failed, after `contacts` went on without them, each once it is on record."""
+        looks = self._round
+        while looks is not None and await looks.more() and self._round is looks:
+            for name, found in looks.take().items():
+                await self._record_late(name, found)
+                yield name
+        if self._round is looks:
+            self._round = None
+
+    async def _record_late(self, name: str, found: NodeReport | KorchError) -> None:
+        before = await self._before()
+        try:
+            self._check_twins({name: found}, before.nodes)
+        except InvalidError as error:
+            found = error
+        await self._record_all({name: found}, before)
+        contact = self._contacts.get(name)
+        if contact is None or contact.report.state not in _USABLE or contact.report.claim is not None:
+            return
+        try:
+            (result,) = (await self._claim({name: contact})).values()
+        except InvalidError as error:
+            result = error
+        if isinstance(result, KorchError):
+            self.mark_lost(name, result)
+
+    def _check_twins(self, answers: Mapping[str, NodeReport | KorchError], nodes: Mapping[str, Node]) -> None:
+        for name, report in answers.items():
+            if not isinstance(report, KorchError):
+                self._tokens.note(name, report.machine_token)
+        self._refuse_twins(answers, nodes)
+
+    async def _record_all(
+        self, answers: Mapping[str, NodeReport | KorchError], before: "_Before"
+    ) -> tuple[NodeSeen, ...]:
+        nodes, loads = before.nodes, before.loads
+        seen = await asyncio.gather(
+            *(
+                self._record(name, self._hosts[name], found, nodes.get(name), loads.get(name))
+                for name, found in answers.items()
+            )
+        )
+        await self._keep_history(seen)
+        return tuple(seen)
 
     async def _claim(self, fresh: Mapping[str, Contact]) -> dict[str, str | KorchError]:
         """Mark machines as this cluster's. Only now a machine shows whether two names lead to it."""
@@ -232,43 +331,6 @@ class Fleet:
             raise refused
         return found
 
-    async def close_unlisted(self) -> None:
-        """Nodes on record that the inventory no longer has take no new pods."""
-        nodes = (await self._cluster.objects.list(Node)).items
-        await self._record_gone({node.metadata.name: node for node in nodes})
-
-    async def record_failure(self, name: str, error: KorchError) -> None:
-        """The node cannot be worked with: its state, and why, go on record."""
-        self.mark_lost(name, error)
-        host = self._hosts[name]
-        node = await self._cluster.objects.find(Node, name) or await self._created(new_node(host))
-        await self._set_status(node, failed_status(node, error, self._cluster.clock.now()))
-
-    async def record_images(self, name: str, fetched: Mapping[str, ImageInfo]) -> None:
-        """Images that came to a node since the look: the next run need not ask for them."""
-        if fetched:
-            with contextlib.suppress(NotFoundError):
-                await self._cluster.objects.modify(
-                    Node, name, "", lambda old: replace(old, status=with_images(old.status, fetched)), status=True
-                )
-
-    async def record_sample(self, name: str, sample: NodeLoad, *, score_changes: bool) -> None:
-        """A measurement between looks: into the history always, into the store only when it would change a score."""
-        if score_changes:
-            await self._cluster.objects.modify(NodeLoad, name, "", lambda old: _newer(old, sample))
-        with contextlib.suppress(KorchError, OSError):
-            await self._history.append(Sample(name, self._cluster.clock.now(), _measured(sample)))
-
-    def _announce(self, host: Host, node: Node | None, report: NodeReport | None) -> None:
-        """A node can be worked with. `node`: as it is on record; `report`: what a full look has brought since then."""
-        if not self._arrivals:
-            return
-        found = new_node(host) if node is None else declared_node(host, node)
-        if report is not None:
-            found = replace(found, status=seen_status(found, host, report, "", self._cluster.clock.now()))
-        for queue in self._arrivals:
-            queue.put_nowait(found)
-
     async def usable(self, suits: Callable[[Node], bool] | None = None) -> AsyncGenerator[Machine, None]:
         """Machines that can be worked with, each as soon as it has answered: the first need not wait for the last.
 
@@ -286,23 +348,14 @@ class Fleet:
                 if found is not None and found.report.state in _USABLE:
                     yield node
             return
-        queue: asyncio.Queue[Node] = asyncio.Queue()
-        self._arrivals.append(queue)
-        looking = self._looking = asyncio.create_task(self.contacts(claim=False))
-        try:
-            while not (looking.done() and queue.empty()):
-                arrival = asyncio.create_task(queue.get())
-                await asyncio.wait({arrival, looking}, return_when=asyncio.FIRST_COMPLETED)
-                if arrival.done():
-                    yield arrival.result()
-                else:
-                    arrival.cancel()
-        except asyncio.CancelledError:
-            looking.cancel()
-            raise
-        finally:
-            self._arrivals.remove(queue)
-            await looking
+        async with contextlib.aclosing((await self._opened()).arrivals()) as nodes:
+            async for node in nodes:
+                yield node
+
+    async def record_failure(self, name: str, error: KorchError) -> None:
+        """The node cannot be worked with: its state, and why, go on record."""
+        self.mark_lost(name, error)
+        await super().record_failure(name, error)
 
     async def recorded(self, suits: Callable[[Node], bool] | None = None) -> AsyncGenerator[Machine, None]:
         """Machines that are on record as Ready, as a master keeps them; none is looked at, each connects when used."""
@@ -316,50 +369,6 @@ class Fleet:
             if known := known_engine(node, self._cluster.clock.now()):
                 machine.assume(known[0])
             yield machine
-
-    def stop_looking(self) -> None:
-        """Let a caller of `usable` that is cancelled itself leave without waiting for silent nodes."""
-        if self._looking is not None:
-            self._looking.cancel()
-
-    async def survey(
-        self, names: Sequence[str] = (), *, measure_cpu: bool = False, quick: bool = False
-    ) -> tuple[NodeSeen, ...]:
-        """Look at nodes now and record it, in the inventory's order. No names: all, and those that left it.
-
-        A `quick` look leaves images and volumes as they were seen some minutes ago.
-        """
-        wanted = {node_name(self.host(name).name): self.host(name) for name in names} or self._hosts
-        loads = {load.metadata.name: load for load in (await self._cluster.objects.list(NodeLoad)).items}
-        nodes = {node.metadata.name: node for node in (await self._cluster.objects.list(Node)).items}
-
-        async def look(name: str, host: Host) -> NodeReport:
-            await self.transport(name).connect(timeout_s=CONNECT_S)
-            old = loads.get(name)
-            known = known_engine(nodes.get(name), self._cluster.clock.now()) if quick else None
-            if known is not None:
-                self.machine(name).assume(known[0])
-                self._announce(host, nodes.get(name), None)
-            report = await self.machine(name).report(
-                measure_cpu=measure_cpu and not begins_difference(old, self._cluster.clock.now()),
-                inventory=known is None,
-                known=known,
-            )
-            if known is None and report.state in _USABLE:
-                self._announce(host, nodes.get(name), report)
-            return report
-
-        looked = await each(wanted, look)
-        for name, report in looked.items():
-            if not isinstance(report, KorchError):
-                self._tokens.note(name, report.machine_token)
-        self._refuse_twins(looked, nodes)
-        seen = await asyncio.gather(
-            *(self._record(name, host, looked[name], nodes.get(name), loads.get(name)) for name, host in wanted.items())
-        )
-        gone = () if names else await self._record_gone(nodes)
-        await self._keep_history(seen)
-        return (*seen, *gone)
 
     def _refuse_twins(self, names: Iterable[str], nodes: Mapping[str, Node]) -> None:
         """Two names for one machine; as of now where this process has asked, else as it is on record."""
@@ -393,48 +402,13 @@ class Fleet:
         self._contacts[name] = Contact(host, self.machine(name), found, address or "", images | found.image_names)
         sample = load_of(name, found, load, now, boot_id=booted)
         sample = await (
-            self._created(sample) if load is None else objects.modify(NodeLoad, name, "", lambda _: _newer(_, sample))
+            self._created(sample) if load is None else objects.modify(NodeLoad, name, "", lambda _: newer(_, sample))
         )
         return NodeSeen(node, sample)
 
-    async def _set_status(self, node: Node, status: object) -> Node:
-        return await self._cluster.objects.modify(
-            Node, node.metadata.name, "", lambda old: replace(old, status=status), status=True
-        )
-
-    async def _created(self, obj: AnObject) -> AnObject:
-        """The new object, or the one that another korch has made at the same time."""
-        try:
-            return await self._cluster.objects.create(obj)
-        except AlreadyExistsError:
-            return await self._cluster.objects.get(type(obj), obj.metadata.name, "")
-
-    async def _ssh_address(self, host: Host) -> str:
-        if host.connection == "local":
-            return ""
-        return (await self._connector.options_for(host)).hostname
-
-    async def _record_gone(self, nodes: dict[str, Node]) -> tuple[NodeSeen, ...]:
-        """Nodes that the inventory no longer has: never lost, only closed to new pods."""
-        gone = []
-        for name in sorted(nodes.keys() - self._hosts.keys()):
-            status = without_inventory(nodes[name], self._cluster.clock.now())
-            gone.append(NodeSeen(await self._set_status(nodes[name], status), None))
-        return tuple(gone)
-
-    async def _keep_history(self, seen: Sequence[NodeSeen]) -> None:
-        """Into the bounded local file of samples; a full disk there spoils nothing else."""
-        now = self._cluster.clock.now()
-        samples = [
-            Sample(found.node.metadata.name, now, _measured(found.load))
-            for found in seen
-            if found.load is not None and found.error is None
-        ]
-        with contextlib.suppress(KorchError, OSError):
-            await self._history.append(*samples)
-
     async def close(self) -> None:
         """Hang up everywhere."""
+        await self._stop_round()
         await asyncio.gather(*(transport.close() for transport in self._transports.values()), return_exceptions=True)
         await self._history.close()
         await self._connector.close()
@@ -446,13 +420,7 @@ _REFUSALS: dict[str, type[HostRefusedError]] = {
 _USABLE = frozenset({"Ready", "DiskPressure", "MemoryPressure"})
 
 
-def _measured(load: NodeLoad) -> dict[str, float]:
-    """The figures of a sample that a history is kept of."""
-    used = load.memory_total_bytes - load.memory_available_bytes
-    figures = {"load1": load.load1, "memory": used / load.memory_total_bytes if load.memory_total_bytes else 0.0}
-    return figures | ({"cpu": load.cpu_busy} if load.cpu_busy is not None else {})
-
-
-def _newer(old: NodeLoad, sample: NodeLoad) -> NodeLoad:
-    """The new sample with the identity of the stored one."""
-    return replace(sample, metadata=old.metadata)
+def _was_silent(node: Node) -> bool:
+    """Whether it did not answer the last look."""
+    ready = condition(node.status.conditions, "Ready")
+    return ready is not None and ready.status == "Unknown"

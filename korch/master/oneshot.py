@@ -58,6 +58,7 @@ class OneShot:
         self._reporter = Reporter(on_progress)
         self._keeping: dict[str, Keeper] = {}
         self._dead: dict[str, KorchError] = {}
+        self._belated: set[str] = set()  # hosts that the run did not wait for, and that may still come
         self._changed = asyncio.Event()
         self._orphans = self._held_back = 0
         self._moved_at = 0.0  # when something of these workloads changed or was under way, on the event loop's clock
@@ -78,7 +79,7 @@ class OneShot:
                                 raise  # a node has seen a newer master, and the store knows of none
                     if (ended := await self._following()) is not None:
                         return ended
-                    await self._fleet.survey(quick=True)  # another one was at work since the last look
+                    await self._fleet.look_anew()  # another one was at work since the last look
         except _LateError:
             return await self._late(timeout_s)
         except TimeoutError:
@@ -136,14 +137,14 @@ class OneShot:
     # Leading
 
     async def _leading(self) -> tuple[Outcome, ...]:
-        contacts = await self._fleet.contacts(claim=True)
+        contacts = await self._fleet.contacts(claim=True, hurried=True)
         await self._lead.raise_epoch(max((found.report.epoch for found in contacts.values()), default=0))
         clock = self._clock = SteadyClock(self._cluster.clock)
         track = owner(CONTROLLERS, clock.now)
         objects = Objects(self._cluster.store, clock=clock, fence=self._lead.fence, track=track)
         view = View(objects, KINDS)
         view.listen(self._note)
-        self._dead = self._fleet.problems
+        self._dead, self._belated = self._fleet.problems, set(self._fleet.awaited)
         self._orphans = self._held_back = 0
         async with background() as group:
             await view.start(group)
@@ -157,8 +158,39 @@ class OneShot:
             await self._remove_surplus(view, keepers, objects)
             for keeper in keepers.values():
                 group.create_task(keeper.run(rest_s=REST_S), name=f"keeper-{keeper.node}")
+            group.create_task(self._take_in_late(group, view, objects, contacts), name="late hosts")
             outcomes = await self._until_settled(view, controllers)
             return await self._leave(outcomes, contacts, keepers)
+
+    async def _take_in_late(
+        self, group: asyncio.TaskGroup, view: View, objects: Objects, contacts: dict[str, Contact]
+    ) -> None:
+        """Hosts that the run did not wait for: each that answers in the end is kept like the others from then on."""
+        async for name in self._fleet.late():
+            found = (await self._fleet.contacts(claim=False, hurried=True)).get(name)
+            if found is None:
+                self._dead[name] = self._fleet.problems[name]
+            else:
+                await self._take_in(group, view, objects, name, found)
+                contacts[name] = found
+                self._dead.pop(name, None)
+            self._belated.discard(name)
+            self._changed.set()
+
+    async def _take_in(self, group: asyncio.TaskGroup, view: View, objects: Objects, name: str, found: Contact) -> None:
+        await self._lead.raise_epoch(found.report.epoch)
+        await self._note_return(view, {name: found})
+        keepers = self._keepers(view, {name: found})
+        await keepers[name].take_stock()
+        await self._remove_surplus(view, keepers, objects)
+        self._keeping |= keepers
+        group.create_task(keepers[name].run(rest_s=REST_S), name=f"keeper-{name}")
+
+    def _awaits_late(self, view: View) -> bool:
+        """Whether a host that may still come has pods of this run, and there is time."""
+        if not self._belated or asyncio.get_running_loop().time() >= self._deadline:
+            return False
+        return any(pod.spec.node_name in self._belated and self._scope.has(pod) for pod in view.all(Pod))
 
     async def _leave(
         self, outcomes: tuple[Outcome, ...], contacts: dict[str, Contact], keepers: dict[str, Keeper]
@@ -222,7 +254,7 @@ class OneShot:
             keeper.wake(pod)
 
     def _allowed(self) -> frozenset[str]:
-        return self._fleet.placeable - self._silent().keys()
+        return self._fleet.placeable & self._keeping.keys() - self._silent().keys()
 
     def _away(self) -> frozenset[str]:
         """Nodes that went away during this run: those that it never reached are not waited for."""
@@ -256,7 +288,7 @@ class OneShot:
             stuck = any(found.standing.state == "stuck" for found in judged)
             going = any(found.standing.state == "going" for found in judged)
             # A pod that fits nowhere is stuck when this run found it so: until then the reason is an earlier run's.
-            if not going and (controllers.idle or not stuck):
+            if not going and (controllers.idle or not stuck) and not self._awaits_late(view):
                 return self._outcomes(judged)
             self._check_time(judged)
             await next_change(self._changed, 0.5 if not stuck else 0.05)

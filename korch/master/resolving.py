@@ -28,11 +28,7 @@ class Resolver:
     async def exact(self, image: str, auth: bytes | None, *, pull: bool, of: Object | None) -> str:
         """The exact image. Nodes that may not run `of` are never made to pull; when no other answers, what they hold
         counts."""
-        try:
-            found = await self._first(image, auth, pull=pull, suits=lambda node: self._may_pull(of, node))
-        except asyncio.CancelledError:
-            self._fleet.stop_looking()
-            raise
+        found = await self._first(image, auth, pull=pull, suits=lambda node: self._may_pull(of, node))
         if isinstance(found, str):
             return found
         if not found and self._refused:

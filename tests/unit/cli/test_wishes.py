@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from korch.cli.deploy import deploy
 from korch.cli.plan import plan
 from korch.cli.wishes import DeployOptions, read_wish
+from korch.client.base import NodeSeen
 from korch.client.declare import check_ports
 from korch.errors import ForbiddenError, InvalidError
 from korch.resources.codec import with_meta
@@ -114,7 +115,7 @@ def test_plan_takes_every_option_that_says_what_to_run() -> None:
 
 def refused(world: World, *, nodes: int, **given: Any) -> str:
     """Why ports do not allow the wish, or "" ."""
-    world.put(*(a_node(f"n{number}") for number in range(nodes)))
+    world.seen = [NodeSeen(a_node(f"n{number}"), None) for number in range(nodes)]
 
     async def ask() -> str:
         client = FakeClient(world, (await world.open_client(None)).store)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from korch.client.base import Workload
-from korch.client.declare import Declared, check_ports, declare, pin_images, title
+from korch.client.declare import Declared, check_ports, declare, in_inventory, pin_images, title
 from korch.errors import CommandTimeoutError, InvalidError
 from korch.objects.objects import Objects
 from korch.resources.annotations import FAILED_REVISION
@@ -32,6 +32,9 @@ class FakeClient(Objects):
         super().__init__(MemoryStore())  # type: ignore[arg-type]
         self.asked: list[tuple[str, bytes | None]] = []
         self.held_only: list[str] = []  # images that no registry may be asked for
+
+    async def node_names(self) -> tuple[str, ...]:
+        return tuple(node.metadata.name for node in (await self.list(Node)).items if in_inventory(node))
 
     async def resolve_image(self, image: str, *, auth: bytes | None = None, pull: bool = True, **_: Any) -> str:
         self.asked.append((image, auth))

@@ -27,7 +27,8 @@ class Box:
         self.name, self.token, self.own_token = name, token, token or f"token-of-{name}"
         self.after_s = after_s  # how long it takes to connect; infinity: it is off
         self.disk_free_bytes = 50 << 30
-        self.dials = self.claims = 0
+        self.events: list[str] = []  # NAME dial, NAME connected, NAME silent, NAME start; several may share one
+        self.claims = 0
         self.machine = FakeMachine(name)
         self.asked: list[str] = []  # about images
         self.images: set[str] = set()
@@ -55,6 +56,10 @@ class BoxMachine(FakeMachine):
     def __init__(self, box: Box) -> None:
         super().__init__(box.name)
         self.box, self.held, self.calls, self.faults = box, box.machine.held, box.machine.calls, box.machine.faults
+
+    async def _call(self, word: str, what: str = "") -> None:
+        self.box.events.append(f"{self.box.name} {word}")
+        await super()._call(word, what)
 
     def assume(self, engine: str) -> None:
         pass
@@ -87,8 +92,10 @@ class BoxTransport:
         self.box = box
 
     async def connect(self, *, timeout_s: float) -> None:
-        self.box.dials += 1
+        self.box.events.append(f"{self.box.name} dial")
         await asyncio.sleep(min(self.box.after_s, timeout_s))
+        how = "silent" if self.box.after_s > timeout_s else "connected"
+        self.box.events.append(f"{self.box.name} {how}")
         if self.box.after_s > timeout_s:
             raise HostUnreachableError(f"{self.box.name} did not answer for {timeout_s:.0f} s", host=self.box.name)
 

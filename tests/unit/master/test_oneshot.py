@@ -1,7 +1,7 @@
 """One-shot runs with all parts but the nodes: what is done, what is left alone, when they end."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,6 +63,7 @@ class FakeFleet:
         self.lost: dict[str, KorchError] = {}
         self.surveys = 0
         self.fetched: dict[str, frozenset[str]] = {}
+        self.awaited: frozenset[str] = frozenset()
 
     @property
     def problems(self) -> dict[str, KorchError]:
@@ -76,7 +77,7 @@ class FakeFleet:
     def placeable(self) -> frozenset[str]:
         return frozenset(self.machines.keys() - self.lost.keys())
 
-    async def contacts(self, *, claim: bool) -> dict[str, Any]:
+    async def contacts(self, *, claim: bool, hurried: bool = False) -> dict[str, Any]:
         return {
             name: SimpleNamespace(
                 machine=machine,
@@ -88,8 +89,12 @@ class FakeFleet:
             if name not in self.lost
         }
 
-    async def survey(self, *, quick: bool) -> None:
+    async def look_anew(self) -> None:
         self.surveys += 1
+
+    async def late(self) -> AsyncGenerator[str, None]:
+        return
+        yield
 
     async def record_images(self, name: str, fetched: Mapping[str, ImageInfo]) -> None:
         self.fetched[name] = frozenset(fetched)

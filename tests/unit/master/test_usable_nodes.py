@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,69 +12,34 @@ from korch.master.fleet import Fleet
 from korch.objects.objects import ObjectList
 from korch.resources.meta import Condition, ObjectMeta
 from korch.resources.node import Node, NodeStatus
+from tests.unit.master.fleet_world import Box, a_fleet
+from tests.unit.nodes.virtual_loop import run_virtually
+
+OFF = float("inf")
 
 
-class SilentFleet(Fleet):
-    """One host answers at once, the look at the others never ends."""
-
-    def __init__(self) -> None:
-        self._contacts, self.errors, self._arrivals, self._looking = {}, {}, [], None
-        self.gave_up = False
-
-    def machine(self, node: str) -> Any:
-        return node
-
-    async def contacts(self, *, claim: bool) -> Any:
-        for queue in self._arrivals:
-            queue.put_nowait(Node(metadata=ObjectMeta(name="n1")))
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.gave_up = True
-            raise
-
-
-def test_who_is_cancelled_while_nobody_answers_does_not_wait_for_the_silent_ones() -> None:
+@pytest.mark.parametrize("names", [("n2",), ("n1", "n2")], ids=["nobody answers", "at work on one"])
+def test_who_leaves_early_does_not_wait_for_the_silent_ones(tmp_path: Path, names: tuple[str, ...]) -> None:
     async def scenario() -> None:
-        fleet = SilentFleet()
+        fleet = a_fleet(tmp_path, *(Box(name, after_s=OFF if name == "n2" else 0.0) for name in names))
+        began: list[str] = []
 
         async def use() -> None:
-            async for _ in fleet.usable():
-                continue  # and on to the next, which never comes
-
-        task = asyncio.create_task(use())
-        await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(task, 10)
-        assert fleet.gave_up
-
-    asyncio.run(scenario())
-
-
-def test_who_is_cancelled_at_work_on_one_can_leave_too() -> None:
-    async def scenario() -> None:
-        fleet = SilentFleet()
-
-        async def use() -> None:
-            machines = fleet.usable()
-            assert await anext(machines) == "n1"
-            try:
+            async for machine in fleet.usable():
+                began.append(machine.host)
                 await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                fleet.stop_looking()
-                raise
-            finally:
-                await machines.aclose()
 
         task = asyncio.create_task(use())
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(1)
         task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(task, 10)
-        assert fleet.gave_up
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        await fleet.close()
+        assert began == [name for name in names if name == "n1"]
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert fleet.boxes["n2"].events == ["n2 dial"]  # and nobody waited until it failed
 
-    asyncio.run(scenario())
+    run_virtually(scenario)
 
 
 class RecordedFleet(Fleet):

@@ -251,7 +251,7 @@ class Client(Protocol):
         ...
 
     async def survey(self, names: Sequence[str] = (), *, measure_cpu: bool = True) -> tuple[NodeSeen, ...]:
-        """Look at nodes now (no names: all), all at once, in the inventory's order; an error for each that is silent."""
+        """Look at nodes now (no names: all), all at once, in the inventory's order; silent ones with an error."""
         ...
 
     async def set_auto_rebalance(self, on: bool) -> None:

@@ -342,8 +342,8 @@ class NodeWatch:
 def changes_score(old: NodeLoad, new: NodeLoad) -> bool:
     """Whether a new sample is worth a write. Pure."""
     age_s = parse_time(new.sampled_at or "") - parse_time(old.sampled_at) if old.sampled_at else STALE_SAMPLE_S
-    if age_s >= STALE_SAMPLE_S or old.memory_total_bytes != new.memory_total_bytes:
-        return True
+    if not 0 <= age_s < STALE_SAMPLE_S or old.memory_total_bytes != new.memory_total_bytes:
+        return True  # also when the clock was set back: the old one would look fresh for long
     if age_s < STORE_SAMPLE_S:
         return False
     total = max(1, new.memory_total_bytes)

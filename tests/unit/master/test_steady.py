@@ -9,11 +9,12 @@ from msgspec.structs import replace
 from korch.controllers.deployment import DeploymentController
 from korch.controllers.rollout import plan_rollout
 from korch.master.background import background
+from korch.master.nodewatch import changes_score
 from korch.master.steady import SteadyClock, follow_steps
 from korch.objects.objects import Objects
 from korch.objects.view import View
 from korch.resources.meta import Condition, ObjectMeta
-from korch.resources.node import Node, NodeSpec, Taint
+from korch.resources.node import Node, NodeLoad, NodeSpec, Taint
 from korch.resources.pod import Container, Pod, PodSpec
 from korch.resources.podstate import condition, is_available, with_condition
 from korch.resources.times import parse_time, rfc3339
@@ -152,6 +153,13 @@ def test_taints_are_as_old_as_before(step_s: float) -> None:
         assert 108 <= world.clock.now() - parse_time(found.time_added or "") <= 112
 
     with_world(body)
+
+
+def test_a_sample_from_before_a_clock_was_set_back_is_replaced() -> None:
+    old = NodeLoad(metadata=ObjectMeta(name="n1"), sampled_at=rfc3339(5000.0))
+    assert changes_score(old, replace(old, sampled_at=rfc3339(1400.0)))
+    assert not changes_score(old, replace(old, sampled_at=rfc3339(5005.0)))
+    assert not changes_score(old, replace(old, sampled_at=rfc3339(5030.0))), "nothing has changed"
 
 
 def test_times_without_a_step_are_left_alone() -> None:

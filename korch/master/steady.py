@@ -1,7 +1,8 @@
 """A wall clock whose steps (NTP on a virtual machine that was resumed) count against nobody's deadline.
 
 Deadlines are measured from times on record. So a step is held back until those from which somebody waits now are moved
-by as much: the progress of rollouts, the readiness of pods that have to stay ready for a while, taints.
+by as much: the progress of rollouts, the readiness of pods that have to stay ready for a while, the start of jobs whose
+time is limited, taints.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 from korch.errors import FencedError, KorchError, NotFoundError
 from korch.objects.objects import Clock
 from korch.objects.view import View
+from korch.resources.batch import Job
 from korch.resources.meta import Condition, Object
 from korch.resources.node import Node, Taint
 from korch.resources.pod import Pod
@@ -87,6 +89,8 @@ async def move_times(view: View, step_s: float, now: float) -> None:
     since = min(now, now + step_s) - waits_s
     for pod in tuple(view.all(Pod)) if waits_s else ():
         await _change(view, pod, lambda found: _settling(found, step_s, since), status=True)
+    for job in tuple(view.all(Job)):
+        await _change(view, job, lambda found: _limited(found, step_s), status=True)
     for node in tuple(view.all(Node)):
         await _change(view, node, lambda found: _tainted(found, step_s))
 
@@ -124,6 +128,13 @@ def _settling(pod: Pod, step_s: float, since: float) -> Pod | None:
         last_probe_time=_later(found.last_probe_time, step_s),
     )
     return replace(pod, status=replace(pod.status, conditions=_with(pod.status.conditions, moved)))
+
+
+def _limited(job: Job, step_s: float) -> Job | None:
+    """With its start moved; None when its time is not limited, or over."""
+    if job.spec.active_deadline_seconds is None or job.status.completion_time or not job.status.start_time:
+        return None
+    return replace(job, status=replace(job.status, start_time=_later(job.status.start_time, step_s)))
 
 
 def _tainted(node: Node, step_s: float) -> Node | None:

@@ -13,12 +13,13 @@ from korch.master.nodewatch import changes_score
 from korch.master.steady import SteadyClock, follow_steps
 from korch.objects.objects import Objects
 from korch.objects.view import View
+from korch.resources.batch import Job, JobSpec, JobStatus
 from korch.resources.meta import Condition, ObjectMeta
 from korch.resources.node import Node, NodeLoad, NodeSpec, Taint
 from korch.resources.pod import Container, Pod, PodSpec
 from korch.resources.podstate import condition, is_available, with_condition
 from korch.resources.times import parse_time, rfc3339
-from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
+from korch.resources.workload import DaemonSet, Deployment, PodTemplateSpec, ReplicaSet
 from tests.unit.controllers.cluster import deployment
 from tests.unit.nodes.virtual_loop import LoopClock, run_virtually
 from tests.unit.objects.memory_store import MemoryStore
@@ -40,7 +41,7 @@ class World:
         self.wall = StepClock()
         self.clock = SteadyClock(self.wall)
         self.objects = Objects(MemoryStore(), clock=self.clock)  # type: ignore[arg-type]
-        self.view = View(self.objects, (Deployment, ReplicaSet, DaemonSet, Pod, Node))
+        self.view = View(self.objects, (Deployment, ReplicaSet, DaemonSet, Job, Pod, Node))
 
 
 def with_world(body: Callable[[World], Awaitable[None]]) -> None:
@@ -151,6 +152,27 @@ def test_taints_are_as_old_as_before(step_s: float) -> None:
         await asyncio.sleep(10)
         (found,) = (await world.objects.get(Node, "n1", "")).spec.taints
         assert 108 <= world.clock.now() - parse_time(found.time_added or "") <= 112
+
+    with_world(body)
+
+
+@pytest.mark.parametrize("step_s", STEPS)
+def test_a_job_has_run_for_as_long_as_before(step_s: float) -> None:
+    async def body(world: World) -> None:
+        pod = PodSpec(containers=(Container(name="c", image="w"),), restart_policy="Never")
+        for name, limit in (("limited", 60), ("patient", None)):
+            spec = JobSpec(template=PodTemplateSpec(spec=pod), active_deadline_seconds=limit)
+            await world.objects.create(Job(metadata=ObjectMeta(name=name), spec=spec))
+            status = JobStatus(start_time=rfc3339(world.clock.now()))
+            await world.objects.modify(
+                Job, name, "default", lambda job, to=status: replace(job, status=to), status=True
+            )
+        await asyncio.sleep(30)
+        world.wall.step_s = step_s
+        await asyncio.sleep(5)
+        began = parse_time((await world.objects.get(Job, "limited")).status.start_time or "")
+        assert 34 <= world.clock.now() - began <= 36
+        assert (await world.objects.get(Job, "patient")).status.start_time == status.start_time
 
     with_world(body)
 

@@ -34,6 +34,7 @@ from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
 from korch.resources.podstate import condition
 from korch.resources.times import parse_time
+from korch.scheduler.taints import UNREACHABLE
 from korch.store.lease import Lead
 
 log = logging.getLogger(__name__)
@@ -319,8 +320,10 @@ class NodeWatch:
     async def _tell_of_no_response(self, problem: KorchError | None) -> None:
         node = self._post.view.find(Node, self.name, "")
         ready = condition(node.status.conditions, "Ready") if node is not None else None
-        if node is None or (self._told and (ready is None or ready.status != "True")):
+        if node is None or (self._told and ready is not None and ready.reason == NotRespondingError.reason):
             return
+        if any(taint.key == UNREACHABLE for taint in node.spec.taints):
+            return  # it was given up, and that is what is to be read
         why = f": {problem}" if problem is not None else ""
         text = f"{self.name} greets, but no work has been possible there for {NOT_RESPONDING_S:.0f} s{why}"
         hint = f"Nothing was moved. Look at its disk, memory and logins; if it is lost: korch node lost {self.name}"

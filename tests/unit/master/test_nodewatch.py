@@ -24,12 +24,13 @@ from korch.objects.view import View
 from korch.resources.config import ConfigMap
 from korch.resources.meta import Condition, ObjectMeta
 from korch.resources.misc import Event, Secret
-from korch.resources.node import Node, NodeLoad
+from korch.resources.node import Node, NodeLoad, Taint
 from korch.resources.pod import Container, Pod, PodSpec
 from korch.resources.podstate import condition, is_ready, with_condition
 from korch.resources.service import EndpointSlice
 from korch.resources.times import rfc3339
 from korch.resources.workload import ReplicaSet
+from korch.scheduler.taints import UNREACHABLE
 from tests.unit.nodes.fake_machine import FakeMachine
 from tests.unit.nodes.virtual_loop import LoopClock, run_virtually
 from tests.unit.objects.memory_store import MemoryStore
@@ -100,6 +101,7 @@ class World:
     async def attach(self, name: str) -> Any:
         await asyncio.sleep(10 if self.hangs else 0.1)
         if self.hangs:
+            await self.record_failure(name, self.hangs)  # as a look does
             raise self.hangs
         self.attached += 1
         await self.objects.modify(Node, "n1", "", _ready, status=True)
@@ -176,7 +178,7 @@ def test_a_node_that_greets_and_lets_nobody_in_is_told_of_until_it_does() -> Non
         assert (await world.ready()).status == "True"
         world.hangs = hung()
         world.machine_there.broken.set()
-        await asyncio.sleep(12)
+        await asyncio.sleep(9)
         assert (await world.ready()).status == "True", "a short hang is no news"
         await asyncio.sleep(200)
         ready = await world.ready()
@@ -184,6 +186,17 @@ def test_a_node_that_greets_and_lets_nobody_in_is_told_of_until_it_does() -> Non
         assert "the login did not end" in ready.message
         assert "korch node lost n1" in ready.message
         assert (await world.events()).count("NodeNotResponding") == 1
+        read = []
+        for _ in range(100):
+            await asyncio.sleep(1)
+            read.append((await world.ready()).reason)
+        assert read.count("NotResponding") > 80, "whatever each further attempt says"
+
+        gone = Taint(key=UNREACHABLE, effect="NoExecute")
+        given_up = lambda node: replace(node, spec=replace(node.spec, taints=(gone,)))  # noqa: E731
+        await world.objects.modify(Node, "n1", "", given_up)
+        await asyncio.sleep(100)
+        assert (await world.ready()).reason == "Unreachable", "a node that was given up is told of by others"
         assert not world.watch.attached, "nothing new is placed there"
 
         world.hangs = None

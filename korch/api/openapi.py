@@ -12,6 +12,7 @@ import msgspec
 
 from korch.api import registry
 from korch.api.customs import schema_of
+from korch.api.registry import Subresource, Virtual
 from korch.api.schemas import Schemas, ref
 from korch.api.versions import Version
 from korch.api.wire.shapes import is_built_in
@@ -49,6 +50,8 @@ _DELETE = {
     "propagationPolicy": {"type": "string", "enum": ["Background", "Foreground", "Orphan"]},
 }
 _STATUS = "dev.korch.Status"
+_SHAPED = ("binding", "eviction", "scale")
+_CHOICE = {name: _LIST[name] for name in ("labelSelector", "fieldSelector")}
 V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"  # not as it is asked for: "@" stands in none
 _V2 = {"swagger": "2.0", "info": {"title": "korch", "version": "v1"}, "paths": {}, "definitions": {}}
 
@@ -89,9 +92,12 @@ def _document(group: str, version: str, customs: tuple[Version, ...]) -> bytes:
     schemas = Schemas()
     paths: dict[str, Any] = {}
     for found in registry.resources_of(group, version, customs):
-        if isinstance(found, Kind):
-            schema = next((schema_of(one) for one in customs if one.shown == found), None)
-            _add_kind(paths, schemas, found, schema)
+        if isinstance(found, Virtual):
+            _add_answered(paths, schemas, found)
+            continue
+        schema = next((schema_of(one) for one in customs if one.shown == found), None)
+        _add_kind(paths, schemas, found, schema)
+        _add_parts(paths, schemas, found)
     schemas.found[_STATUS] = {
         "type": "object",
         "description": "The result of a call, or why it failed.",
@@ -136,16 +142,47 @@ def _add_kind(paths: dict[str, Any], schemas: Schemas, kind: Kind, schema: Mappi
         paths[f"{one}/status"] = {**part, **make.shared(named=True)}
 
 
-class _Operations:
-    """The operations of one kind."""
+def _add_answered(paths: dict[str, Any], schemas: Schemas, found: Virtual) -> None:
+    """What is answered and not stored: reviews and metrics."""
+    make = _Operations(found, schemas.add_answered(found.group, found.version, found.name))
+    space = "/namespaces/{namespace}" if found.namespaced else ""
+    path = f"/apis/{found.group}/{found.version}{space}/{found.plural}"
+    if "create" in found.verbs:
+        paths[path] = {"post": make.write("post", 201), **make.shared(named=False)}
+        return
+    paths[path] = {"get": make.operation("list", _CHOICE, {"200": make.schema}), **make.shared(named=False)}
+    paths[f"{path}/{{name}}"] = {"get": make.operation("get", {}, {"200": make.schema}), **make.shared(named=True)}
 
-    def __init__(self, kind: Kind, schema: str) -> None:
-        self.kind, self.schema = kind, schema
-        self._gvk = {"group": kind.group, "version": kind.version, "kind": kind.name}
+
+def _add_parts(paths: dict[str, Any], schemas: Schemas, kind: Kind) -> None:
+    """Parts of a kind with a shape of their own; those that are streams have none."""
+    base = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
+    space = "/namespaces/{namespace}" if kind.namespaced else ""
+    for part in registry.subresources(kind):
+        if part.name not in _SHAPED:
+            continue
+        make = _Operations(part, schemas.add_answered(part.group, part.version, part.kind), kind)
+        path: dict[str, Any] = {"post": make.write("post", 201)} if "create" in part.verbs else {}
+        if "update" in part.verbs:
+            path |= {"get": make.operation("get", {}, {"200": make.schema})}
+            path |= {"put": make.write("put", 200), "patch": make.patch()}
+        paths[f"{base}{space}/{kind.plural}/{{name}}/{part.name}"] = {**path, **make.shared(named=True)}
+
+
+class _Operations:
+    """The operations of one kind, or of what is only answered (of `holder`, when it is a part of that)."""
+
+    def __init__(self, kind: Kind | Virtual | Subresource, schema: str, holder: Kind | None = None) -> None:
+        self.schema = schema
+        at = kind if holder is None and not isinstance(kind, Subresource) else holder
+        self._namespaced, self._group = at is not None and at.namespaced, at.group if at is not None else ""
+        name = kind.kind if isinstance(kind, Subresource) else kind.name
+        self._returned = isinstance(kind, Kind) and kind.returned
+        self._gvk = {"group": kind.group, "version": kind.version, "kind": name}
 
     def shared(self, *, named: bool) -> dict[str, Any]:
         """The parameters of the path."""
-        names = [*(["namespace"] if self.kind.namespaced else []), *(["name"] if named else [])]
+        names = [*(["namespace"] if self._namespaced else []), *(["name"] if named else [])]
         found = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]
         return {"parameters": found} if found else {}
 
@@ -173,13 +210,13 @@ class _Operations:
     def patch(self) -> dict[str, Any]:
         """PATCH. By `fieldValidation` kubectl knows that the server validates; it sends what is offered here."""
         made = self.operation("patch", {**_WRITE, "force": _YES}, {"200": self.schema, "201": self.schema})
-        offered = [media for media in PATCHES if "strategic" not in media or is_built_in(self.kind.group)]
+        offered = [media for media in PATCHES if "strategic" not in media or is_built_in(self._group)]
         content = {media: {"schema": {"type": "array" if "json-patch" in media else "object"}} for media in offered}
         return {**made, "requestBody": {"required": True, "content": content}}
 
     def delete(self, action: str, more: dict[str, Any]) -> dict[str, Any]:
         """DELETE."""
-        answer = self.schema if self.kind.returned and action == "delete" else _STATUS
+        answer = self.schema if self._returned and action == "delete" else _STATUS
         if action == "deletecollection":
             answer = f"{self.schema}List"
         return self.operation(action, {**_DELETE, **more}, {"200": answer})

@@ -72,6 +72,17 @@ class Schemas:
             "x-kubernetes-group-version-kind": [{**gvk, "kind": kind.list_name}],
         }
 
+    def add_answered(self, group: str, version: str, kind: str) -> str:
+        """Add a kind that is answered and not stored; its schema name."""
+        name = f"dev.korch.{group or 'core'}.{version}.{kind}"
+        gvk = {"group": group, "version": version, "kind": kind}
+        said, text = explained()["*"], f"{kind} is answered, and not stored."
+        own = {word: {"type": "string", "description": said[word]} for word in ("apiVersion", "kind")}
+        own["metadata"] = {"type": "object", "description": said["metadata"]}
+        self.found[name] = {"type": "object", "description": text, "properties": own, **_ANY}
+        self.found[name]["x-kubernetes-group-version-kind"] = [gvk]
+        return name
+
     def add_free(self, kind: Kind, schema: Mapping[str, Any] | None = None) -> str:
         """Add a kind with a schema of its own, or with fields that are not told; its schema name."""
         name = f"dev.korch.{kind.group}.{kind.version}.{kind.name}"

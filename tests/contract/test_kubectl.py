@@ -163,3 +163,8 @@ def test_pruning_needs_to_know_of_what(kubectl: Kubectl) -> None:
     prune = ("apply", "--prune", "-l", "set=s", "-f", "-")
     assert 'no matches for kind "Endpoints"' in kubectl(*prune, given=fewer, code=1)
     assert "configmap/b pruned" in kubectl(*prune, "--prune-allowlist=core/v1/ConfigMap", given=fewer)
+
+
+def test_what_is_only_answered_is_explained_too(kubectl: Kubectl) -> None:
+    for word, kind in (("selfsubjectaccessreview", "SelfSubjectAccessReview"), ("tokenreviews", "TokenReview")):
+        assert f"KIND:       {kind}" in kubectl("explain", word)

@@ -117,6 +117,24 @@ def test_kubectl_learns_that_the_server_validates(kind: Kind) -> None:
     assert "application/strategic-merge-patch+json" in operations[0]["requestBody"]["content"]
 
 
+def test_documents_name_parts_and_what_is_only_answered() -> None:
+    def paths(group: str) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = json.loads(openapi.document(group, "v1") or b"")["paths"]
+        return found
+
+    one = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
+    scale = paths("apps")[f"{one}/scale"]
+    assert scale["patch"]["x-kubernetes-group-version-kind"] == {
+        "group": "autoscaling",
+        "version": "v1",
+        "kind": "Scale",
+    }
+    assert {"get", "put", "patch"} <= scale.keys()
+    assert list(scale["patch"]["requestBody"]["content"]) == list(openapi.PATCHES)
+    assert "post" in paths("")["/api/v1/namespaces/{namespace}/pods/{name}/eviction"]
+    assert "post" in paths("authorization.k8s.io")["/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"]
+
+
 def test_lists_with_keys_say_so() -> None:
     schemas = json.loads(openapi.document("apps", "v1") or b"")["components"]["schemas"]
     spec = next(schema for name, schema in schemas.items() if name.endswith(".PodSpec"))

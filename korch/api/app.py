@@ -6,7 +6,7 @@ It knows nothing of TLS, credentials or roles: those stand in front of it (`korc
 import asyncio
 import platform
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
@@ -42,7 +42,7 @@ from korch.api.selecting import selection
 from korch.api.services import Nobody, Services, User
 from korch.api.versions import Version
 from korch.api.watching import watch
-from korch.api.wire import strict
+from korch.api.wire import patches, strict
 from korch.api.writing import Body, Target, Writer, Written
 from korch.objects.objects import Objects
 from korch.objects.values import Clock, SystemClock
@@ -172,11 +172,17 @@ class Api:
                 await socket.send_denial_response(refusal_answer(refusal, told))
 
     async def _check(self, request: Request, info: RequestInfo) -> writing.Check | None:
-        """What refuses Roles and bindings by which somebody would grant more than they have."""
-        authorizer = self._services.authorizer
-        if authorizer is None or info.group != _GRANTING or info.verb not in ("create", "update", "patch"):
+        """What refuses Roles and bindings by which somebody would grant more than they have, and an apply that makes
+        what somebody may only change.
+        """
+        authorizer, user = self._services.authorizer, _user(request)
+        if authorizer is None or info.verb not in ("create", "update", "patch"):
             return None
-        return await authorizer.check(_user(request))
+        check = await authorizer.check(user) if info.group == _GRANTING else None
+        if info.verb == "patch" and patches.media_type(request.headers.get("content-type", "")) == patches.APPLY_PATCH:
+            allowed, _ = await authorizer.allowed(user, replace(info, verb="create"))
+            return check if allowed else writing.changing_only(user.name, check)
+        return check
 
     async def _served(self, info: RequestInfo) -> Version:
         """What stands behind the path: a kind of korch's own, or a custom one."""

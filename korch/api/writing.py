@@ -13,7 +13,7 @@ from korch.api.requestinfo import RequestInfo
 from korch.api.versions import Version
 from korch.api.wire import ownership, patches, strict
 from korch.api.wire.shapes import Shape
-from korch.errors import AlreadyExistsError, KorchError, NotFoundError
+from korch.errors import AlreadyExistsError, ForbiddenError, KorchError, NotFoundError
 from korch.objects.objects import Objects
 from korch.objects.prepare import Track
 from korch.objects.values import Clock
@@ -116,6 +116,18 @@ def options_of(query: Mapping[str, str], user_agent: str) -> Options:
         force=query.get("force", "").lower() in ("true", "1"),
         named=bool(manager),
     )
+
+
+def changing_only(user: str, check: Check | None) -> Check:
+    """What refuses new objects of somebody who may only change them, and what `check` refuses."""
+
+    def judge(new: Object, old: Object | None) -> None:
+        if old is None:
+            raise ForbiddenError(f'User "{user}" may change it and not create it')
+        if check is not None:
+            check(new, old)
+
+    return judge
 
 
 def is_dry(text: str) -> bool:

@@ -350,3 +350,26 @@ def test_who_may_write_roles_gives_no_more_than_they_have(tmp_path: Path) -> Non
                 assert refused(await other.post(ROLEBINDINGS, json={}))
 
     asyncio.run(main())
+
+
+def test_who_may_only_change_makes_nothing_by_an_apply(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with whole(tmp_path) as site, await site.client("admin", "shop") as boss:
+            bot = await as_account(site, "bot")
+            rule = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "patch"]}
+            role = {"metadata": {"name": "looker"}, "rules": [rule]}
+            await boss.post(ROLEBINDINGS.replace("rolebindings", "roles"), json=role)
+            subject = {"kind": "ServiceAccount", "name": "bot", "namespace": "shop"}
+            assert (await boss.post(ROLEBINDINGS, json=binding("b", "Role", "looker", subject))).status_code == 201
+            path = "/api/v1/namespaces/shop/configmaps/c"
+            wish = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "b"}}
+            how = {"headers": {"content-type": "application/apply-patch+yaml"}, "params": {"fieldManager": "m"}}
+            answer = await bot.patch(path, json=wish, **how)
+            assert (answer.status_code, "not create" in answer.json()["message"]) == (403, True)
+            assert (await boss.get(path)).status_code == 404
+            assert (await boss.patch(path, json=wish, **how)).status_code == 201
+            wish["data"] = {"a": "c"}
+            changed = await bot.patch(path, json=wish, **how)
+            assert (changed.status_code, changed.json()["data"]) == (200, {"a": "c"})
+
+    asyncio.run(main())

@@ -9,9 +9,10 @@ import msgspec
 from korch.api import shapes
 from korch.api.selecting import Selection, fields_of
 from korch.errors import StoreError
-from korch.resources.kinds import Kind
+from korch.resources.kinds import KINDS, Kind
 from korch.store.base import Record
 
+_WITH_STATUS = frozenset(kind.type for kind in KINDS if kind.has_status)
 _MARK = b'"metadata":{'
 EventType = Literal["ADDED", "MODIFIED", "DELETED"]
 
@@ -60,6 +61,8 @@ def from_plain(kind: Kind, data: dict[str, Any], key: str, revision: int) -> Ent
     data.pop("apiVersion", None), data.pop("kind", None)
     # kind and apiVersion first: then nothing but them stands before the metadata
     whole = {"kind": kind.name, "apiVersion": kind.api_version, "metadata": meta, **data}
+    if kind.type in _WITH_STATUS and not whole.get("status"):
+        whole["status"] = {}  # clients look into it before anything is there
     body = msgspec.json.encode(shapes.fill(kind.type, whole))
     name = meta.get("name", "")
     if not meta:

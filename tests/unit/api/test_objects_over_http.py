@@ -30,6 +30,7 @@ def test_a_new_object_has_identity_defaults_and_owners_of_its_fields(tmp_path: P
         assert answer.text.endswith("}\n")
         assert made["metadata"].keys() >= {"uid", "resourceVersion", "creationTimestamp", "generation"}
         assert (made["spec"]["replicas"], made["spec"]["progressDeadlineSeconds"]) == (1, 600)
+        assert made["status"] == {}, "kr8s and others look into it at once"
         assert [entry["manager"] for entry in made["metadata"]["managedFields"]] == ["kubectl-create"]
         assert await world.get(f"{DEPLOYMENTS}/web") == made
 

@@ -255,6 +255,14 @@ class Fleet(Ledger):
         if not looks.pending:
             self._round = None
 
+    async def why_nowhere(self, obj: Object) -> str:
+        """Why no node takes a pod of `obj` now; "" when one does."""
+        from korch.master.hosting import why_nowhere
+
+        before = await self._before()
+        nodes, now = tuple(before.nodes.values()), self._cluster.clock.now()
+        return why_nowhere(obj, nodes, before.loads, self.listed, now)
+
     @property
     def awaited(self) -> frozenset[str]:
         """Hosts that let the others wait, and answered the last time: they may still come."""

@@ -3,22 +3,24 @@
 The scheduler's own filters tell. They are not even loaded for what is usual: a node and a workload without conditions.
 """
 
+from collections.abc import Mapping, Sequence
+
 from msgspec.structs import replace
 
 from korch.client.declare import pod_spec_of
 from korch.resources.meta import Condition, Object
-from korch.resources.node import Node
+from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod, PodSpec
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 
 
-def refusal(obj: Object, node: Node) -> str:
-    """Why no pod of `obj` may run on a node that answers now; "" when one may. Its room and load do not count."""
+def may_run(obj: Object, node: Node) -> bool:
+    """Whether a pod of `obj` may be placed on a node that answers now, as far as its room and load do not matter."""
     spec = pod_spec_of(obj)
     if spec is None or _are_plain(spec, node):
-        return ""
+        return True
     if spec.node_name:
-        return "" if spec.node_name == node.metadata.name else f"the pod is for {spec.node_name}"
+        return spec.node_name == node.metadata.name
     import dataclasses
 
     from korch.scheduler.filters import Limits, standing_refusal
@@ -26,8 +28,21 @@ def refusal(obj: Object, node: Node) -> str:
     from korch.scheduler.snapshot import node_view
 
     view = dataclasses.replace(node_view(_answering(node), None, 0.0), sample_age_s=0.0)
-    found = standing_refusal(Shapes().of(_pod(obj, spec)).rules, view, Limits(None, 1.0))
-    return found.detail if found is not None else ""
+    return standing_refusal(Shapes().of(_pod(obj, spec)).rules, view, Limits(None, 1.0)) is None
+
+
+def why_nowhere(
+    obj: Object, nodes: Sequence[Node], loads: Mapping[str, NodeLoad], allowed: frozenset[str], now: float
+) -> str:
+    """In the scheduler's words why no node takes a pod of `obj`; "" when one does."""
+    from korch.scheduler.select import schedule
+    from korch.scheduler.snapshot import snapshot
+
+    spec = pod_spec_of(obj)
+    if spec is None:
+        return ""
+    (decision,) = schedule(snapshot(nodes, loads, (), now=now), [_pod(obj, spec)], allowed_nodes=allowed)
+    return "" if decision.node else decision.message
 
 
 def _are_plain(spec: PodSpec, node: Node) -> bool:

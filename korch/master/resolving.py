@@ -5,9 +5,9 @@ import importlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 
-from korch.errors import CommandFailedError, HostUnreachableError, InvalidError, KorchError
+from korch.errors import CommandFailedError, HostUnreachableError, InvalidError, KorchError, RolloutFailedError, at
 from korch.master.fleet import Fleet
-from korch.master.hosting import refusal
+from korch.master.hosting import may_run
 from korch.nodes.machine import Machine
 from korch.resources.meta import Object
 from korch.resources.node import Node
@@ -23,7 +23,7 @@ class Resolver:
 
     def __init__(self, fleet: Fleet, *, led: bool, on_asking: Callable[[str], None] | None = None) -> None:
         self._fleet, self._led, self._on_asking = fleet, led, on_asking
-        self._refused: dict[str, str] = {}  # nodes that must not pull, and why
+        self._refused = False  # a node that must not pull
 
     async def exact(self, image: str, auth: bytes | None, *, pull: bool, of: Object | None) -> str:
         """The exact image. Nodes that may not run `of` are never made to pull; when no other answers, what they hold
@@ -35,14 +35,12 @@ class Resolver:
             held = await self._first(image, auth, pull=False, suits=None)
             if isinstance(held, str):
                 return held
-        raise found[0] if found else self._nobody()
+        raise found[0] if found else await self._nobody(image, of)
 
     def _may_pull(self, of: Object | None, node: Node) -> bool:
-        name = node.metadata.name
-        why = "left out by --limit" if name not in self._fleet.listed else refusal(of, node) if of is not None else ""
-        if why:
-            self._refused[name] = why
-        return not why
+        may = node.metadata.name in self._fleet.listed and (of is None or may_run(of, node))
+        self._refused |= not may
+        return may
 
     async def _first(
         self, image: str, auth: bytes | None, *, pull: bool, suits: Callable[[Node], bool] | None
@@ -76,12 +74,17 @@ class Resolver:
             async for machine in machines:
                 yield machine
 
-    def _nobody(self) -> KorchError:
-        reasons = [str(error) for _, error in sorted(self._fleet.problems.items())]
-        reasons += [f"{name}: {why}" for name, why in sorted(self._refused.items())]
-        text = "; ".join(reasons[:3]) or "none is Ready"
+    async def _nobody(self, image: str, of: Object | None) -> KorchError:
         hint = "Look at them with `korch nodes` and `korch node check`."
-        return HostUnreachableError(f"no node can be worked with: {text}", host="", hint=hint)
+        if not self._led:
+            await self._fleet.contacts(claim=False)  # to know what is wrong with the others, too
+        problems = [at(name, error) for name, error in sorted(self._fleet.problems.items())]
+        why = await self._fleet.why_nowhere(of) if self._refused and of is not None else ""
+        if why:
+            text = f'no node may run image "{image}", nor has it: {why}'
+            return RolloutFailedError(text, hint=". ".join((*problems[:3], hint)))
+        told = "; ".join(problems[:3]) or "none is Ready"
+        return HostUnreachableError(f"no node can be worked with: {told}", host="", hint=hint)
 
 
 async def _exact(machine: Machine, image: str, auth: bytes | None, *, pull: bool) -> str:

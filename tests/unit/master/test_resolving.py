@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from korch.errors import CommandFailedError, HostUnreachableError
-from korch.master.hosting import refusal
+from korch.errors import CommandFailedError, RolloutFailedError
+from korch.master.hosting import may_run
 from korch.master.local import LocalClient
 from korch.resources.codec import with_meta
 from korch.resources.meta import LabelSelector, Object, ObjectMeta
@@ -91,7 +91,7 @@ def test_nodes_that_it_may_not_use_do_not_make_it_fail(tmp_path: Path) -> None:
 def test_when_none_may_run_it_what_nodes_hold_counts_and_nothing_is_pulled(tmp_path: Path) -> None:
     found = boxes(2)
     nodes = [a_node("n1", unschedulable=True), a_node("n2", unschedulable=True)]
-    with pytest.raises(HostUnreachableError, match=r"n1: cordoned .*; n2: cordoned"):
+    with pytest.raises(RolloutFailedError, match=r"0/2 nodes: 2 cordoned"):
         resolve(tmp_path, found, of=web(), nodes=nodes)
     found[1].images.add("web:1")
     assert resolve(tmp_path, found, of=web(), nodes=nodes) == "web:1@sha256:1"
@@ -101,10 +101,11 @@ def test_when_none_may_run_it_what_nodes_hold_counts_and_nothing_is_pulled(tmp_p
 def test_who_tolerates_it_may_run_there() -> None:
     closed = a_node("n1", unschedulable=True, taints=(TAINT,))
     every = (Toleration(operator="Exists"),)
-    assert refusal(web(), closed)
-    assert not refusal(web(tolerations=every), closed)
+    assert not may_run(web(), closed)
+    assert may_run(web(tolerations=every), closed)
     template = PodTemplateSpec(spec=PodSpec(containers=(Container(name="c", image="web:1"),)))
     daemon = DaemonSet(spec=DaemonSetSpec(selector=LabelSelector(match_labels={"a": "b"}), template=template))
-    assert not refusal(daemon, a_node("n1", unschedulable=True))
+    assert may_run(daemon, a_node("n1", unschedulable=True))
     one = Pod(metadata=ObjectMeta(name="p"), spec=PodSpec(node_name="n1"))
-    assert (refusal(one, closed), refusal(one, with_meta(closed, name="n2"))) == ("", "the pod is for n1")
+    assert may_run(one, closed)
+    assert not may_run(one, with_meta(closed, name="n2"))

@@ -206,7 +206,7 @@ class NodeWatch:
         if error is None or not self.attached:
             return
         log.warning("%s: it speaks, but nothing can be done there: %s", self.name, error)
-        self.attached = False
+        self.attached, self.problem = False, error
         if self._attempt is not None:
             self._attempt.cancel()
 

@@ -19,7 +19,7 @@ from korch.nodes.answer import Answer, Section
 from korch.nodes.courier import Courier
 from korch.nodes.errors import engine_error
 from korch.nodes.leftovers import Leftovers
-from korch.nodes.report import ClusterIdentity, NodeReport, parse_clock, parse_report
+from korch.nodes.report import HUNG_HINT, ClusterIdentity, NodeReport, parse_clock, parse_report
 from korch.nodes.session import SILENCE_S, Session, open_session, pulses_a_sample
 from korch.nodes.usage import TEMPLATE, parse_usage
 from korch.ssh.base import Transport
@@ -175,7 +175,7 @@ class Looking:
             raise EngineDownError(
                 f"{self.host}: {self._courier.engine} did not answer within 20 s",
                 host=self.host,
-                hint="It may hang: its log on the node tells more.",
+                hint=HUNG_HINT,
             )
 
     @staticmethod

@@ -305,12 +305,17 @@ _ROOTLESS_HINT = (
 )
 
 
+HUNG_HINT = "It may hang: its log on the node tells more."
+
+
 def _silent(name: str, text: str) -> EngineState:
     engine: EngineName = "podman" if name == "podman" else "docker"
     if text.strip() == "rootless":
         return EngineState(
             "podman", state="NoPermission", message="rootless Podman is not supported", hint=_ROOTLESS_HINT
         )
+    if not text.strip(" |\n"):  # each program that was asked has run into its deadline
+        return EngineState(engine, "", "", "EngineDown", f"{engine} did not answer within 20 s", HUNG_HINT)
     meaning = explain(text, step="look", engine=engine)
     return EngineState(engine, "", "", meaning.node_state or "EngineDown", meaning.message, meaning.hint)
 

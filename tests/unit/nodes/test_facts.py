@@ -208,6 +208,8 @@ def test_pressure_needs_little_in_both_measures() -> None:
     [
         ("", "EngineMissing", "no Docker and no Podman"),
         ("@korch try podman\nrootless\n", "NoPermission", "rootless Podman"),
+        ("@korch try docker\n|||\n\n", "EngineDown", "did not answer within 20 s"),
+        ("@korch try docker\n", "EngineDown", "did not answer within 20 s"),
         ("@korch try docker\n|||\nCannot connect to the Docker daemon at unix:///x\n", "EngineDown", "does not answer"),
         (
             "@korch try docker\nCannot connect to the Docker daemon\n@korch try podman\nrootless\n",

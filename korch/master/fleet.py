@@ -252,7 +252,7 @@ class Fleet(Ledger):
                 answers[name] = error
         await self._record_all(answers, before)
         await self._record_gone(before.nodes)
-        if not looks.pending:
+        if not looks.left:
             self._round = None
 
     async def why_nowhere(self, obj: Object) -> str:

@@ -1,7 +1,9 @@
 """Hosts that let all others wait: nobody waits for them, and they are taken in when they answer after all."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,5 +142,22 @@ def test_a_late_name_for_a_machine_that_is_known_is_left_out(tmp_path: Path) -> 
         assert sorted(await fleet.contacts(claim=True, hurried=True)) == ["n1"]
         with pytest.raises(InvalidError, match="the same machine"):
             raise fleet.problems["n2"]
+
+    run_virtually(body)
+
+
+def test_one_that_answers_while_the_others_go_on_record_is_not_forgotten(tmp_path: Path) -> None:
+    class Slow(BoxFleet):
+        async def _record_all(self, *args: Any) -> Any:
+            await asyncio.sleep(3)
+            return await super()._record_all(*args)
+
+    async def body() -> None:
+        boxes = {box.name: box for box in (Box("n1"), Box("n2", after_s=4))}
+        fleet = Slow(a_cluster(tmp_path, list(boxes)), boxes)
+        assert sorted(await fleet.contacts(claim=False, hurried=True)) == ["n1"]
+        assert fleet.awaited == {"n2"}
+        assert [name async for name in fleet.late()] == ["n2"]
+        assert sorted(await fleet.contacts(claim=False, hurried=True)) == ["n1", "n2"]
 
     run_virtually(body)

@@ -212,7 +212,7 @@ class Controllers:
             queues[owner.kind].add((pod.metadata.namespace, owner.name))
         if not pod.spec.node_name or gone:  # one that goes leaves room for others
             self._placing.add("all")
-        else:
+        if pod.spec.node_name:
             self._wake(pod)
 
     def _collect(self, change: Change[Object]) -> None:

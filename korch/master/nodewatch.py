@@ -82,6 +82,7 @@ class NodeWatch:
         self._stuck: frozenset[str] = frozenset()  # surplus that could not be removed, as it was told
         self._removing: asyncio.Task[None] | None = None  # of surplus, beside the session
         self._orphans: frozenset[str] = frozenset()  # as the log was told
+        self._left_behind = False  # containers of a pod that is gone from the store
         self._load: NodeLoad | None = None  # the newest, stored or not
         self._greets_since: float | None = None  # on the event loop's clock: it lives, and cannot be worked with
         self._told = False  # that it does not respond
@@ -101,6 +102,15 @@ class NodeWatch:
     def hurry(self) -> None:
         """Try to connect now: it may have come back."""
         self._again.set()
+
+    def wake(self, pod: Pod) -> None:
+        """Something changed about a pod of this node. One that is gone by force leaves containers behind."""
+        if self.keeper is None:
+            return
+        self.keeper.wake(pod)
+        stored = self._post.view.find(Pod, pod.metadata.name, pod.metadata.namespace)
+        if stored is None or stored.metadata.uid != pod.metadata.uid:
+            self._left_behind |= pod.metadata.uid in self.keeper.known_uids()
 
     async def run(self, group: asyncio.TaskGroup) -> None:
         """Keep it. Ends only when cancelled, or with `FencedError`."""
@@ -256,11 +266,14 @@ class NodeWatch:
                     removing, self._removing = self._removing, None
                     removing.result()
                     full_look_at = loop.time() + self._rest_s()
-                if loop.time() >= full_look_at and self._removing is None:
-                    contact = await self._post.fleet.attach(self.name)
-                    if contact.address != keeper.address:
-                        return  # another keeper must take up
-                    await keeper.look_anew(contact.images)
+                is_due = loop.time() >= full_look_at
+                if (is_due or self._left_behind) and self._removing is None:
+                    if is_due:
+                        contact = await self._post.fleet.attach(self.name)
+                        if contact.address != keeper.address:
+                            return  # another keeper must take up
+                        await keeper.look_anew(contact.images)
+                    self._left_behind = False
                     # The session must be heard meanwhile: an end may take its grace time.
                     self._removing = asyncio.create_task(self._remove_surplus(keeper), name=f"surplus-{self.name}")
 

@@ -127,8 +127,8 @@ class Term:
 
     def _wake(self, pod: Pod) -> None:
         watch = self._watches.get(pod.spec.node_name)
-        if watch is not None and watch.keeper is not None:
-            watch.keeper.wake(pod)
+        if watch is not None:
+            watch.wake(pod)
 
     # The inventory
 

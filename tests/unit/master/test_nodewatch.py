@@ -126,8 +126,8 @@ class World:
         await asyncio.sleep(2)
 
     def _wake(self, change: Any) -> None:
-        if self.watch.keeper is not None and isinstance(change.object, Pod):
-            self.watch.keeper.wake(change.object)
+        if isinstance(change.object, Pod):
+            self.watch.wake(change.object)
 
     async def _greet(self) -> None:
         while True:
@@ -269,6 +269,19 @@ def test_the_session_is_heard_while_surplus_is_removed() -> None:
         assert max(heard) < 2
 
     watched(body, greets=False)
+
+
+def test_what_a_pod_leaves_behind_that_was_deleted_by_force_goes_soon() -> None:
+    async def body(world: World) -> None:
+        pod = await world.pod("web-1")
+        await asyncio.sleep(5)
+        assert pod.metadata.uid in world.machine_there.held
+        await world.objects.delete(Pod, "web-1", grace_s=0)
+        await asyncio.sleep(35)  # the end itself takes this machine 30 s
+        assert pod.metadata.uid not in world.machine_there.held
+        assert world.attached == 1, "no look at the node is needed for it"
+
+    watched(body)
 
 
 # --- an engine that hangs ---

@@ -291,7 +291,7 @@ def test_selector_and_pod_spec_cannot_change():
             await world.objects.update(replace(made, spec=spec))
         single = await world.objects.create(pod())
         changed = replace(single.spec.containers[0], image="web:2")
-        with pytest.raises(InvalidError, match="of a pod cannot change.*kubectl replace --force"):
+        with pytest.raises(InvalidError, match=r"of a pod cannot change.*kubectl replace --force"):
             await world.objects.update(replace(single, spec=replace(single.spec, containers=(changed,))))
         owner = OwnerReference(api_version="apps/v1", kind="ReplicaSet", name="web-1", uid="u", controller=True)
         owned = await world.objects.create(pod("owned", owner_references=(owner,)))

@@ -54,6 +54,7 @@ class Slots:
         self.link, self.limit = link, limit
         self.busy = 0
         self.lost = 0  # held by programs that nobody waits for any more
+        self.is_doubted = False  # a command gave no sign there in its time: the next one finds out on a new connection
         self._lasting = 0  # held by programs that stay as long as the connection: they count as no command
         self._waiters: list[asyncio.Future[None]] = []
         self._reapers: set[asyncio.Task[None]] = set()
@@ -66,7 +67,7 @@ class Slots:
     @property
     def is_usable(self) -> bool:
         """Worth waiting for."""
-        return self.link.is_alive and not self.is_stuck
+        return self.link.is_alive and not self.is_stuck and not self.is_doubted
 
     def try_take(self) -> bool:
         """Take a slot if there is one."""

@@ -200,6 +200,9 @@ class SshTransport:
                 feeding = asyncio.create_task(feed, name=f"stdin of {self.host}")
             await program.started(become=become and slots.link.options.user != "root")
             yield program
+        except CommandTimeoutError:
+            slots.is_doubted = slots is self._control
+            raise
         finally:
             if feeding is not None:
                 feeding.cancel()

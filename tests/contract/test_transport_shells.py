@@ -2,13 +2,15 @@
 
 import shutil
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from korch.engines.base import Command, Script
-from korch.errors import NoPermissionError
+from korch.errors import CommandTimeoutError, NoPermissionError
+from korch.ssh.program import Program
 from tests.contract.test_transport import HOSTILE, WORDS
 from tests.unit.ssh.sshd import TRANSPORTS, Bench, Chosen, bench, needs_sshd, sshd
 
@@ -85,6 +87,23 @@ def test_a_slow_startup_file_does_not_use_up_the_deadline(tmp_path: Path) -> Non
     with sshd(tmp_path / "sshd", rc="sleep 2\n") as server, bench(tmp_path / "korch", server.host()) as made:
         result = made.runner.run(made.transport.run(Command(("echo", "ok"), timeout_s=1)))
         assert (result.status, result.stdout) == (0, b"ok\n")
+
+
+def test_after_a_command_that_never_began_the_next_one_has_another_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = tmp_path / "hangs"
+    rc = f'echo "$SSH_CONNECTION" >{tmp_path}/last; while grep -qsx "$SSH_CONNECTION" {hangs}; do sleep 0.1; done\n'
+    with sshd(tmp_path / "sshd", rc=rc) as server, bench(tmp_path / "korch", server.host()) as made:
+        made.runner.run(made.transport.run(Command(("true",))))
+        shutil.copy(tmp_path / "last", hangs)
+        with monkeypatch.context() as patch:
+            patch.setattr(Program, "started", partialmethod(Program.started, timeout_s=1.0))
+            with pytest.raises(CommandTimeoutError, match="did not start a command"):
+                made.runner.run(made.transport.run(Command(("true",))))
+        assert made.runner.run(made.transport.run(Command(("echo", "ok")))).stdout == b"ok\n"
+        assert (tmp_path / "last").read_text() != hangs.read_text()
+        hangs.unlink()
 
 
 def test_a_login_shell_that_refuses_is_named(tmp_path: Path) -> None:

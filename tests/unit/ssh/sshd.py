@@ -170,9 +170,7 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(
-    home: Path, host: Host, *, host_key: str = "", prompt: Callable[[str], str] | None = None
-) -> Iterator[Bench]:
+def bench(home: Path, host: Host, *, host_key: str = "", prompt: Callable[[str], str] | None = None) -> Iterator[Bench]:
     """A transport to `host`."""
     connector = Connector(Settings(home, "test", host_key=host_key), prompt=prompt)
     with asyncio.Runner() as runner:

@@ -169,8 +169,9 @@ class Lab:
         if engine == "docker":
             faults.start_docker(target)
         if engine != "none":
-            script = 'ids=$("$1" ps -aq) && { [ -z "$ids" ] || "$1" rm -f $ids; }'
-            self.exec_in(node, ("sh", "-c", script, "sh", engine))
+            script = 'engine=$1; shift; ids=$("$engine" ps -aq) && { [ -z "$ids" ] || "$engine" rm -f "$@" $ids; }'
+            at_once = ("--time", "0") if engine == "podman" else ()  # Docker's `rm -f` waits for nobody
+            self.exec_in(node, ("sh", "-c", script, "sh", engine, *at_once))
         forget = "rm -rf /var/lib/korch/* /root/.local/state/korch /home/lab/.local/state/korch"
         self.exec_in(node, ("sh", "-c", forget))
 

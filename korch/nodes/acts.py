@@ -164,13 +164,16 @@ class Acts:
         problem = self._ward.recall(pod, container.name).problem
         again = f" again, after: {problem}" if problem else ""
         await self._notes.waiting(pod, container.name, "Pulling", f"pulling {image}{again}")
-        policy = pull_policy_of(pod, container)
+        await self._notes.event(pod, "Pulling", f"pulling {image}", warning=False)
+        policy, began = pull_policy_of(pod, container), asyncio.get_running_loop().time()
         found = await self._pulls.have(
             pod.metadata.uid,
             (image, policy, auth),
             lambda: self._machine.pull(image, auth=auth, policy=policy, timeout_s=PULL_S),
         )
         if found is not None:
+            took_s = asyncio.get_running_loop().time() - began
+            await self._notes.event(pod, "Pulled", f"{image} is there after {took_s:.1f} s", warning=False)
             self._ward.fetched[image] = found
             self._ward.images.add(image)
 
@@ -197,6 +200,8 @@ class Acts:
         for memory in self._ward.memories(pod.metadata.uid):
             memory.stop_checks()
         await self._notes.unready(pod, "Terminating", "it is being removed")
+        if self._ward.of(pod):
+            await self._notes.event(pod, "Killing", "its containers are ended: the pod was deleted", warning=False)
         if not await out_of_endpoints(self._view, pod):
             log.info("%s: %s ends while endpoints lead to it still", self._notes.node, pod.metadata.name)
         if has_sandbox(pod.spec) or len(self._ward.of(pod)) > 1:

@@ -17,7 +17,7 @@ from korch.resources.disruption import PodDisruptionBudget
 from korch.resources.kinds import Kind, kind_of_type
 from korch.resources.meta import Object
 from korch.resources.misc import Event
-from korch.resources.node import Node, NodeLoad
+from korch.resources.node import Node, NodeLoad, node_address
 from korch.resources.pod import ContainerPort, Pod
 from korch.resources.podstate import condition
 from korch.resources.quantity import human_bytes
@@ -125,11 +125,6 @@ def node_state(node: Node) -> str:
         if found is not None and found.status == "True":
             return pressure
     return "Cordoned" if node.spec.unschedulable else "Ready"
-
-
-def node_address(node: Node, type_: str = "InternalIP") -> str:
-    """The node's address of one type, or ""."""
-    return next((found.address for found in node.status.addresses if found.type == type_), "")
 
 
 def _node_status(node: Node) -> str:

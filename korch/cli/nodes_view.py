@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from korch.cli.columns import UNKNOWN, disk_ratio, memory_ratio, node_address, node_state, percent
+from korch.cli.columns import UNKNOWN, disk_ratio, memory_ratio, node_state, percent
 from korch.cli.output import age, clean, table
+from korch.resources.node import node_address
 from korch.resources.podstate import condition
 from korch.resources.quantity import human_bytes
 
@@ -54,7 +55,7 @@ def _row(seen: NodeSeen, pods: int, now: float) -> Row:
     ready = condition(node.status.conditions, "Ready")
     state = node_state(node)
     if seen.error is not None and state in {"Ready", "Unknown", "Cordoned"}:
-        state = seen.error.reason
+        state = state_of(seen.error)
     trouble, cure = _trouble(seen, state)
     return Row(
         name=node.metadata.name,

@@ -22,7 +22,8 @@ from korch.engines.observed import ObservedContainer
 from korch.errors import ForbiddenError, InvalidError, KorchError, NotFoundError, at
 from korch.master.adoption import AdoptionPlan, Known, NodeFind, TakenPod, Wish, plan_adoption
 from korch.master.cluster import RECORD_KEY, Cluster, ClusterRecord
-from korch.master.fleet import Contact, Fleet
+from korch.master.contacts import Contact
+from korch.master.fleet import Fleet
 from korch.master.gathering import each, failures
 from korch.master.handover import take_lead
 from korch.nodes.machine import ClusterIdentity, Machine

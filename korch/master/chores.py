@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from korch.client.base import Workload
 from korch.errors import FencedError, KorchError
 from korch.master.cluster import Cluster
-from korch.master.fleet import Contact, Fleet
+from korch.master.contacts import Contact
+from korch.master.fleet import Fleet
 from korch.master.leveling import is_auto, level
 from korch.master.nodewatch import NodeWatch
 from korch.master.pruning import prune_images

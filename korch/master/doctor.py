@@ -18,7 +18,7 @@ from korch.master.fleet import CONNECT_S, Fleet
 from korch.nodes.answer import Answer, parse_answer
 from korch.nodes.machine import Machine
 from korch.nodes.report import NodeReport, choose_address
-from korch.resources.node import Node
+from korch.resources.node import Node, node_address
 from korch.resources.workload import Deployment
 from korch.ssh.base import Transport
 
@@ -167,10 +167,7 @@ class _Examination:
         """Other nodes that were last seen with the same node address."""
         nodes = (await self._cluster.objects.list(Node)).items
         return tuple(
-            node.metadata.name
-            for node in nodes
-            if node.metadata.name != self._node
-            and address in {entry.address for entry in node.status.addresses if entry.type == "InternalIP"}
+            node.metadata.name for node in nodes if node.metadata.name != self._node and node_address(node) == address
         )
 
 

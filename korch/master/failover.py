@@ -13,12 +13,12 @@ from korch.errors import ForbiddenError, NotFoundError, TransientError
 from korch.master.cluster import Cluster
 from korch.master.fleet import Fleet
 from korch.master.handover import take_lead
-from korch.master.witnesses import ANSWER_S, address_of, opinions_on, targets_of, what_reaches
+from korch.master.witnesses import ANSWER_S, opinions_on, targets_of, what_reaches
 from korch.nodes.life import Sight, is_mass_loss
 from korch.objects.objects import Objects
 from korch.resources.annotations import NODE_LOST
 from korch.resources.meta import Condition
-from korch.resources.node import Node
+from korch.resources.node import Node, node_address
 from korch.resources.pod import Pod
 from korch.resources.podstate import condition, is_counted, with_condition
 from korch.resources.times import parse_time, rfc3339
@@ -73,8 +73,8 @@ async def _give_up(name: str, fleet: Fleet, objects: Objects, before: Mapping[st
     node = await objects.find(Node, name, "")
     gone = node is not None and NODE_LOST in node.metadata.annotations
     targets = await targets_of(name, fleet, before.get(name), pods)
-    own = address_of(before.get(name))
-    others = sorted(other for other in fleet.reached if not own or address_of(before.get(other)) != own)
+    own = node_address(before.get(name))
+    others = sorted(other for other in fleet.answering if not own or node_address(before.get(other)) != own)
     opinions: dict[str, bool] = {}
     if not gone:
         able = await _able(name, fleet, others, before)
@@ -102,7 +102,7 @@ async def _able(name: str, fleet: Fleet, others: Sequence[str], before: Mapping[
     asked = others[:WITNESSES_TRIED]
 
     async def reaches_others(witness: str) -> bool:
-        near = [other for other in others if other not in {witness, name} and address_of(before.get(other))][:2]
+        near = [other for other in others if other not in {witness, name} and node_address(before.get(other))][:2]
         known = [await targets_of(other, fleet, before.get(other), ()) for other in near]
         answers = await what_reaches(fleet.transport(witness), [target for some in known for target in some], ANSWER_S)
         return not answers or True in answers.values()

@@ -3,61 +3,28 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import TypeVar
 
 import msgspec
-import msgspec.structs
 from msgspec.structs import replace
 
 from korch.client.base import NodeSeen
-from korch.errors import (
-    ClaimedByOtherError,
-    EngineDownError,
-    EngineMissingError,
-    HostRefusedError,
-    HostUnreachableError,
-    InvalidError,
-    KorchError,
-    NoPermissionError,
-)
+from korch.errors import HostUnreachableError, InvalidError, KorchError
 from korch.inventory.hostnames import node_name
 from korch.inventory.model import Host
 from korch.master.cluster import Cluster
+from korch.master.contacts import Contact, Contacts, is_usable
 from korch.master.gathering import each
-from korch.master.ledger import Ledger, newer
+from korch.master.ledger import Ledger
 from korch.master.rounds import Round
 from korch.master.twins import Tokens
 from korch.nodes.machine import Machine
-from korch.nodes.register import (
-    CLAIM_TOKEN,
-    begins_difference,
-    declared_node,
-    failed_status,
-    known_engine,
-    load_of,
-    new_node,
-    noted,
-    seen_status,
-)
-from korch.nodes.report import NodeReport, choose_address
+from korch.nodes.register import CLAIM_TOKEN, begins_difference, declared_node, known_engine, new_node, seen_status
+from korch.nodes.report import NodeReport
 from korch.resources.meta import Object
-from korch.resources.node import Node, NodeLoad
+from korch.resources.node import Node, NodeLoad, node_address
 from korch.resources.podstate import condition
 
 CONNECT_S = 10.0
-T = TypeVar("T")
-A = TypeVar("A")
-AnObject = TypeVar("AnObject", bound=Object)
-
-
-class Contact(msgspec.Struct, frozen=True):
-    """A host that answers. `address` is its node address, "" when it is not clear."""
-
-    host: Host
-    machine: Machine
-    report: NodeReport
-    address: str
-    images: frozenset[str]  # names of images that it holds, as far as is known
 
 
 class _Before(msgspec.Struct, frozen=True):
@@ -68,52 +35,41 @@ class _Before(msgspec.Struct, frozen=True):
 
 
 class Fleet(Ledger):
-    """Connections and the last look at each host. `errors` says why a node is not among the contacts."""
+    """Connections to the hosts, and what the last look at each came to."""
 
     def __init__(self, cluster: Cluster, *, prompt: Callable[[str], str] | None = None) -> None:
         super().__init__(cluster, prompt=prompt)
-        self._contacts: dict[str, Contact] = {}
-        self._lost: dict[str, Contact] = {}  # the last look at nodes that went away in this run
+        self._contacts = Contacts()
         self._tokens = Tokens()
         self._before_round = _Before({}, {})
         self._round: Round | None = None  # of a quick look at all, until the last answer is taken
-        self.errors: dict[str, KorchError] = {}
 
     @property
     def placeable(self) -> frozenset[str]:
         """Nodes that were reached and that `--limit` leaves."""
-        return self.listed & self._contacts.keys()
-
-    @property
-    def reached(self) -> frozenset[str]:
-        """Nodes that were reached."""
-        return frozenset(self._contacts)
-
-    @property
-    def problems(self) -> dict[str, KorchError]:
-        """Why each node that cannot be worked with cannot: not reached, or no engine to work with."""
-        refused = {
-            name: _REFUSALS.get(found.report.state, HostRefusedError)(
-                found.report.message, host=name, hint=found.report.hint
-            )
-            for name, found in self._contacts.items()
-            if found.report.state not in _USABLE
-        }
-        return {**refused, **self.errors}
+        return self.listed & self._contacts.answering.keys()
 
     @property
     def answering(self) -> Mapping[str, Contact]:
         """Every node that answered the last look, whatever its state."""
-        return self._contacts
+        return self._contacts.answering
+
+    @property
+    def errors(self) -> Mapping[str, KorchError]:
+        """Why each of the others did not."""
+        return self._contacts.errors
+
+    @property
+    def problems(self) -> dict[str, KorchError]:
+        """Why each node that cannot be worked with cannot: not reached, or no engine to work with."""
+        return self._contacts.problems
 
     def act_for(self, cluster: Cluster) -> None:
         """Go on as another cluster (after an adoption), over the same connections. The next step is a look."""
         self._cluster = cluster
         self._machines.clear()
         self._contacts.clear()
-        self._lost.clear()
         self._tokens.forget()
-        self.errors.clear()
 
     async def renew(self, cluster: Cluster) -> frozenset[str]:
         """Go on with another inventory; the nodes that are gone from it or reached otherwise now. Those are hung up."""
@@ -123,24 +79,18 @@ class Fleet(Ledger):
         leaving = [transport for name in other if (transport := self._transports.pop(name, None)) is not None]
         for name in other:
             self._machines.pop(name, None)
-            self._contacts.pop(name, None)
-            self._lost.pop(name, None)
-            self.errors.pop(name, None)
+        self._contacts.forget(other)
         self._tokens.forget(other)
         await asyncio.gather(*(transport.close() for transport in leaving), return_exceptions=True)
         return other
 
     def mark_lost(self, node: str, error: KorchError) -> None:
         """A node that was reached in this run went away."""
-        if node in self._contacts:
-            self._lost[node] = self._contacts.pop(node)
-        self.errors[node] = error
+        self._contacts.lose(node, error)
 
     def mark_found(self, node: str) -> None:
         """A lost node answers again, as it was when it went away."""
-        if node in self._lost:
-            self._contacts[node] = self._lost.pop(node)
-            self.errors.pop(node, None)
+        self._contacts.find(node)
 
     # Looking
 
@@ -167,7 +117,7 @@ class Fleet(Ledger):
         return (*seen, *(() if names else await self._record_gone(before.nodes)))
 
     def _look(
-        self, before: "_Before", *, measure_cpu: bool = False, quick: bool = False
+        self, before: _Before, *, measure_cpu: bool = False, quick: bool = False
     ) -> Callable[[str, Round], Coroutine[None, None, NodeReport]]:
         """How to look at one host."""
 
@@ -184,13 +134,13 @@ class Fleet(Ledger):
                 inventory=known is None,
                 known=known,
             )
-            if known is None and report.state in _USABLE:
+            if known is None and is_usable(report):
                 looks.arrive(replace(found, status=seen_status(found, host, report, "", now)))
             return report
 
         return look
 
-    async def _before(self) -> "_Before":
+    async def _before(self) -> _Before:
         objects = self._cluster.objects
         loads = {load.metadata.name: load for load in (await objects.list(NodeLoad)).items}
         return _Before({node.metadata.name: node for node in (await objects.list(Node)).items}, loads)
@@ -212,17 +162,15 @@ class Fleet(Ledger):
         """Whatever was seen so far is old: the next who needs hosts looks at them."""
         await self._stop_round()
         self._contacts.clear()
-        self._lost.clear()
-        self.errors.clear()
 
     async def contacts(self, *, claim: bool, hurried: bool = False) -> dict[str, Contact]:
         """Every host that can be worked with, looked at at least once; `claim` marks them as this cluster's.
 
         `hurried`: without those that let all others wait. They count as not reached until `late` tells of them.
         """
-        if not (self._contacts or self.errors) or (self._round is not None and not hurried):
+        if not self._contacts or (self._round is not None and not hurried):
             await self._gather(hurried=hurried)
-        usable = {name: found for name, found in self._contacts.items() if found.report.state in _USABLE}
+        usable = self._contacts.usable
         if claim:
             fresh = {name: found for name, found in usable.items() if found.report.claim is None}
             for name, result in (await self._claim(fresh)).items():
@@ -247,7 +195,7 @@ class Fleet(Ledger):
         for name in looks.pending:
             error = HostUnreachableError(f"{name} has not answered yet; this run goes on without it", host=name)
             if name in looks.doubtful:
-                self.errors[name] = error
+                self._contacts.failed(name, error)
             else:
                 answers[name] = error
         await self._record_all(answers, before)
@@ -285,8 +233,8 @@ class Fleet(Ledger):
         except InvalidError as error:
             found = error
         await self._record_all({name: found}, before)
-        contact = self._contacts.get(name)
-        if contact is None or contact.report.state not in _USABLE or contact.report.claim is not None:
+        contact = self._contacts.usable.get(name)
+        if contact is None or contact.report.claim is not None:
             return
         try:
             (result,) = (await self._claim({name: contact})).values()
@@ -302,17 +250,23 @@ class Fleet(Ledger):
         self._refuse_twins(answers, nodes)
 
     async def _record_all(
-        self, answers: Mapping[str, NodeReport | KorchError], before: "_Before"
+        self, answers: Mapping[str, NodeReport | KorchError], before: _Before
     ) -> tuple[NodeSeen, ...]:
-        nodes, loads = before.nodes, before.loads
-        seen = await asyncio.gather(
-            *(
-                self._record(name, self._hosts[name], found, nodes.get(name), loads.get(name))
-                for name, found in answers.items()
-            )
-        )
+        looks = (self._record(self._hosts[name], found, before) for name, found in answers.items())
+        seen = await asyncio.gather(*looks)
         await self._keep_history(seen)
         return tuple(seen)
+
+    async def _record(self, host: Host, found: NodeReport | KorchError, before: _Before) -> NodeSeen:
+        name = node_name(host.name)
+        if isinstance(found, KorchError):
+            self._contacts.failed(name, found)
+        seen = await self.record_look(host, found, before.nodes.get(name), before.loads.get(name))
+        if not isinstance(found, KorchError):
+            images = frozenset(image for held in seen.node.status.images for image in held.names) | found.image_names
+            contact = Contact(host, self.machine(name), found, node_address(seen.node), images)
+            self._contacts.answered(name, contact)
+        return seen
 
     async def _claim(self, fresh: Mapping[str, Contact]) -> dict[str, str | KorchError]:
         """Mark machines as this cluster's. Only now a machine shows whether two names lead to it."""
@@ -332,8 +286,8 @@ class Fleet(Ledger):
         (seen,) = await self.survey([name])
         if seen.error is not None:
             raise seen.error
-        found = self._contacts[name]
-        if found.report.state not in _USABLE:
+        found = self._contacts.answering[name]
+        if not is_usable(found.report):
             raise self.problems[name]
         if found.report.claim is None and isinstance(refused := (await self._claim({name: found}))[name], KorchError):
             raise refused
@@ -350,10 +304,9 @@ class Fleet(Ledger):
                     yield self.machine(node.metadata.name)
 
     async def _answering(self) -> AsyncGenerator[Node, None]:
-        if self._contacts or self.errors:
+        if self._contacts:
             for node in (await self._cluster.objects.list(Node)).items:
-                found = self._contacts.get(node.metadata.name)
-                if found is not None and found.report.state in _USABLE:
+                if node.metadata.name in self._contacts.usable:
                     yield node
             return
         async with contextlib.aclosing((await self._opened()).arrivals()) as nodes:
@@ -386,46 +339,12 @@ class Fleet(Ledger):
             {name: node.metadata.annotations.get(CLAIM_TOKEN, "") if node else "" for name, node in found.items()},
         )
 
-    async def _record(
-        self, name: str, host: Host, found: NodeReport | KorchError, node: Node | None, load: NodeLoad | None
-    ) -> NodeSeen:
-        objects, now = self._cluster.objects, self._cluster.clock.now()
-        if node is None:
-            node = await self._created(new_node(host))
-        elif declared_node(host, node) != node:
-            node = await objects.modify(Node, name, "", lambda old: declared_node(host, old))
-        booted = node.status.node_info.boot_id
-        self._lost.pop(name, None)
-        if isinstance(found, KorchError):
-            self._contacts.pop(name, None)
-            self.errors[name] = found
-            node = await self._set_status(node, failed_status(node, found, now))
-            return NodeSeen(node, load, found)
-        self.errors.pop(name, None)
-        address = choose_address(found, host, ssh_address=await self._ssh_address(host))
-        if noted(node, found, now) != node:
-            node = await objects.modify(Node, name, "", lambda old: noted(old, found, now))
-        node = await self._set_status(node, seen_status(node, host, found, address, now))
-        images = frozenset(image for held in node.status.images for image in held.names)
-        self._contacts[name] = Contact(host, self.machine(name), found, address or "", images | found.image_names)
-        sample = load_of(name, found, load, now, boot_id=booted)
-        sample = await (
-            self._created(sample) if load is None else objects.modify(NodeLoad, name, "", lambda _: newer(_, sample))
-        )
-        return NodeSeen(node, sample)
-
     async def close(self) -> None:
         """Hang up everywhere."""
         await self._stop_round()
         await asyncio.gather(*(transport.close() for transport in self._transports.values()), return_exceptions=True)
         await self._history.close()
         await self._connector.close()
-
-
-_REFUSALS: dict[str, type[HostRefusedError]] = {
-    kind.reason: kind for kind in (EngineDownError, EngineMissingError, NoPermissionError, ClaimedByOtherError)
-}
-_USABLE = frozenset({"Ready", "DiskPressure", "MemoryPressure"})
 
 
 def _was_silent(node: Node) -> bool:

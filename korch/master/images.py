@@ -12,7 +12,8 @@ from korch.engines.images import qualified
 from korch.errors import CommandFailedError, HostUnreachableError, KorchError, NotFoundError
 from korch.inventory.hostnames import node_name
 from korch.master.cluster import Cluster
-from korch.master.fleet import Contact, Fleet
+from korch.master.contacts import Contact
+from korch.master.fleet import Fleet
 from korch.master.gathering import each
 from korch.nodes.machine import Machine
 from korch.resources.times import rfc3339

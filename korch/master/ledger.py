@@ -9,9 +9,21 @@ from msgspec.structs import replace
 from korch.client.base import NodeSeen
 from korch.engines.images import ImageInfo
 from korch.errors import AlreadyExistsError, KorchError, NotFoundError
+from korch.inventory.hostnames import node_name
+from korch.inventory.model import Host
 from korch.master.cluster import Cluster
 from korch.master.hosts import Hosts
-from korch.nodes.register import failed_status, new_node, with_images, without_inventory
+from korch.nodes.register import (
+    declared_node,
+    failed_status,
+    load_of,
+    new_node,
+    noted,
+    seen_status,
+    with_images,
+    without_inventory,
+)
+from korch.nodes.report import NodeReport, choose_address
 from korch.resources.meta import Object
 from korch.resources.node import Node, NodeLoad
 from korch.store.history import LoadHistory, Sample
@@ -30,6 +42,27 @@ class Ledger(Hosts):
         """Nodes on record that the inventory no longer has take no new pods."""
         nodes = (await self._cluster.objects.list(Node)).items
         await self._record_gone({node.metadata.name: node for node in nodes})
+
+    async def record_look(
+        self, host: Host, found: NodeReport | KorchError, node: Node | None, load: NodeLoad | None
+    ) -> NodeSeen:
+        """What a look brought, on record; `node` and `load` as they were before it."""
+        objects, name, now = self._cluster.objects, node_name(host.name), self._cluster.clock.now()
+        if node is None:
+            node = await self._created(new_node(host))
+        elif declared_node(host, node) != node:
+            node = await objects.modify(Node, name, "", lambda old: declared_node(host, old))
+        if isinstance(found, KorchError):
+            return NodeSeen(await self._set_status(node, failed_status(node, found, now)), load, found)
+        booted = node.status.node_info.boot_id
+        address = choose_address(found, host, ssh_address=await self._ssh_address(host))
+        if noted(node, found, now) != node:
+            node = await objects.modify(Node, name, "", lambda old: noted(old, found, now))
+        node = await self._set_status(node, seen_status(node, host, found, address, now))
+        sample = load_of(name, found, load, now, boot_id=booted)
+        if load is None:
+            return NodeSeen(node, await self._created(sample))
+        return NodeSeen(node, await objects.modify(NodeLoad, name, "", lambda old: newer(old, sample)))
 
     async def record_failure(self, name: str, error: KorchError) -> None:
         """The node cannot be worked with: its state, and why, go on record."""

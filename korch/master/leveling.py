@@ -10,7 +10,7 @@ from korch.controllers.disruption import World, evict
 from korch.controllers.rebalance import REBALANCE, plan_rebalance, usage_by_pod
 from korch.errors import ConflictError, KorchError, NotFoundError, StoreError
 from korch.master.cluster import Cluster
-from korch.master.fleet import Contact
+from korch.master.contacts import Contact
 from korch.master.gathering import each
 from korch.objects.view import View
 from korch.resources.disruption import PodDisruptionBudget

@@ -17,7 +17,7 @@ from korch.master.evicting import Evictions, unreachable_taint
 from korch.master.fencing import FencingHook
 from korch.master.nodewatch import NodeWatch, Post
 from korch.master.tainting import TaintEvictions, with_not_ready, without_not_ready
-from korch.master.witnesses import Target, Witnesses, address_of, opinions_on, targets_of, what_reaches
+from korch.master.witnesses import Target, Witnesses, opinions_on, targets_of, what_reaches
 from korch.nodes.life import (
     ASK_AFTER_S,
     DECIDE_AFTER_S,
@@ -32,7 +32,7 @@ from korch.nodes.life import (
 from korch.nodes.register import well_again
 from korch.resources.annotations import MASS_LOSS, NODE_LOST
 from korch.resources.blame import note_loss
-from korch.resources.node import Node, Taint
+from korch.resources.node import Node, Taint, node_address
 from korch.resources.pod import Pod
 from korch.resources.podstate import condition
 from korch.resources.times import parse_time, rfc3339
@@ -206,8 +206,8 @@ class Lifecycle:
 
     def _others(self, name: str, heard: Sequence[str]) -> list[str]:
         """Those of them that are not it, nor have its address: they would ask themselves."""
-        own = address_of(self._node(name))
-        return [other for other in heard if other != name and (not own or address_of(self._node(other)) != own)]
+        own = node_address(self._node(name))
+        return [other for other in heard if other != name and (not own or node_address(self._node(other)) != own)]
 
     async def _targets(self, name: str) -> tuple[Target, ...]:
         return await targets_of(name, self._post.fleet, self._node(name), self._post.view.all(Pod))

@@ -22,8 +22,9 @@ from korch.errors import (
     NotRespondingError,
     TransientError,
 )
+from korch.master.contacts import Contact
 from korch.master.controlling import Scope
-from korch.master.fleet import Contact, Fleet
+from korch.master.fleet import Fleet
 from korch.nodes.keeper import Keeper
 from korch.nodes.life import PULSE_S, Life
 from korch.nodes.news import EngineWatch, Sample

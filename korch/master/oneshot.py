@@ -14,8 +14,9 @@ from korch.client.base import Outcome, Progress, Workload
 from korch.errors import FencedError, HostUnreachableError, KorchError, at
 from korch.master.background import background
 from korch.master.cluster import Cluster
+from korch.master.contacts import Contact
 from korch.master.controlling import KINDS, Controllers, Scope
-from korch.master.fleet import Contact, Fleet
+from korch.master.fleet import Fleet
 from korch.master.judging import Judged, judge, next_change, outcomes
 from korch.master.progress import Reporter
 from korch.master.pruning import prune_after

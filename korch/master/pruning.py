@@ -16,7 +16,8 @@ from korch.errors import FencedError, ForbiddenError, KorchError, NotFoundError,
 from korch.master.adopt import known_of, look
 from korch.master.adoption import orphans_of
 from korch.master.cluster import Cluster
-from korch.master.fleet import Contact, Fleet
+from korch.master.contacts import Contact
+from korch.master.fleet import Fleet
 from korch.master.gathering import each, failures
 from korch.master.handover import take_lead
 from korch.master.images import pushed_images

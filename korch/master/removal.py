@@ -7,7 +7,8 @@ from dataclasses import replace
 from korch.engines.names import Identity
 from korch.errors import ForbiddenError, NotFoundError, at
 from korch.master.cluster import Cluster
-from korch.master.fleet import Contact, Fleet
+from korch.master.contacts import Contact
+from korch.master.fleet import Fleet
 from korch.master.gathering import each, failures
 from korch.master.handover import take_lead
 from korch.objects.objects import Objects

@@ -14,7 +14,7 @@ import msgspec
 from korch.client.base import Workload
 from korch.errors import KorchError
 from korch.master.cluster import Cluster
-from korch.master.fleet import Contact
+from korch.master.contacts import Contact
 from korch.master.gathering import each, failures
 from korch.nodes.parcels import WorkloadRecord
 from korch.nodes.records import record_of

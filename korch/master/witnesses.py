@@ -15,7 +15,7 @@ from korch.engines.base import Command
 from korch.errors import KorchError
 from korch.master.fleet import Fleet
 from korch.nodes.life import OPINIONS
-from korch.resources.node import Node
+from korch.resources.node import Node, node_address
 from korch.resources.pod import Pod
 from korch.resources.podstate import is_counted, published_of
 from korch.ssh.base import Transport
@@ -43,16 +43,10 @@ async def targets_of(name: str, fleet: Fleet, node: Node | None, pods: Iterable[
         hostname, port = options.hostname, options.port
     except KorchError:
         hostname, port = "", SSHD
-    address = address_of(node) or hostname
-    ports = sorted({port, SSHD}, key=lambda found: found != port) if address_of(node) != hostname else [port]
+    address = node_address(node) or hostname
+    ports = sorted({port, SSHD}, key=lambda found: found != port) if node_address(node) != hostname else [port]
     own = [Target(address, found) for found in ports]
     return tuple(found for found in (*own, *_published(pods, name, address)) if is_elsewhere(found.address))
-
-
-def address_of(node: Node | None) -> str:
-    """The node address on record, or ""."""
-    known = node.status.addresses if node is not None else ()
-    return next((found.address for found in known if found.type == "InternalIP"), "")
 
 
 def is_elsewhere(address: str) -> bool:

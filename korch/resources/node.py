@@ -51,7 +51,7 @@ class ContainerImage(Struct, frozen=True, kw_only=True):
 
 
 class NodeStatus(Struct, frozen=True, kw_only=True):
-    """Last seen. The state of design's table is the `reason` of condition Ready."""
+    """Last seen. The node's state is the `reason` of condition Ready."""
 
     capacity: dict[str, str] = {}
     allocatable: dict[str, str] = {}
@@ -88,3 +88,9 @@ class NodeLoad(Object, frozen=True, kw_only=True):
     pressure_memory: float | None = None
     pressure_io: float | None = None
     clock_offset_seconds: float | None = None  # node minus master
+
+
+def node_address(node: Node | None, type_: str = "InternalIP") -> str:
+    """The node's address of one type, "" while none is on record."""
+    known = node.status.addresses if node is not None else ()
+    return next((found.address for found in known if found.type == type_), "")

@@ -49,7 +49,7 @@ class FakeFleet:
     def __init__(self, errors: dict[str, KorchError], witnesses: dict[str, Witness]) -> None:
         self.errors, self.witnesses = errors, witnesses
         self.node_names = tuple(sorted({*errors, *witnesses}))
-        self.reached = frozenset(witnesses)
+        self.answering = frozenset(witnesses)
         self.connector = self
         self.addresses: dict[str, str] = {}
         self.before_options: Callable[[], Any] | None = None

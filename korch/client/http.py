@@ -41,7 +41,7 @@ from korch.errors import (
 )
 from korch.objects import apply as applying
 from korch.objects.objects import Change, ObjectList
-from korch.objects.prepare import named, not_found_hint, subject
+from korch.objects.prepare import given_keys, named, not_found_hint, subject
 from korch.resources.codec import encode, to_dict, with_meta
 from korch.resources.defaults import DEFAULT_NAMESPACE
 from korch.resources.kinds import KINDS, kind_of, kind_of_type
@@ -291,7 +291,8 @@ class HttpClient:
         if name == DEFAULT_NAMESPACE:
             raise ForbiddenError('namespace "default" always exists', hint="Delete what is in it instead.")
         for kind in KINDS:
-            if kind.namespaced and (await self.list(kind.type, name)).items:
+            found = (await self.list(kind.type, name)).items if kind.namespaced else ()
+            if any(kind.key(name, obj.metadata.name) not in given_keys(name) for obj in found):
                 hint = f"See `korch get {kind.plural} -n {name}`."
                 raise ForbiddenError(f'namespace "{name}" still holds {kind.plural}: delete them first', hint=hint)
 

@@ -120,7 +120,7 @@ class Controllers:
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Look at all that stands, then at what changes."""
-        self._view.listen(self._route)
+        self._view.listen(self._hear)
         for type_ in KINDS:
             for obj in self._view.all(type_) if type_ not in VALUES else ():  # keepers look at their pods anyway
                 self._route(Change("ADDED", obj, None, 0))
@@ -129,6 +129,10 @@ class Controllers:
             alone = queue is self._placing or queue is self._evictions
             workers = 1 if alone else WORKERS  # one pass places all, and one counts for all budgets
             group.create_task(queue.run(workers=workers), name=queue.name)
+
+    def _hear(self, change: Change[Object]) -> None:
+        if isinstance(change.object, KINDS):  # the view may know more, for others
+            self._route(change)
 
     def _route(self, change: Change[Object]) -> None:
         """Which reconcilers a change concerns."""

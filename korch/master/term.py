@@ -7,7 +7,10 @@ import logging
 import msgspec.structs
 
 from korch.api.owners import CONTROLLERS, owner
+from korch.api.security.pki import certificate_of
 from korch.controllers.collector import Collector
+from korch.controllers.given import KINDS as GIVING_KINDS
+from korch.controllers.given import Giving
 from korch.errors import FencedError, KorchError
 from korch.master.background import background
 from korch.master.chores import Chores
@@ -44,7 +47,7 @@ class Term:
         objects = Objects(cluster.store, clock=clock, fence=lead.fence, track=track)
         self._cluster = msgspec.structs.replace(cluster, objects=objects, clock=clock)
         self._fleet = Fleet(self._cluster)
-        self._view = View(objects, KINDS)
+        self._view = View(objects, dict.fromkeys((*KINDS, *GIVING_KINDS)))
         self._watches: dict[str, NodeWatch] = {}
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._post: Post | None = None
@@ -94,6 +97,8 @@ class Term:
         group.create_task(Happenings(self._view, self._lead.identity).run(), name="happenings")
         chores = Chores(self._cluster, self._fleet, self._view, self._watches, self._epoch)
         group.create_task(chores.run(), name="chores")
+        giving = Giving(self._view, certificate_of(self._cluster.settings.cluster_dir / "pki"))
+        group.create_task(giving.run(), name="given")
         collector = Collector(self._cluster.objects, self._cluster.store)
         group.create_task(collector.run(), name="collector")
         group.create_task(self._follow_inventory(group), name="inventory")

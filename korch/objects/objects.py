@@ -24,7 +24,7 @@ from korch.resources.misc import Namespace
 from korch.resources.pod import Pod
 from korch.resources.selectors import matches, parse_selector
 from korch.resources.templates import safe_digits
-from korch.store.base import Check, Event, Op, Store
+from korch.store.base import Check, Delete, Event, Op, Store
 
 __all__ = ["Change", "Clock", "Deletion", "ObjectList", "Objects", "SystemClock", "Tombstone"]
 
@@ -346,8 +346,10 @@ class Objects:
         name = stored.metadata.name
         if name == DEFAULT_NAMESPACE:
             raise ForbiddenError('namespace "default" always exists', hint="Delete what is in it instead.")
+        given = prepare.given_keys(name)
         for kind in () if wish.contents else every_kind():
-            if kind.namespaced and (await self._store.list(kind.prefix(name), limit=1)).records:
+            found = (await self._store.list(kind.prefix(name), limit=2)).records if kind.namespaced else ()
+            if any(record.key not in given for record in found):
                 hint = f"See `korch get {kind.plural} -n {name}`."
                 raise ForbiddenError(f'namespace "{name}" still holds {kind.plural}: delete them first', hint=hint)
 
@@ -372,9 +374,16 @@ class Objects:
         raise ConflictError(f"{prepare.subject(pod)} changes all the time", hint="Try it again.")
 
     async def _remove(self, stored: Object) -> int:
-        """Remove now; a pod that may have left containers behind gets its tombstone with it."""
-        stone = (tombstone_for(stored, self._clock.now()),) if isinstance(stored, Pod) and stored.spec.node_name else ()
-        return await self._access.remove(stored, *stone)
+        """Remove now; a pod that may have left containers behind gets its tombstone with it.
+
+        With a namespace goes what every namespace is given.
+        """
+        more: tuple[Op, ...] = ()
+        if isinstance(stored, Pod) and stored.spec.node_name:
+            more = (tombstone_for(stored, self._clock.now()),)
+        elif isinstance(stored, Namespace):
+            more = tuple(Delete(key) for key in prepare.given_keys(stored.metadata.name))
+        return await self._access.remove(stored, *more)
 
     async def tombstone(self, uid: str) -> Tombstone | None:
         """The proof that the pod of this uid has ended, kept 30 days; None when there is none."""

@@ -10,9 +10,10 @@ from korch.errors import ConflictError, InvalidError
 from korch.objects.values import Deletion
 from korch.resources.annotations import DECISION
 from korch.resources.codec import typed, with_meta
+from korch.resources.config import DEFAULT_ACCOUNT, ROOT_CA
 from korch.resources.crd import CustomResourceDefinition
 from korch.resources.defaults import DEFAULT_NAMESPACE, GRACE_S, with_defaults
-from korch.resources.kinds import Kind, kind_of, kind_of_type
+from korch.resources.kinds import CONFIGMAP, SERVICEACCOUNT, Kind, kind_of, kind_of_type
 from korch.resources.meta import Condition, Object, ObjectMeta
 from korch.resources.misc import Namespace
 from korch.resources.pod import Pod, PodStatus
@@ -126,6 +127,11 @@ def check_identity(obj: Object, stored: Object) -> None:
             f"{subject(obj)} is another one now: uid {stored.metadata.uid}, not {obj.metadata.uid}",
             hint="Read it again.",
         )
+
+
+def given_keys(namespace: str) -> tuple[str, ...]:
+    """Where the objects stand that a namespace is given: they keep it from nothing, and go with it."""
+    return (SERVICEACCOUNT.key(namespace, DEFAULT_ACCOUNT), CONFIGMAP.key(namespace, ROOT_CA))
 
 
 def spec_of(obj: Object) -> tuple[Any, ...]:

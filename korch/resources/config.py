@@ -3,6 +3,8 @@
 from korch.resources.meta import Object, ObjectReference
 from korch.resources.pod import LocalObjectReference
 
+DEFAULT_ACCOUNT, ROOT_CA = "default", "kube-root-ca.crt"  # what a master gives every namespace
+
 
 class ConfigMap(Object, frozen=True, kw_only=True):
     """core/v1 ConfigMap: texts in `data`, base64 of anything in `binary_data`; no key stands in both."""

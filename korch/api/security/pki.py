@@ -99,6 +99,12 @@ def load_authority(folder: Path, cluster: str, *, now: float) -> Authority:
     return Authority(certificate, key)
 
 
+def certificate_of(folder: Path) -> str:
+    """The authority's certificate as PEM, for whoever wants to trust it; "" where there is none yet."""
+    found = _load_certificate(folder / "ca.crt")
+    return "" if found is None else found.public_bytes(serialization.Encoding.PEM).decode()
+
+
 class ServerCertificate:
     """The server's certificate in one file with its key, renewed when it is time."""
 

@@ -27,7 +27,7 @@ from korch.errors import (
 from korch.master.following import follow
 from korch.objects.objects import Objects
 from korch.resources.codec import with_meta
-from korch.resources.config import ConfigMap
+from korch.resources.config import ConfigMap, ServiceAccount
 from korch.resources.meta import Condition, LabelSelector, ObjectMeta
 from korch.resources.misc import Namespace
 from korch.resources.node import Node, NodeStatus
@@ -186,6 +186,9 @@ def test_a_namespace_that_holds_something_stays(site: Served) -> None:
             await client.delete(Namespace, "shop", "")
         with pytest.raises(ForbiddenError, match="always exists"):
             await client.delete(Namespace, "default", "")
+        await client.delete(ConfigMap, "c", "shop")
+        await client.create(ServiceAccount(metadata=ObjectMeta(name="default", namespace="shop")))
+        await client.delete(Namespace, "shop", "")  # every namespace has that one
 
     run(site, check)
 

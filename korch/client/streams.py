@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING
 
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
@@ -20,14 +19,12 @@ from wsproto.events import (
 from wsproto.utilities import ProtocolError
 
 from korch.client.base import LogOptions
+from korch.client.requests import Requests
 from korch.client.wire import Call, Line
 from korch.errors import CommandFailedError, HostUnreachableError, InvalidError, KorchError
 from korch.resources.pod import Pod
 from korch.resources.podstate import chosen_container
 from korch.ssh.base import Stream
-
-if TYPE_CHECKING:
-    from korch.client.http import HttpClient
 
 _STDIN, _STDOUT, _STDERR, _STATUS, _RESIZE, _CLOSE = 0, 1, 2, 3, 4, 255
 _PROTOCOL = "v5.channel.k8s.io"
@@ -48,7 +45,7 @@ def _path(pod: Pod, part: str) -> str:
 
 
 @asynccontextmanager
-async def log_stream(client: "HttpClient", pod: Pod, options: LogOptions) -> AsyncIterator[Stream]:
+async def log_stream(requests: Requests, pod: Pod, options: LogOptions) -> AsyncIterator[Stream]:
     """The log as it comes; all of it is on channel 1."""
     wished = {
         "container": chosen_container(pod, options.container),
@@ -59,9 +56,7 @@ async def log_stream(client: "HttpClient", pod: Pod, options: LogOptions) -> Asy
         "sinceSeconds": "" if options.since_s is None else str(max(options.since_s, 1)),
     }
     call = Call("GET", _path(pod, "log"), tuple((key, value) for key, value in wished.items() if value))
-    async with client.wire.answering(call) as (head, pieces):
-        if head.status_code >= 300:
-            raise client.error_in(head.status_code, b"".join([piece async for piece in pieces]))
+    async with requests.answering(call) as pieces:
         yield _Log(pieces)
 
 
@@ -99,7 +94,7 @@ class _Log:
 
 @asynccontextmanager
 async def exec_stream(
-    client: "HttpClient",
+    requests: Requests,
     pod: Pod,
     argv: Sequence[str],
     *,
@@ -114,9 +109,9 @@ async def exec_stream(
         *((key, "true") for key, is_on in flags.items() if is_on),
         *(("command", word) for word in argv),
     )
-    line = await client.wire.open()
+    line = await requests.wire.open()
     try:
-        stream = _Program(client, line, pod)
+        stream = _Program(requests, line, pod)
         await stream.begin(Call("GET", _path(pod, "exec"), query))
         if pty is not None:
             await stream.resize(*pty)
@@ -129,8 +124,8 @@ async def exec_stream(
 class _Program:
     """Implements `Stream` on a WebSocket with Kubernetes' channels."""
 
-    def __init__(self, client: "HttpClient", line: Line, pod: Pod) -> None:
-        self._client, self._line, self._pod = client, line, pod
+    def __init__(self, requests: Requests, line: Line, pod: Pod) -> None:
+        self._requests, self._line, self._pod = requests, line, pod
         self._socket = WSConnection(ConnectionType.CLIENT)
         self._writing = asyncio.Lock()
         self._status: int | None = None
@@ -138,7 +133,7 @@ class _Program:
 
     async def begin(self, call: Call) -> None:
         """Returns when the program is started; the API's error when it is refused."""
-        wire = self._client.wire
+        wire = self._requests.wire
         headers = [(b"korch-client", b"1"), *((name.encode(), value.encode()) for name, value in wire.credential)]
         await self._send(Request(host=wire.netloc, target=call.target, subprotocols=[_PROTOCOL], extra_headers=headers))
         refused, body = 0, b""
@@ -149,13 +144,13 @@ class _Program:
                         case AcceptConnection():
                             return
                         case RejectConnection(status_code=code, has_body=False):
-                            raise self._client.error_in(code, b"")
+                            raise self._requests.error_in(code, b"")
                         case RejectConnection(status_code=code):
                             refused = code
                         case RejectData(data=data, body_finished=finished):
                             body += data
                             if finished:
-                                raise self._client.error_in(refused, body)
+                                raise self._requests.error_in(refused, body)
         except TimeoutError as error:
             raise self._lost() from error
         raise self._lost()
@@ -244,5 +239,5 @@ class _Program:
 
     def _lost(self) -> KorchError:
         return HostUnreachableError(
-            f"the connection to the API at {self._client.access.server} broke", host=self._client.wire.host
+            f"the connection to the API at {self._requests.access.server} broke", host=self._requests.wire.host
         )

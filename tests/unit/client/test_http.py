@@ -160,7 +160,7 @@ def test_a_change_is_made_again_on_what_somebody_else_left(site: Served) -> None
             calls.append(found.metadata.labels["n"])
             return with_meta(found, labels={"n": found.metadata.labels["n"] + "x"})
 
-        real = client._ask
+        real = client.requests.ask
 
         async def overtaken(call: Any, **options: Any) -> Any:
             if call.method == "PUT" and len(calls) == 1:
@@ -169,7 +169,7 @@ def test_a_change_is_made_again_on_what_somebody_else_left(site: Served) -> None
                 )
             return await real(call, **options)
 
-        client._ask = overtaken  # type: ignore[method-assign]
+        client.requests.ask = overtaken  # type: ignore[method-assign]
         assert (await client.modify(ConfigMap, "c", "default", change)).metadata.labels == {"n": "1x"}
         assert calls == ["0", "1"]
         stands = await client.get(ConfigMap, "c")

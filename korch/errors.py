@@ -124,6 +124,8 @@ class ForbiddenError(KorchError):
 class HostRefusedError(ForbiddenError):
     """A host answers but does not let korch work there. `reason` is the node's state; this never moves pods."""
 
+    reason = "HostRefused"
+
     def __init__(self, message: str, *, host: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.host = host

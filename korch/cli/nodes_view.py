@@ -55,6 +55,8 @@ def _row(seen: NodeSeen, pods: int, now: float) -> Row:
     ready = condition(node.status.conditions, "Ready")
     state = node_state(node)
     if seen.error is not None and state in {"Ready", "Unknown", "Cordoned"}:
+        from korch.nodes.register import state_of
+
         state = state_of(seen.error)
     trouble, cure = _trouble(seen, state)
     return Row(

@@ -43,6 +43,17 @@ _DOWN = HPAScalingRules(
 _READ: dict[str, Callable[[str | int | float], int]] = {"cpu": cpu_millis, "memory": memory_bytes}
 
 
+Limit = Literal[
+    "",
+    "ScaleDownLimit",
+    "ScaleDownStabilized",
+    "ScaleUpLimit",
+    "ScaleUpStabilized",
+    "TooFewReplicas",
+    "TooManyReplicas",
+]  # what held back the wish of the load
+
+
 class Used(msgspec.Struct, frozen=True):
     """What a pod uses."""
 
@@ -73,7 +84,7 @@ class Decision(msgspec.Struct, frozen=True):
 
     replicas: int
     past: Past
-    limited: str = ""
+    limited: Limit = ""
     problem: str = ""
     metrics: tuple[MetricStatus, ...] = msgspec.field(default=())
 
@@ -177,7 +188,7 @@ def _up(value: float) -> int:
 
 def _held_back(
     spec: HorizontalPodAutoscalerSpec, current: int, wished: int, past: Past, now: float
-) -> tuple[int, str, tuple[tuple[float, int], ...]]:
+) -> tuple[int, Limit, tuple[tuple[float, int], ...]]:
     """(replicas, which rule held them back, recommendations to remember)."""
     up = _rules(spec, "up")
     down = _rules(spec, "down")
@@ -186,13 +197,13 @@ def _held_back(
     lowest = min((n for at, n in recommended if now - at < (up.stabilization_window_seconds or 0)), default=wished)
     highest = max((n for at, n in recommended if now - at < (down.stabilization_window_seconds or 0)), default=wished)
     steady = max(current, min(wished, lowest)) if wished > current else min(current, max(wished, highest))
-    limited = "ScaleDownStabilized" if steady > wished else ("ScaleUpStabilized" if steady < wished else "")
+    limited: Limit = "ScaleDownStabilized" if steady > wished else ("ScaleUpStabilized" if steady < wished else "")
     if steady > current:
-        allowed, rule = _limit(up, current, past, now, "up"), "ScaleUpLimit"
-        steady, limited = (allowed, rule) if allowed < steady else (steady, limited)
+        allowed = _limit(up, current, past, now, "up")
+        steady, limited = (allowed, "ScaleUpLimit") if allowed < steady else (steady, limited)
     elif steady < current:
-        allowed, rule = _limit(down, current, past, now, "down"), "ScaleDownLimit"
-        steady, limited = (allowed, rule) if allowed > steady else (steady, limited)
+        allowed = _limit(down, current, past, now, "down")
+        steady, limited = (allowed, "ScaleDownLimit") if allowed > steady else (steady, limited)
     bounded = min(max(steady, spec.min_replicas or 1), spec.max_replicas)
     if bounded != steady:
         limited = "TooFewReplicas" if bounded > steady else "TooManyReplicas"

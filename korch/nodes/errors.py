@@ -12,8 +12,8 @@ from korch.errors import (
     EngineDownError,
     EngineMissingError,
     FencedError,
-    ForbiddenError,
     HostUnreachableError,
+    InvalidError,
     KorchError,
     NoPermissionError,
 )
@@ -37,6 +37,14 @@ class EngineCallError(CommandFailedError):
     ) -> None:
         super().__init__(message, host=host, stderr=stderr, hint=hint)
         self.pod_reason, self.transient = pod_reason, transient
+
+
+def pod_reason(error: KorchError) -> str:
+    """The word for the status of a pod for which something could not be done."""
+    if isinstance(error, EngineCallError):
+        return error.pod_reason
+    # Of what was asked for something is missing or wrong, such as a Secret that is not there.
+    return "CreateContainerConfigError" if isinstance(error, InvalidError) else error.reason
 
 
 def engine_error(
@@ -103,7 +111,8 @@ def refusal_error(host: str, refusal: str, *, epoch: int | None = None) -> Korch
                 f"{host}: {text}; nothing was done", host=host, hint="The connection broke: try again."
             )
         case "tmpfs":
-            return ForbiddenError(f"{host}: {text}", hint="Make /dev/shm or /run a tmpfs there.")
+            hint = "Make /dev/shm or /run a tmpfs there."
+            return EngineCallError(f"{host}: {text}", host=host, pod_reason="ErrImagePull", hint=hint)
         case _:
             return CommandFailedError(
                 f"{host}: korch's files there: {text}",

@@ -27,6 +27,7 @@ from korch.errors import (
 )
 from korch.nodes.acts import Acts
 from korch.nodes.checks import Checks
+from korch.nodes.errors import pod_reason
 from korch.nodes.files import has_files
 from korch.nodes.machine import Machine
 from korch.nodes.memory import Memory
@@ -392,10 +393,9 @@ class Keeper:
         if isinstance(error, EngineDownError | CommandFailedError | HostRefusedError | InvalidError):
             for image in image_references(pod.metadata.annotations, pod.spec).values():
                 self._ward.images.discard(image)  # it may have been removed there: look again before the next try
-            reason = getattr(error, "pod_reason", "") or error.reason
             text = f"{error}" + (f" ({error.hint})" if error.hint else "")
-            await self._notes.waiting(pod, container, reason, text)
-            await self._notes.event(pod, reason, text)
+            await self._notes.waiting(pod, container, pod_reason(error), text)
+            await self._notes.event(pod, pod_reason(error), text)
             await self._notes.blame(pod)
         if isinstance(error, EngineDownError | TransientError):
             await self._no_contact(error)

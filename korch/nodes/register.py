@@ -7,7 +7,17 @@ from msgspec.structs import replace
 from korch import __version__
 from korch.engines.images import ImageInfo
 from korch.engines.wish import EngineName
-from korch.errors import KorchError
+from korch.errors import (
+    CommandFailedError,
+    HostRefusedError,
+    HostUnreachableError,
+    InvalidError,
+    KorchError,
+    NotRespondingError,
+    SetupError,
+    StoreError,
+    TransientError,
+)
 from korch.inventory.hostnames import node_name
 from korch.inventory.model import Host
 from korch.nodes.facts import Facts, cpu_busy
@@ -139,9 +149,18 @@ def not_ready(node: Node, reason: str, message: str, now: float, *, unknown: boo
 
 def failed_status(node: Node, error: KorchError, now: float) -> NodeStatus:
     """The status of a node that could not be looked at."""
-    reason = "Unreachable" if error.reason in {"Timeout", "ServiceUnavailable"} else error.reason
     text = f"{error}" + (f" {error.hint}" if error.hint else "")
-    return not_ready(node, reason, text, now, unknown=reason in {"Unreachable", "NotResponding"})
+    return not_ready(node, state_of(error), text, now, unknown=isinstance(error, TransientError))
+
+
+def state_of(error: KorchError) -> str:
+    """The state of a node that could not be looked at for this error."""
+    if isinstance(error, HostRefusedError | NotRespondingError):
+        return error.reason
+    if isinstance(error, TransientError):
+        return HostUnreachableError.reason
+    kinds = (InvalidError, SetupError, StoreError, CommandFailedError, KorchError)
+    return next(kind.reason for kind in kinds if isinstance(error, kind))
 
 
 def seen_status(node: Node, host: Host, report: NodeReport, address: str | None, now: float) -> NodeStatus:

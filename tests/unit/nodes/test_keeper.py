@@ -204,7 +204,10 @@ def test_a_missing_secret_may_come_later() -> None:
         source = EnvVarSource(secret_key_ref=SecretKeySelector(name="late", key="K"))
         await world.pod(env=(EnvVar(name="K", value_from=source),))
         await asyncio.sleep(30)
-        assert not is_ready(await world.now())
+        (status,) = (await world.now()).status.container_statuses
+        assert status.state.waiting is not None
+        assert status.state.waiting.reason == "CreateContainerConfigError"
+        assert 'no Secret "late" in namespace default (Create it' in status.state.waiting.message
         await world.objects.create(
             Secret(metadata=ObjectMeta(name="late", namespace="default"), string_data={"K": "v"})
         )

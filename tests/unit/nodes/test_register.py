@@ -9,8 +9,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from korch.engines.images import ImageInfo, ListedImage
-from korch.errors import AuthFailedError, CommandTimeoutError, HostUnreachableError
+from korch.errors import (
+    AuthFailedError,
+    CommandTimeoutError,
+    ConflictError,
+    HostRefusedError,
+    HostUnreachableError,
+    MalformedError,
+    NotRespondingError,
+)
 from korch.inventory.model import Host
+from korch.nodes.errors import EngineCallError
 from korch.nodes.facts import Facts
 from korch.nodes.news import Sample
 from korch.nodes.register import (
@@ -127,9 +136,14 @@ def test_what_the_engine_told_a_user_who_may_need_sudo_is_asked_again() -> None:
     [
         (HostUnreachableError("no route", host="web_1"), "Unknown", "Unreachable"),
         (CommandTimeoutError("silent", host="web_1"), "Unknown", "Unreachable"),
+        (NotRespondingError("greets", host="web_1"), "Unknown", "NotResponding"),
         (AuthFailedError("no key", host="web_1"), "False", "AuthFailed"),
+        (HostRefusedError("ssh does not accept the key", host="web_1"), "False", "HostRefused"),
+        (EngineCallError("it printed nothing", host="web_1"), "False", "CommandFailed"),
+        (MalformedError("no ProxyJump"), "False", "Invalid"),
+        (ConflictError("somebody was faster"), "False", "InternalError"),
     ],
-    ids=["unreachable", "silent", "auth"],
+    ids=["unreachable", "silent", "greets", "auth", "refused", "command", "options", "other"],
 )
 def test_states_are_told_apart(error: Exception, status: str, reason: str) -> None:
     ready = condition(failed_status(new_node(HOST), error, 1000.0).conditions, "Ready")

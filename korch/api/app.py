@@ -30,6 +30,7 @@ from korch.api.answers import (
 from korch.api.cache import Cache
 from korch.api.customs import Customs
 from korch.api.deleting import Deleter
+from korch.api.fixed import check_written
 from korch.api.formats import Form, Renderer, form_of, formed
 from korch.api.metricsapi import Metrics
 from korch.api.parts import Parts
@@ -258,6 +259,10 @@ class Api:
             if why := registry.why_not(kind):
                 raise forbidden(kind, info.name, why)
             raise _not_allowed()
+        if kind is kinds.CLUSTERROLE:
+            await self._customs.look()  # korch's own tell of custom kinds, too
+            if info.verb not in registry.READ_ONLY:
+                check_written(kind, info.name)
         act = self._acts.get(info.verb)
         if act is None or (info.subresource and info.verb not in ("get", "update", "patch")):
             raise _not_allowed()

@@ -13,6 +13,7 @@ from contextlib import aclosing, suppress
 
 from korch.api.answers import too_new
 from korch.api.entries import Change, Entry, entry_of
+from korch.api.fixed import fixed, with_fixed
 from korch.errors import ExpiredError, KorchError, StoreError, TransientError
 from korch.resources.kinds import Kind
 from korch.store.base import Changes, Event, Record, Store
@@ -35,7 +36,8 @@ class KindCache:
         self.kind = kind
         self._entries: dict[str, Entry] = {}
         self._keys: list[str] = []  # in order: sorting them all after each change would take long
-        self._sorted: tuple[Entry, ...] | None = ()
+        self._sorted: tuple[Entry, ...] | None = None
+        self._fixed: tuple[Entry, ...] = ()
         self._snapshots: dict[int, tuple[Entry, ...]] = {}
         self.changes: list[Change] = []
         self.first = 0  # the number of changes[0], counted since the kind was loaded
@@ -112,8 +114,10 @@ class KindCache:
 
     def snapshot(self) -> tuple[Entry, ...]:
         """All objects in key order, as they are now."""
-        if self._sorted is None:
-            self._sorted = tuple(map(self._entries.__getitem__, self._keys))
+        more = fixed(self.kind)
+        if self._sorted is None or more is not self._fixed:
+            self._fixed = more
+            self._sorted = with_fixed(tuple(map(self._entries.__getitem__, self._keys)), more)
         return self._sorted
 
     def keep(self, revision: int, entries: tuple[Entry, ...]) -> None:

@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from korch.api.answers import Refusal, bad_request, bytes_answer, failure, not_found
 from korch.api.cache import Cache, KindCache, page
 from korch.api.entries import Entry, entry_of
+from korch.api.fixed import fixed_one
 from korch.api.formats import Form, Renderer
 from korch.api.selecting import Selection, selection
 from korch.api.versions import Version
@@ -41,6 +42,8 @@ class _Token(msgspec.Struct, frozen=True):
 
 async def one(reading: Reading, kind: Kind, namespace: str, name: str) -> Entry:
     """The object as stored now; 404."""
+    if (found := fixed_one(kind, name)) is not None:
+        return found
     record = await reading.store.get(kind.key(namespace, name))
     if record is None:
         raise not_found(kind, name)
@@ -76,10 +79,11 @@ async def list_(reading: Reading, version: Version, namespace: str, query: Mappi
 async def chosen_of(
     reading: Reading, kind: Kind, namespace: str, query: Mapping[str, str]
 ) -> tuple[tuple[Entry, ...], int]:
-    """All objects that the selectors of a query mean, as stored now, and the revision of that."""
+    """All stored objects that the selectors of a query mean, as they are now, and the revision of that."""
     cache, revision = await reading.cache.fresh(kind)
     chosen = selection(kind, namespace, query)
-    return await _matching(cache.snapshot(), kind, chosen, None), revision
+    found = await _matching(cache.snapshot(), kind, chosen, None)
+    return tuple(entry for entry in found if fixed_one(kind, entry.name) is None), revision
 
 
 async def _answer(renderer: Renderer, found: Sequence[Entry], meta: dict[str, Any]) -> Response:

@@ -1,6 +1,6 @@
 """Which resources the API serves: the kinds that are stored, and those that are only answered (reviews, metrics)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from korch.api.versions import VERSIONS, Version, plain_version
@@ -124,6 +124,35 @@ def subresources(kind: Kind) -> tuple[Subresource, ...]:
     if kind is kinds.SERVICEACCOUNT:
         found.append(Subresource("token", "authentication.k8s.io", "v1", "TokenRequest", ("create",)))
     return tuple(sorted(found, key=lambda part: part.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Objects of a kind, or a part of them, and what may be done with them at all."""
+
+    group: str
+    plural: str
+    part: str
+    namespaced: bool
+    verbs: tuple[str, ...]
+
+    @property
+    def word(self) -> str:
+        """As rules name it."""
+        return f"{self.plural}/{self.part}" if self.part else self.plural
+
+
+def everything() -> Iterator[Served]:
+    """All that anybody can ask for: kinds in each group, custom ones too, their parts, and what is answered only."""
+    addresses = {
+        (kind.group, kind.plural): kind for kind in (*(other.shown for other in VERSIONS), *kinds.every_kind())
+    }
+    for kind in addresses.values():
+        yield Served(kind.group, kind.plural, "", kind.namespaced, verbs_of(kind))
+        for part in subresources(kind):
+            yield Served(kind.group, kind.plural, part.name, kind.namespaced, part.verbs)
+    for other in VIRTUAL:
+        yield Served(other.group, other.plural, "", other.namespaced, other.verbs)
 
 
 def groups(customs: Sequence[Version] = ()) -> dict[str, list[str]]:

@@ -9,13 +9,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from korch.api.registry import is_namespaced
+from korch.api.registry import Served, everything, is_namespaced
 from korch.api.requestinfo import RequestInfo
 from korch.api.security.rbac import EVERYWHERE, GROUP, OWN, Binding, Policy, Who, allows, asked_by, has_wildcard
 from korch.api.security.users import ROLES, Grant, grants_of
 from korch.errors import ForbiddenError
 from korch.resources import rbac
-from korch.resources.kinds import KINDS
 from korch.resources.meta import Object
 
 READ = frozenset({"get", "list", "watch"})
@@ -27,7 +26,7 @@ _CHANGED_BY_EDIT = frozenset(
     {"", "scale", "eviction", "exec", "attach", "portforward", "proxy", "ephemeralcontainers", "token"}
 )
 _SEEN_BY_VIEW = frozenset({"", "status", "scale", "log"})
-_SELF_REVIEWS = frozenset(
+SELF_REVIEWS = frozenset(
     {
         ("authorization.k8s.io", "selfsubjectaccessreviews"),
         ("authorization.k8s.io", "selfsubjectrulesreviews"),
@@ -35,12 +34,6 @@ _SELF_REVIEWS = frozenset(
     }
 )
 _PUBLIC_PATHS = ("/api", "/apis", "/openapi", "/version", "/healthz", "/livez", "/readyz")  # for whoever logged in
-_SUBRESOURCES = {
-    "pods": ("log", "exec", "attach", "portforward", "eviction", "status"),
-    "deployments": ("scale", "status"),
-    "replicasets": ("scale", "status"),
-    "statefulsets": ("scale", "status"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +75,7 @@ class Authorizer:
                 return True, 'role "admin"'
             public = any(info.path == path or info.path.startswith(path + "/") for path in _PUBLIC_PATHS)
             return (True, "for everybody who has logged in") if public and info.verb in {"get", "head"} else (False, "")
-        if info.verb == "create" and (info.group, info.resource) in _SELF_REVIEWS and not info.subresource:
+        if info.verb == "create" and (info.group, info.resource) in SELF_REVIEWS and not info.subresource:
             return True, "everybody may ask about themselves"
         for grant in grants_of(user.groups):
             if _covers(grant, info):
@@ -94,17 +87,15 @@ class Authorizer:
         """What the user may do in a namespace, each kind asked as a request would; first the paths."""
         if self._is_admin(user):
             return (Rule(("*",), paths=("*",)), Rule(("*",), ("*",), ("*",)))
-        found: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
-        for group, resource in sorted(_SELF_REVIEWS):
-            found[group, ("create",)].append(resource)
-        for kind in KINDS:
-            for subresource in ("", *_SUBRESOURCES.get(kind.plural, ())):
-                place = namespace if kind.namespaced else ""
-                verbs = self._verbs(user, kind.group, kind.plural, subresource, place)
-                if verbs:
-                    word = f"{kind.plural}/{subresource}" if subresource else kind.plural
-                    found[kind.group, verbs].append(word)
-        rules = [Rule(verbs, (group,), tuple(resources)) for (group, verbs), resources in found.items()]
+        found: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = defaultdict(list)
+        for group, resource in sorted(SELF_REVIEWS):
+            found[group, ("create",), ()].append(resource)
+        for served in everything():
+            verbs = self.own_verbs(user, served, namespace)
+            if verbs and (served.group, served.plural) not in SELF_REVIEWS:
+                named = () if served.namespaced or self.own_verbs(user, served, "") else (namespace,)
+                found[served.group, verbs, named].append(served.word)
+        rules = [Rule(verbs, (group,), tuple(words), names=named) for (group, verbs, named), words in found.items()]
         rules += [
             Rule(one.verbs, one.api_groups, one.resources, one.non_resource_urls, one.resource_names)
             for held in self._policy.held(user, namespace)
@@ -112,13 +103,15 @@ class Authorizer:
         ]
         return (Rule(("get",), paths=tuple(p for path in _PUBLIC_PATHS for p in (path, path + "/*"))), *rules)
 
-    def _verbs(self, user: Who, group: str, resource: str, subresource: str, namespace: str) -> tuple[str, ...]:
-        asked = ("create", "get") if subresource else ("get", "list", "watch", *sorted(WRITE))
-        info = (RequestInfo(verb, "", group, "v1", resource, subresource, namespace) for verb in asked)
+    def own_verbs(self, user: Who, served: Served, namespace: str) -> tuple[str, ...]:
+        """What the user may do with it there by korch's own roles; of namespaces, with this one."""
         own = [held.grant for held in self._policy.held(user, namespace) if held.grant is not None]
+        name = namespace if (served.group, served.plural) == ("", "namespaces") else ""
+        place = (served.group, "v1", served.plural, served.part, namespace, name)
+        asked = (RequestInfo(verb, "", *place) for verb in served.verbs)
         return tuple(
             one.verb
-            for one in info
+            for one in map(_in_its_place, asked)
             if self._by_groups(user, one)[0] or any(_covers(_placed(grant, one.namespace), one) for grant in own)
         )
 
@@ -223,8 +216,8 @@ def _covers(grant: Grant, info: RequestInfo) -> bool:
     reads = info.verb in READ
     if grant.namespace:
         if info.resource == "namespaces" and not info.group:
-            return reads and grant.namespace == info.namespace and info.subresource in {"", "status"}
-        if info.namespace != grant.namespace:
+            return reads and grant.namespace in {info.namespace, EVERYWHERE} and info.subresource in {"", "status"}
+        if info.namespace != grant.namespace and not (reads and _is_everywhere(grant, info)):
             return False
     elif not reads and (not info.namespace or info.resource == "namespaces"):
         return False  # what is in no namespace is changed by who administers the cluster
@@ -237,6 +230,13 @@ def _covers(grant: Grant, info: RequestInfo) -> bool:
     if grant.role == "edit":
         return info.subresource in (_SEEN_BY_VIEW | _CHANGED_BY_EDIT if reads else _CHANGED_BY_EDIT)
     return reads and info.subresource in _SEEN_BY_VIEW and (info.group, info.resource) != ("", "secrets")
+
+
+def _is_everywhere(grant: Grant, info: RequestInfo) -> bool:
+    """Whether it is about all namespaces at once, and the grant about each of them."""
+    if info.namespace or grant.namespace != EVERYWHERE:
+        return False
+    return any(one.namespaced for one in everything() if (one.group, one.plural) == (info.group, info.resource))
 
 
 def _is_withheld(info: RequestInfo) -> bool:

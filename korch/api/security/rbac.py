@@ -82,7 +82,8 @@ class Policy:
         if role.aggregation_rule is None:
             return role.rules
         wanted = role.aggregation_rule.cluster_role_selectors
-        parts = [one for _, one in sorted(self._cluster_roles.items()) if one.aggregation_rule is None]
+        others = (one for name, one in sorted(self._cluster_roles.items()) if name not in OWN)
+        parts = [one for one in others if one.aggregation_rule is None]
         chosen = [one for one in parts if any(matches(by, one.metadata.labels) for by in wanted)]
         return tuple(rule for one in chosen for rule in one.rules)
 

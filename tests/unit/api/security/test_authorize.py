@@ -143,7 +143,7 @@ def test_the_rules_that_are_shown_are_those_that_count(who: str) -> None:
         for verb, group, word in itertools.product(rule.verbs, rule.groups, rule.resources):
             plural, _, sub = word.partition("/")
             namespace = "" if plural in {"nodes", "namespaces", "nodeloads"} else "shop"
-            info = RequestInfo(verb, "", group, "v1", plural, sub, namespace)
+            info = RequestInfo(verb, "", group, "v1", plural, sub, namespace, "".join(rule.names))
             assert Authorizer().allowed(user, info)[0], (rule, info)
     shown = {word for rule in Authorizer().rules(user, "shop") for word in rule.resources}
     assert ("secrets" in shown or "*" in shown) is (who.partition("-")[0] in {"admin", "edit"})

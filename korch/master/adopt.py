@@ -7,40 +7,37 @@ before is refused everywhere, and whoever watched before lists again.
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 from msgspec.structs import replace
-from msgspec.structs import replace as with_fields
 
 from korch.client.base import Adoption, ClusterFound
 from korch.controllers.replicaset import plan_replicas
 from korch.controllers.rollout import plan_rollout
-from korch.engines.names import Identity
 from korch.engines.observed import ObservedContainer
-from korch.errors import ForbiddenError, InvalidError, KorchError, NotFoundError, at
-from korch.master.adoption import AdoptionPlan, Known, NodeFind, TakenPod, Wish, plan_adoption
+from korch.errors import KorchError, NotFoundError, at
+from korch.master.adoption import AdoptionPlan, Known, plan_adoption
+from korch.master.choosing import but_not_all_answer, choose, clusters_seen
 from korch.master.cluster import RECORD_KEY, Cluster, ClusterRecord
 from korch.master.contacts import Contact
+from korch.master.finds import NodeFind, ended_among, look, uids_in
 from korch.master.fleet import Fleet
 from korch.master.gathering import each, failures
 from korch.master.handover import take_lead
-from korch.nodes.machine import ClusterIdentity, Machine
-from korch.nodes.parcels import StoredWish
+from korch.master.hosts import identity_of
+from korch.master.regroup import TakenPod, owner_uid
+from korch.nodes.machine import ClusterIdentity
 from korch.nodes.podstatus import Readiness, Sight, observed_status
 from korch.nodes.readiness import run_probe
-from korch.nodes.records import record_of
 from korch.nodes.ward import together
 from korch.objects.objects import Objects
-from korch.resources.codec import decode, with_meta
-from korch.resources.kinds import kind_for
+from korch.resources.codec import with_meta
 from korch.resources.meta import Condition, Object, ObjectMeta
 from korch.resources.misc import Namespace, Secret
 from korch.resources.pod import Pod, PodStatus
-from korch.resources.podstate import controller_of, with_condition, workload_name
+from korch.resources.podstate import with_condition, workload_name
 from korch.resources.times import rfc3339
-from korch.resources.validation import validate
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.store.backup import REVISION_GAP
 from korch.store.base import Put
@@ -54,65 +51,25 @@ T = TypeVar("T", bound=Object)
 async def adopt(cluster: Cluster, fleet: Fleet, cluster_id: str, *, dry_run: bool) -> tuple[Cluster, Adoption]:
     """(the cluster as it is then, what was or would be taken in). A dry run leaves the cluster's record alone."""
     await fleet.survey()
-    found = await _clusters(cluster, fleet)
+    found = await clusters_seen(fleet, cluster.record)
     holds_work = any([(await cluster.objects.list(type_)).items for type_ in (Deployment, ReplicaSet, DaemonSet, Pod)])
     try:
         chosen = choose(found, cluster.record, cluster_id, holds_work=holds_work)
     except NotFoundError as error:
         raise but_not_all_answer(error, fleet.errors) from error
-    adopted = with_fields(cluster, record=_record_for(chosen, cluster.record))
-    if chosen.id != cluster.record.id:
+    adopted = replace(cluster, record=_record_for(chosen, cluster.record))
+    takes_over = chosen.id != cluster.record.id
+    if takes_over:
         fleet.act_for(adopted)
         await fleet.survey()
     finds, notes = await look(fleet, chosen.id)
-    plan = plan_adoption(finds, await known_of(cluster.objects, finds))
+    plan = plan_adoption(finds, await _known(cluster.objects, finds))
     notes += [f"{at(name, error)}; what it holds is not taken in" for name, error in sorted(fleet.errors.items())]
     taken = _told(plan)
-    if not dry_run and (taken or chosen.id != cluster.record.id):
+    if not dry_run and (taken or takes_over):
         notes += await _Adopting(cluster, adopted, fleet).carry_out(plan, finds)
-    takes_over = chosen.id != cluster.record.id
     result = Adoption(found, chosen.id, chosen.name, taken, (*plan.notes, *notes), takes_over)
     return (cluster if dry_run else adopted), result
-
-
-def but_not_all_answer(error: NotFoundError, silent: Mapping[str, KorchError]) -> NotFoundError:
-    """The error, with the nodes that could not be looked at: what was not found may be there."""
-    if not silent:
-        return error
-    told = "; ".join(at(name, found) for name, found in sorted(silent.items()))
-    return NotFoundError(
-        f"{error}, but not all could be looked at: {told}", hint=silent[min(silent)].hint or error.hint
-    )
-
-
-def choose(found: Sequence[ClusterFound], record: ClusterRecord, wanted: str, *, holds_work: bool) -> ClusterFound:
-    """The cluster to adopt. Raises when none fits, when several do, or when another's state would be overwritten."""
-    own = next((one for one in found if one.id == record.id), None)
-    if wanted:
-        match = next((one for one in found if one.id == wanted), None)
-        if match is None:
-            raise NotFoundError(f"no node tells of a cluster with id {wanted}", hint=_listing(found))
-        if match is not own and holds_work:
-            raise ForbiddenError(
-                f'cluster "{record.name}" has workloads of its own: it cannot become cluster "{match.name}"',
-                hint="Adopt that one beside it: --cluster NAME -i INVENTORY.",
-            )
-        return match
-    if holds_work:
-        return own or ClusterFound(record.id, record.name, record.master_host, (), 0, ())
-    full = [one for one in found if one.containers or one.workloads]
-    if len(full) == 1:
-        return full[0]
-    if not full and own is not None:
-        return own
-    if not full:
-        raise NotFoundError("no node holds anything of a korch cluster", hint=_listing(found))
-    raise InvalidError(f"the nodes hold things of {len(full)} clusters", hint=f"Choose: --cluster-id. {_listing(full)}")
-
-
-def _listing(found: Sequence[ClusterFound]) -> str:
-    told = "; ".join(f"{one.id} ({one.name}, master on {one.master_host})" for one in found)
-    return f"There is {told}." if told else "Are these the right hosts? `korch nodes` shows them."
 
 
 def _record_for(chosen: ClusterFound, record: ClusterRecord) -> ClusterRecord:
@@ -121,113 +78,17 @@ def _record_for(chosen: ClusterFound, record: ClusterRecord) -> ClusterRecord:
     return replace(record, id=chosen.id, name=chosen.name, master_host=here)
 
 
-# What the nodes tell
-
-
-async def _clusters(cluster: Cluster, fleet: Fleet) -> tuple[ClusterFound, ...]:
-    """Every cluster that a node tells of, by id."""
-    traces: dict[str, _Trace] = {}
-    for node, contact in sorted(fleet.answering.items()):
-        report = contact.report
-        for claim in (*([report.claim] if report.claim else []), *report.foreign_claims):
-            trace = traces.setdefault(claim.id, _Trace(set(), set()))
-            trace.nodes.add(node)
-            trace.claimed.add(node)
-            trace.name, trace.master_host = trace.name or claim.name, trace.master_host or claim.master_host
-        for seen in report.containers:
-            if seen.identity is not None:
-                trace = traces.setdefault(seen.identity.cluster, _Trace(set(), set()))
-                trace.nodes.add(node)
-                trace.containers += 1
-                trace.name = trace.name or seen.name.split("_")[1]
-    return tuple([await _found(key, traces[key], fleet, cluster) for key in sorted(traces)])
-
-
-@dataclass(slots=True)
-class _Trace:
-    """What was seen of one cluster so far."""
-
-    nodes: set[str]
-    claimed: set[str]
-    containers: int = 0
-    name: str = ""
-    master_host: str = ""
-
-
-async def _found(id_: str, trace: _Trace, fleet: Fleet, cluster: Cluster) -> ClusterFound:
-    identity = ClusterIdentity(id=id_, name=trace.name, master_host=trace.master_host)
-    machines = {
-        node: _machine(fleet, node, identity)
-        for node in sorted(trace.claimed)
-        if fleet.answering[node].report.engine.state == "Ready"
-    }
-    wishes = await each(machines, lambda _, machine: machine.read_wishes())
-    names = {wish.file for result in wishes.values() if not isinstance(result, KorchError) for wish in result}
-    name, host = trace.name or cluster.record.name, trace.master_host or "?"
-    return ClusterFound(id_, name, host, tuple(sorted(trace.nodes)), trace.containers, tuple(sorted(names)))
-
-
-def _machine(fleet: Fleet, node: str, identity: ClusterIdentity) -> Machine:
-    """A node as another cluster than the fleet's would work with it."""
-    host = fleet.host(node)
-    return Machine(fleet.transport(node), identity, engine=host.engine, shared=host.shared, become=host.become)
-
-
-async def look(fleet: Fleet, cluster_id: str) -> tuple[list[NodeFind], list[str]]:
-    """What each node holds of the cluster, and sentences on what could not be read."""
-    answering = {name: found for name, found in fleet.answering.items() if found.report.engine.state == "Ready"}
-    wishes = await each(answering, lambda _, contact: contact.machine.read_wishes())
-    finds, notes = [], []
-    for name, contact in sorted(fleet.answering.items()):
-        if name not in answering:
-            notes.append(f"{contact.report.message}; what it holds is not taken in")
-            continue
-        read = wishes[name]
-        kept: list[Wish] = []
-        if isinstance(read, KorchError):
-            notes.append(f"{name}: the wishes that it keeps cannot be read: {read}")
-        else:
-            for stored in read:
-                try:
-                    kept.append(read_wish(stored))
-                except KorchError as error:
-                    notes.append(f"{at(name, error)}; it is left out")
-        mine = tuple(seen for seen in contact.report.containers if _is_of(seen.identity, cluster_id))
-        finds.append(NodeFind(name, mine, tuple(kept)))
-    return finds, notes
-
-
-def _is_of(identity: Identity | None, cluster_id: str) -> bool:
-    return identity is not None and identity.cluster == cluster_id
-
-
-def read_wish(stored: StoredWish) -> Wish:
-    """The object in a file that a node keeps; `InvalidError` unless it is whole, valid, and named like its file."""
-    try:
-        head = msgspec.json.decode(stored.content, type=Object)
-        wish = decode(kind_for(head.api_version, head.kind), stored.content)
-    except (msgspec.MsgspecError, InvalidError) as error:
-        raise InvalidError(f"the wish {stored.file} cannot be read: {error}") from error
-    if not isinstance(wish, Deployment | ReplicaSet | DaemonSet | Pod) or record_of(wish).file != stored.file:
-        raise InvalidError(f"the wish {stored.file} is not what its name says")
-    if not wish.metadata.uid or not wish.metadata.resource_version.isdecimal():
-        raise InvalidError(f"the wish {stored.file} has no uid or no revision")
-    validate(wish)
-    return wish
-
-
-async def known_of(objects: Objects, finds: Sequence[NodeFind]) -> Known:
+async def _known(objects: Objects, finds: Sequence[NodeFind]) -> Known:
     """What the store knows, with the tombstones of what nodes hold."""
     pods = (await objects.list(Pod)).items
-    uids = {seen.identity.uid for find in finds for seen in find.containers if seen.identity is not None}
-    ended = [uid for uid in sorted(uids - {pod.metadata.uid for pod in pods}) if await objects.tombstone(uid)]
+    ended = await ended_among(objects, uids_in(finds) - {pod.metadata.uid for pod in pods})
     return Known(
         deployments=(await objects.list(Deployment)).items,
         sets=(await objects.list(ReplicaSet)).items,
         daemons=(await objects.list(DaemonSet)).items,
         pods=pods,
         secrets=(await objects.list(Secret)).items,
-        ended=frozenset(ended),
+        ended=ended,
     )
 
 
@@ -278,7 +139,7 @@ class _Adopting:
         old = self._before.record
         if old.id == self._cluster.record.id:
             return None
-        return ClusterIdentity(id=old.id, name=old.name, master_host=old.master_host)
+        return identity_of(old)
 
     async def _put_record(self) -> None:
         found = await self._cluster.store.get(RECORD_KEY)
@@ -352,14 +213,14 @@ def grouped(plan: AdoptionPlan, statuses: Mapping[str, PodStatus], now: float) -
     groups: dict[tuple[str, str], list[Object]] = {}
     for deployment in plan.deployments:
         key = (deployment.metadata.namespace, deployment.metadata.name)
-        sets = [found for found in plan.sets if _owner(found) == deployment.metadata.uid]
-        members = {found.metadata.name: [pod for pod in pods if _owner(pod) == found.metadata.uid] for found in sets}
+        sets = [found for found in plan.sets if owner_uid(found) == deployment.metadata.uid]
+        members = {found.metadata.name: [pod for pod in pods if owner_uid(pod) == found.metadata.uid] for found in sets}
         status = plan_rollout(deployment, sets, members, now).status
         groups[key] = [replace(deployment, status=status)]
     for daemonset in plan.daemons:
         groups.setdefault(_workload(daemonset), []).append(daemonset)
     for found in plan.sets:
-        mine = [pod for pod in pods if _owner(pod) == found.metadata.uid]
+        mine = [pod for pod in pods if owner_uid(pod) == found.metadata.uid]
         counted = replace(found, status=plan_replicas(found, mine, now).status)
         groups.setdefault(_workload(found), []).append(_dated(counted, stamp))
     for pod in pods:
@@ -374,10 +235,6 @@ def _finished(taken: TakenPod, statuses: Mapping[str, PodStatus], stamp: str) ->
 
 def _dated(obj: T, stamp: str) -> T:
     return obj if obj.metadata.creation_timestamp else with_meta(obj, creation_timestamp=stamp)
-
-
-def _owner(obj: Object) -> str:
-    return owner.uid if (owner := controller_of(obj)) is not None else ""
 
 
 def _workload(obj: Object) -> tuple[str, str]:
@@ -405,7 +262,7 @@ async def take_over(lead: Lead, fleet: Fleet, former: ClusterIdentity | None = N
 
     async def take(name: str, contact: Contact) -> None:
         if former is not None and any(claim.id == former.id for claim in contact.report.foreign_claims):
-            await _machine(fleet, name, former).unclaim(epoch=epoch)
+            await fleet.machine_as(name, former).unclaim(epoch=epoch)
         await contact.machine.set_epoch(epoch)
 
     usable = {name: found for name, found in fleet.answering.items() if found.report.engine.state == "Ready"}

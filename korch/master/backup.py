@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 
 from korch.errors import ForbiddenError, StoreError, at
-from korch.master.adopt import known_of, look, take_over
-from korch.master.adoption import orphans_of
+from korch.master.adopt import take_over
 from korch.master.cluster import RECORD_KEY, Cluster, ClusterRecord
+from korch.master.finds import look, unheard_of
 from korch.master.fleet import Fleet
 from korch.resources.misc import Secret
 from korch.settings import Settings
@@ -76,10 +76,10 @@ async def after_restore(cluster: Cluster, fleet: Fleet) -> tuple[str, ...]:
         await cluster.objects.list(Secret)
     except StoreError as error:
         notes.append(f"{error}. {error.hint}")
-    orphans = orphans_of(finds, await known_of(cluster.objects, finds))
-    if orphans:
+    younger = await unheard_of(cluster.objects, finds)
+    if younger:
         notes.append(
-            f"{len(orphans)} container(s) are younger than the backup: `korch adopt` takes them in,"
+            f"{len(younger)} container(s) are younger than the backup: `korch adopt` takes them in,"
             " `korch prune --orphans` removes them"
         )
     return (*notes, *unread)

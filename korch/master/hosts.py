@@ -7,7 +7,7 @@ import msgspec.structs
 from korch.errors import NotFoundError
 from korch.inventory.hostnames import node_name
 from korch.inventory.model import Host
-from korch.master.cluster import Cluster
+from korch.master.cluster import Cluster, ClusterRecord
 from korch.nodes.machine import ClusterIdentity, Machine
 from korch.ssh.base import Transport
 from korch.ssh.connect import Connector
@@ -43,15 +43,15 @@ class Hosts:
 
     def machine(self, node: str) -> Machine:
         """The machine behind a node; it connects when it is first used."""
-        host = self.host(node)
-        name = node_name(host.name)
+        name = node_name(self.host(node).name)
         if name not in self._machines:
-            record = self._cluster.record
-            identity = ClusterIdentity(id=record.id, name=record.name, master_host=record.master_host)
-            self._machines[name] = Machine(
-                self.transport(name), identity, engine=host.engine, shared=host.shared, become=host.become
-            )
+            self._machines[name] = self.machine_as(name, identity_of(self._cluster.record))
         return self._machines[name]
+
+    def machine_as(self, node: str, identity: ClusterIdentity) -> Machine:
+        """The same as another cluster would work with it; it is not kept."""
+        host = self.host(node)
+        return Machine(self.transport(node), identity, engine=host.engine, shared=host.shared, become=host.become)
 
     def transport(self, node: str) -> Transport:
         """The transport to a node."""
@@ -77,3 +77,8 @@ class Hosts:
         if host.connection == "local":
             return ""
         return (await self._connector.options_for(host)).hostname
+
+
+def identity_of(record: ClusterRecord) -> ClusterIdentity:
+    """What nodes know of the cluster."""
+    return ClusterIdentity(id=record.id, name=record.name, master_host=record.master_host)

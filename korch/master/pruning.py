@@ -13,10 +13,9 @@ import msgspec
 
 from korch.client.base import Orphan, Pruned
 from korch.errors import FencedError, ForbiddenError, KorchError, NotFoundError, at
-from korch.master.adopt import known_of, look
-from korch.master.adoption import orphans_of
 from korch.master.cluster import Cluster
 from korch.master.contacts import Contact
+from korch.master.finds import look, unheard_of
 from korch.master.fleet import Fleet
 from korch.master.gathering import each, failures
 from korch.master.handover import take_lead
@@ -122,7 +121,7 @@ async def find_orphans(cluster: Cluster, fleet: Fleet) -> tuple[Orphan, ...]:
     await fleet.survey()
     finds, _ = await look(fleet, cluster.record.id)
     found = []
-    for node, seen in orphans_of(finds, await known_of(cluster.objects, finds)):
+    for node, seen in await unheard_of(cluster.objects, finds):
         assert seen.identity is not None
         found.append(Orphan(node, seen.name, seen.identity.pod, seen.identity.uid, seen.state))
     return tuple(found)
@@ -177,7 +176,7 @@ class _Pruning(msgspec.Struct, frozen=True):
 
     async def _orphans(self, uids: frozenset[str]) -> list[str]:
         finds, _ = await look(self.fleet, self.cluster.record.id)
-        found = orphans_of(finds, await known_of(self.objects, finds))
+        found = await unheard_of(self.objects, finds)
         chosen = {
             seen.name: (node, replace(seen.identity, container=""))  # all of its pod's
             for node, seen in found

@@ -14,9 +14,11 @@ from korch.controllers.rollout import current_set, plan_rollout, revision_of
 from korch.engines.names import SANDBOX, Identity
 from korch.engines.observed import ObservedContainer
 from korch.errors import ForbiddenError, HostUnreachableError, InvalidError, NotFoundError
-from korch.master.adopt import but_not_all_answer, choose, grouped, read_wish
-from korch.master.adoption import AdoptionPlan, Known, NodeFind, orphans_of, plan_adoption
+from korch.master.adopt import grouped
+from korch.master.adoption import AdoptionPlan, Known, plan_adoption
+from korch.master.choosing import but_not_all_answer, choose
 from korch.master.cluster import ClusterRecord
+from korch.master.finds import NodeFind, orphans_of, read_wish
 from korch.nodes.parcels import StoredWish
 from korch.nodes.podstatus import Readiness, Sight, observed_status
 from korch.nodes.records import record_of
@@ -165,8 +167,7 @@ def test_adopting_again_finds_nothing_and_order_is_irrelevant(
     assert len(plan.pods) == count + older
     known = written(plan, Known())
     again = plan_adoption(finds, known)
-    assert again.changes_nothing
-    assert again.drop == ()
+    assert again == AdoptionPlan(notes=again.notes)
 
 
 def test_the_newest_wish_counts_and_an_older_one_explains_the_older_pods() -> None:
@@ -242,7 +243,7 @@ def test_what_the_store_knows_or_has_ended_is_no_orphan() -> None:
     wish = wish_of()
     finds = settled(wish)
     known = written(plan_adoption(finds, Known()), Known())
-    assert orphans_of(finds, known) == ()
+    assert orphans_of(finds, {pod.metadata.uid for pod in known.pods}) == []
     ended = frozenset(seen.identity.uid for find in finds for seen in find.containers if seen.identity)
     assert plan_adoption(finds, Known(ended=ended)).pods == ()
 
@@ -272,7 +273,7 @@ def test_a_wish_older_than_the_state_changes_nothing() -> None:
     old, new = wish_of("web:1", revision=3), wish_of("web:2", revision=9)
     known = written(plan_adoption(settled(new), Known()), Known())
     finds = [*settled(new), NodeFind("n9", (), (old,))]
-    assert plan_adoption(finds, known).changes_nothing
+    assert plan_adoption(finds, known) == AdoptionPlan()
 
 
 def test_pods_of_nodes_that_did_not_answer_are_left_alone() -> None:
@@ -409,7 +410,7 @@ def test_a_daemon_set_comes_back_with_its_pods_and_nothing_is_rolled_afterwards(
     assert after.create == ()
     assert [pod.spec.node_name for pod in after.delete] == ["n3"], "only what is of another template"
     again = plan_adoption([runs_on("n1", hash_)], Known(daemons=plan.daemons, pods=tuple(pods)))
-    assert again.changes_nothing
+    assert again == AdoptionPlan(notes=again.notes)
 
 
 # --- several containers ---
@@ -447,7 +448,7 @@ def test_containers_of_one_pod_are_one_pod() -> None:
     assert plan.notes == ()
     known = written(plan, Known())
     again = plan_adoption(finds, known)
-    assert again.changes_nothing
+    assert again == AdoptionPlan(notes=again.notes)
 
 
 def test_several_containers_without_a_wish_are_taken_in_as_they_run() -> None:

@@ -48,7 +48,7 @@ SECTIONS: dict[str, tuple[Entry, ...]] = {
         Entry("exec", "logs:exec_", "Run a command in a pod's container."),
         Entry("events", "events:events", "What happened lately."),
         Entry("top", "top:top", "What hosts and pods use now, the busiest first."),
-        Entry("why", "why:why", "Why a pod runs where it runs, or why it cannot."),
+        Entry("why", "why:why", "Why a pod runs where it runs or cannot; what a reason means."),
         Entry("whatif", "whatif:whatif", "Where replicas would go, or what losing a host would do."),
     ),
     "Nodes": (

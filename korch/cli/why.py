@@ -1,4 +1,4 @@
-"""`korch why`: the scheduler's reasons, as it recorded them on the pods."""
+"""`korch why`: the scheduler's reasons, as it recorded them on the pods; what reasons of statuses and events mean."""
 
 from __future__ import annotations
 
@@ -23,19 +23,23 @@ if TYPE_CHECKING:
         "korch why web                   # a deployment or a pod of that name",
         "korch why pod/web-5d4f8-x2x9k -o wide",
         "korch why web -o json",
+        "korch why CrashLoopBackOff      # what a reason means that you have read somewhere, and what to do",
     )
 )
-@click.argument("name", metavar="POD|DEPLOYMENT")
+@click.argument("name", metavar="POD|DEPLOYMENT|REASON")
 @namespace_option
 @click.option(
     "-o", "--output", type=click.Choice(["wide", "json", "yaml"]), default=None, help="Another form of output."
 )
 @cluster_options()
 def why(name: str, namespace: str, output: str | None) -> None:
-    """Show why pods run where they run, or why they cannot.
+    """Show why pods run where they run, or why they cannot; or what a reason means, and what to do.
 
     Nodes are listed from the best down: scores are points out of 100, the sum of the parts beside them.
     """
+    if name[:1].isupper():  # no object may be called like this
+        _tell_of_reason(name, output)
+        return
 
     async def show(client: Client) -> None:
         from korch.cli.refs import find_workload_or_pod, pods_of
@@ -53,6 +57,19 @@ def why(name: str, namespace: str, output: str | None) -> None:
         click.echo("\n\n".join(pod_reasons(pod, time.time(), details=output == "wide") for pod in pods))
 
     run(show, need_inventory=False)
+
+
+def _tell_of_reason(name: str, output: str | None) -> None:
+    from korch.cli.reasons import about, told
+
+    if output in ("json", "yaml"):
+        from dataclasses import asdict
+
+        from korch.cli.output import dump
+
+        click.echo(dump([asdict(one) for one in about(name)], "json" if output == "json" else "yaml"))
+    else:
+        click.echo(told(name))
 
 
 def decision_of(pod: Pod) -> Decision | None:

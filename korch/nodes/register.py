@@ -50,6 +50,7 @@ CPU_WINDOW_S = 60.0
 _LEAST_AGE_S = 2.0  # half a second is enough for a difference; on record are whole ones
 CLAIM_TOKEN = "korch.dev/machine"  # noqa: S105  annotation: the machine's token; two nodes never share one
 NOT_IN_INVENTORY = "NotInInventory"
+_PRESSURES = ("DiskPressure", "MemoryPressure")
 SMOOTHING = 0.4  # weight of a new CPU sample that comes SMOOTHED_OVER_S after the one before
 SMOOTHED_OVER_S = 10.0
 MAX_IMAGES = 50  # as in Kubernetes' node status
@@ -195,7 +196,6 @@ def seen_status(node: Node, host: Host, report: NodeReport, address: str | None,
 
 
 def _conditions(report: NodeReport, address: str | None) -> tuple[Condition, ...]:
-    pressures = {"DiskPressure", "MemoryPressure"}
     found = [
         Condition(
             type=name,
@@ -203,9 +203,9 @@ def _conditions(report: NodeReport, address: str | None) -> tuple[Condition, ...
             reason=name if report.state == name else "Enough",
             message=report.message if report.state == name else "",
         )
-        for name in sorted(pressures)
+        for name in _PRESSURES
     ]
-    if report.state != "Ready" and report.state not in pressures:
+    if report.state != "Ready" and report.state not in _PRESSURES:
         text = f"{report.message}. {report.hint}".strip()
         return (Condition(type="Ready", status="False", reason=report.state, message=text), *found)
     if address is None:

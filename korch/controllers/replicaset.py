@@ -43,17 +43,18 @@ def plan_replicas(replicaset: ReplicaSet, pods: Sequence[Pod], now: float) -> Re
     """
     wanted = replicaset.spec.replicas or 0
     counted = tuple(pod for pod in pods if is_counted(pod))
-    replicas = sorted(replicas_of(counted), key=_removal_order)
+    wait_s = replicaset.spec.min_ready_seconds
+    replicas = sorted(replicas_of(counted), key=lambda pod: _removal_order(pod, is_available(pod, wait_s, now)))
     pairs = successors(counted)
     surplus = max(0, len(replicas) - wanted)
     taken = {pod.metadata.name for pod in pods}
     free = [name for name in (pod_name(replicaset, i) for i in range(wanted + len(pods) + 1)) if name not in taken]
-    ended = tuple(pod for pod in pods if not is_counted(pod) and pod.metadata.deletion_timestamp is None)
+    ended = _by_name([pod for pod in pods if not is_counted(pod) and pod.metadata.deletion_timestamp is None])
     status = ReplicaSetStatus(
         replicas=len(counted),
         fully_labeled_replicas=len(counted),
         ready_replicas=sum(is_ready(pod) for pod in counted),
-        available_replicas=sum(is_available(pod, replicaset.spec.min_ready_seconds, now) for pod in counted),
+        available_replicas=sum(is_available(pod, wait_s, now) for pod in counted),
         observed_generation=replicaset.metadata.generation,
         conditions=replicaset.status.conditions,
     )
@@ -70,10 +71,11 @@ def _by_name(pods: Sequence[Pod]) -> list[Pod]:
     return sorted(pods, key=lambda pod: pod.metadata.name)
 
 
-def _removal_order(pod: Pod) -> tuple[int, int, int, bool, str]:
-    """Among equals, those that are to leave anyway go first."""
+def _removal_order(pod: Pod, available: bool) -> tuple[int, int, int, bool, bool, str]:
+    """Ready ones that are not available yet go before those that are: a rollout counts on these. Among equals, those
+    that are to leave anyway go first."""
     placed, cost, ready, name = removal_order(pod)
-    return (placed, cost, ready, not is_leaving(pod), name)
+    return (placed, cost, ready, available, not is_leaving(pod), name)
 
 
 def pod_from(replicaset: ReplicaSet, name: str, *, instead_of: Pod | None = None) -> Pod:

@@ -196,7 +196,7 @@ def _failure(facts: _Facts) -> str:
     if problems:
         return sorted(problems)[0]
     back = _previous(facts)
-    stuck = [text for pod in facts.of(facts.new) if (text := unschedulable(pod)) and not _victim(facts)]
+    stuck = sorted(text for pod in facts.of(facts.new) if (text := unschedulable(pod)) and not _victim(facts))
     if back is not None and stuck and _overdue(facts):
         return f"a replica of the new revision fits on no node: {stuck[0]}"
     if _overdue(facts) and not stuck:

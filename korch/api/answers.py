@@ -148,6 +148,11 @@ def no_resource() -> Refusal:
     return Refusal(404, NO_RESOURCE, {})
 
 
+def not_allowed() -> Refusal:
+    """Nothing is done there in this way."""
+    return Refusal(405, "the server does not allow this method on the requested resource", {})
+
+
 def bad_request(message: str) -> Refusal:
     """The request makes no sense, whatever is stored."""
     return Refusal(400, message)

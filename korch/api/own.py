@@ -17,7 +17,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from korch.api.answers import Refusal, bad_request, bytes_answer, no_resource
+from korch.api.answers import bad_request, bytes_answer, no_resource, not_allowed
 from korch.api.requestinfo import RequestInfo, truth
 from korch.api.services import Services
 from korch.client import forms
@@ -137,7 +137,7 @@ class Own:
         if look is None or (info.namespace and info.name not in _IN_SPACES):
             raise no_resource()
         if info.verb != "get":
-            raise _not_allowed()
+            raise not_allowed()
         async with self._turn(info):
             return await look(await self._client(), request)
 
@@ -146,7 +146,7 @@ class Own:
         if act is None or (info.namespace and not act.spaced):
             raise no_resource()
         if info.verb != "create":
-            raise _not_allowed()
+            raise not_allowed()
         try:
             wish = msgspec.json.decode(body or b"{}", type=act.body)
         except msgspec.MsgspecError as error:
@@ -166,7 +166,3 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= _MOST_SAMPLES):
         raise bad_request(f"count must be a whole number up to {_MOST_SAMPLES}")
     return int(text)
-
-
-def _not_allowed() -> Refusal:
-    return Refusal(405, "the server does not allow this method on the requested resource", {})

@@ -319,7 +319,7 @@ def test_an_api_that_is_not_there_is_told_at_once(site: Served) -> None:
 
 
 def test_a_cluster_that_is_not_korchs_is_left_alone(site: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("korch.api.app.version", lambda: {"gitVersion": "v1.35.0"})
+    monkeypatch.setattr("korch.api.plain.version", lambda: {"gitVersion": "v1.35.0"})
     with pytest.raises(ForbiddenError, match=r"not served by korch, but says v1\.35\.0"):
         run(site, lambda client: client.list(Pod))  # type: ignore[arg-type, return-value]
     assert site.asked == ["/version"]

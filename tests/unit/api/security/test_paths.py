@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from korch.api.app import _info
+from korch.api.call import info_of
 from korch.api.requestinfo import request_info
 from korch.api.security.authorize import Authorizer
 from korch.api.security.guard import path_problem
@@ -85,10 +85,10 @@ def test_one_path_one_meaning(target: str) -> None:
     if path_problem(scope):
         return
     at_the_door = request_info("GET", str(scope["path"]), {})
-    behind_it = _info(Request(scope), {})
+    behind_it = info_of(Request(scope), {})
     assert at_the_door == behind_it
-    assert _info(Request({**scope, "headers": [(b"host", b"x/api/v1/secrets?")]}), {}) == at_the_door
-    assert _info(Request({**scope, "state": {"info": at_the_door}, "path": "/other"}), {}) is at_the_door
+    assert info_of(Request({**scope, "headers": [(b"host", b"x/api/v1/secrets?")]}), {}) == at_the_door
+    assert info_of(Request({**scope, "state": {"info": at_the_door}, "path": "/other"}), {}) is at_the_door
     viewer = User("vic", (group_for("view", "shop"),))
     if Authorizer().allowed(viewer, at_the_door)[0]:
         assert behind_it.resource != "secrets"

@@ -53,6 +53,7 @@ def describe(what: tuple[str, ...], namespace: str, selector: str | None) -> Non
 
 
 async def _text(client: Client, obj: Object) -> str:
+    from korch.cli.reasons import pointer
     from korch.cli.sheet import render
     from korch.cli.sheets import describe_object, events_block
     from korch.resources.node import Node
@@ -62,8 +63,9 @@ async def _text(client: Client, obj: Object) -> str:
     load: NodeLoad | None = None
     if isinstance(obj, Node):
         pods, load = await _on_node(client, obj.metadata.name)
-    fields = describe_object(obj, now, pods=pods, load=load)
-    return render([*fields, ("Events", events_block(await events_about(client, obj), now))])
+    fields, events = describe_object(obj, now, pods=pods, load=load), await events_about(client, obj)
+    more = pointer(event.reason for event in reversed(events) if event.type == "Warning")
+    return render([*fields, ("Events", events_block(events, now))]) + (f"\n\n{more}" if more else "")
 
 
 async def _on_node(client: Client, name: str) -> tuple[tuple[Pod, ...], NodeLoad | None]:

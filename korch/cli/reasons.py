@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -78,6 +78,12 @@ def told(name: str) -> str:
         f"{one.name} ({one.place})\n  {one.means}\n  " + (f"What to do: {one.cure}" if one.cure else "Nothing to do.")
         for one in about(name)
     )
+
+
+def pointer(words: Iterable[str]) -> str:
+    """Where more is to be read, when the table knows one of these words; else ""."""
+    word = next((word for word in words if word in known()), "")
+    return f"What such a word means, and what to do: korch why {word}" if word else ""
 
 
 def docs() -> str:

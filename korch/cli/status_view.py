@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from korch.cli.columns import event_subject, event_time, node_state
 from korch.cli.output import age, clean, headline, table
+from korch.cli.reasons import pointer
 from korch.controllers.disruption import World, plan_evictions
 from korch.controllers.outcome import Standing, standing, standing_of_daemons
 from korch.resources.annotations import EVICT_WHY
@@ -194,6 +195,8 @@ def text_of(status: Status) -> str:
     if status.warnings:
         told = [(line.name, line.state, f"{line.since} ago", line.why) for line in status.warnings]
         blocks.append(table(told, ("WARNINGS OF THE LAST HOUR", "REASON", "WHEN", "MESSAGE")))
+    wrong = [line.state for line in status.nodes if line.why and line.state != "Cordoned"]
+    blocks.append(pointer((*wrong, *(line.state for line in status.warnings))))
     return "\n\n".join(filter(None, blocks))
 
 

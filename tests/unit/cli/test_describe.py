@@ -134,6 +134,15 @@ def test_a_deployment(world: World) -> None:
     assert text.rstrip().endswith("Events:       <none>")
 
 
+def test_what_a_reason_means_is_a_command_away(world: World) -> None:
+    pod, other = a_pod("web-1"), a_pod("web-2")
+    late = _event("e2", pod.metadata.uid, reason="Unhealthy", last_timestamp=ago(5))
+    world.put(pod, other, _event("e1", pod.metadata.uid, reason="BackOff"), late)
+    world.put(_event("e3", other.metadata.uid, reason="SomebodyElses"))
+    assert world.run("describe", "pod", "web-1").stdout.endswith("what to do: korch why Unhealthy\n")
+    assert "korch why" not in world.run("describe", "pod", "web-2").stdout
+
+
 def test_a_replica_set_names_its_owner(world: World) -> None:
     world.put(a_set("web-bcdfg", "web"))
     assert "Controlled By:  Deployment/web" in world.run("describe", "rs", "web-bcdfg").stdout

@@ -44,6 +44,7 @@ def test_all_is_well_in_few_lines(world: World) -> None:
     assert result.stdout.splitlines()[0] == "Cluster default: led by the master host/1/abc"
     assert "Nodes: 2 Ready\n" in result.stdout
     assert "Apps: 1 as wished\n" in result.stdout
+    assert "korch why" not in result.stdout
     assert world.opened[0][2] is False, "the inventory and the hosts are not needed"
 
 
@@ -87,6 +88,7 @@ def test_what_is_wrong_is_told_with_its_time_and_fails_the_check(world: World) -
     assert result.exit_code == 9
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "Nodes: 1 Unreachable, 1 Cordoned" in lines
+    assert lines[-1] == "What such a word means, and what to do: korch why Unreachable"
     assert "n1 Unreachable 61m no route to host" in lines
     assert "n2 Cordoned takes no new pods: korch node uncordon n2" in lines
     (row,) = [line for line in lines if line.startswith("web ")]
@@ -113,6 +115,7 @@ def test_pods_that_are_to_leave_and_late_warnings(world: World) -> None:
     assert "web-bcdfg-1   leaves n1   drain: its successor is about to be made" in text
     assert "pod/web-1" in text
     assert "it dies ..." in text
+    assert text.endswith("what to do: korch why BackOff\n")
     assert "Old" not in text
     data = json.loads(world.run("status", "-o", "json").stdout)
     assert data["healthy"] is False

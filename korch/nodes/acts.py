@@ -54,10 +54,16 @@ class Acts:
     ) -> None:
         self._machine, self._ward, self._view, self._notes = machine, ward, view, notes
         self._epoch, self._report, self._lane, self._pulls = epoch, report, lane, Pulls(lane)
+        self._awaited: dict[str, tuple[str, str]] = {}  # by pod uid: a container and the image that it waits for
 
-    def give_up(self, uid: str) -> None:
-        """The pod is to go: it waits for no image any more."""
-        self._pulls.give_up(uid)
+    def heed(self, pod: Pod) -> None:
+        """A pod that is to go waits for no image any more, and none for one that it had before."""
+        uid = pod.metadata.uid
+        container, image = self._awaited.get(uid, ("", ""))
+        if pod.metadata.deletion_timestamp is not None or (
+            container and image_reference(pod, _container(pod, container)) != image
+        ):
+            self._pulls.give_up(uid)
 
     async def carry_out(self, act: Act, pod: Pod) -> float | None:
         """Do it; seconds until it may be tried, when it is too early for it."""
@@ -78,6 +84,8 @@ class Acts:
                 await self._end_sick(pod, _container(pod, act.container))
             case "calm":
                 await self._calm(pod, _container(pod, act.container))
+            case "change":
+                await self._change(pod, _container(pod, act.container))
             case "again":
                 return await self._start_again(pod, _container(pod, act.container))
             case "start" if act.container == SANDBOX:
@@ -103,13 +111,26 @@ class Acts:
         return self._ward.recall(pod, name).too_early_s(run, asyncio.get_running_loop().time())
 
     async def _start(self, pod: Pod, container: Container) -> None:
+        await self._make(pod, container, await self._prepare(pod, container))
+
+    async def _prepare(self, pod: Pod, container: Container) -> Values:
+        """What a container is made with; its image is there then, unless it is not wanted any more."""
         image = image_reference(pod, container)
         values = await values_of(self._view.objects, pod)
         if image not in self._ward.images or pull_policy_of(pod, container) == "Always":
             await self._pull(pod, container, image, await pull_auth(self._view.objects, pod, values.secrets))
+        return values
+
+    def _is_wanted(self, pod: Pod, container: Container) -> bool:
+        """Whether the pod is still to run this container with this image: an image may take minutes to come."""
         fresh = self._notes.current(pod)
         if fresh is None or fresh.metadata.deletion_timestamp is not None or fresh.status.phase == "Failed":
-            return  # it was given up while its image came
+            return False
+        return image_reference(fresh, _container(fresh, container.name)) == image_reference(pod, container)
+
+    async def _make(self, pod: Pod, container: Container, values: Values) -> None:
+        if not self._is_wanted(pod, container):
+            return
         wish = container_wish(
             pod,
             container,
@@ -121,9 +142,9 @@ class Acts:
         try:
             started = await self._have_it_run(pod, wish)
         except EngineCallError as error:
-            if error.pod_reason != "ErrImageNeverPull" or image not in self._ward.images:
+            if error.pod_reason != "ErrImageNeverPull" or wish.image not in self._ward.images:
                 raise
-            self._ward.images.discard(image)  # it was removed there since the last look
+            self._ward.images.discard(wish.image)  # it was removed there since the last look
             await self._start(pod, container)
             return
         await self._begun(pod, container, started, values)
@@ -160,17 +181,22 @@ class Acts:
         await self._notes.event(pod, "Started", f"{what} on {self._notes.node}", warning=False)
 
     async def _pull(self, pod: Pod, container: Container, image: str, auth: bytes | None) -> None:
-        """Have the image there; returns without it when the pod is to go meanwhile."""
+        """Have the image there; returns without it when the pod is to go meanwhile, or wants another one."""
         problem = self._ward.recall(pod, container.name).problem
         again = f" again, after: {problem}" if problem else ""
-        await self._notes.waiting(pod, container.name, "Pulling", f"pulling {image}{again}")
+        if not self.serves(pod, container.name):
+            await self._notes.waiting(pod, container.name, "Pulling", f"pulling {image}{again}")
         await self._notes.event(pod, "Pulling", f"pulling {image}", warning=False)
         policy, began = pull_policy_of(pod, container), asyncio.get_running_loop().time()
-        found = await self._pulls.have(
-            pod.metadata.uid,
-            (image, policy, auth),
-            lambda: self._machine.pull(image, auth=auth, policy=policy, timeout_s=PULL_S),
-        )
+        self._awaited[pod.metadata.uid] = (container.name, image)
+        try:
+            found = await self._pulls.have(
+                pod.metadata.uid,
+                (image, policy, auth),
+                lambda: self._machine.pull(image, auth=auth, policy=policy, timeout_s=PULL_S),
+            )
+        finally:
+            del self._awaited[pod.metadata.uid]
         if found is not None:
             took_s = asyncio.get_running_loop().time() - began
             await self._notes.event(pod, "Pulled", f"{image} is there after {took_s:.1f} s", warning=False)
@@ -193,6 +219,46 @@ class Acts:
             memory.backing_off = True
         await self._start(pod, container)
         return None
+
+    # Another image
+
+    async def _change(self, pod: Pod, container: Container) -> None:
+        """Put a container with the image that the pod says now in the place of the one that is there.
+
+        The image comes first, where Kubernetes ends the container and then pulls: a name that was mistyped costs no
+        service. Then the old one has to go, as both have the same name. Where a keeper is killed in between, the next
+        one finds it ended, or gone, and goes on from there.
+        """
+        values, seen = await self._prepare(pod, container), self._ward.of(pod).get(container.name)
+        if not self._is_wanted(pod, container):
+            return
+        if seen is not None:
+            await self._give_way(pod, container, seen)
+        await self._make(pod, container, values)
+
+    async def _give_way(self, pod: Pod, container: Container, seen: ObservedContainer) -> None:
+        """End a container and remove it; on record before, as one that ended by itself may be final."""
+        memory = self._ward.recall(pod, container.name)
+        memory.stop_checks()
+        memory.backing_off = True
+        await self._notes.waiting(pod, container.name, RESTARTING, f"its image is now {container.image}")
+        if seen.state in {"running", "restarting"}:
+            what = "Init container" if container in pod.spec.init_containers else "Container"
+            text = f"{what} {container.name} definition changed, will be restarted"
+            await self._notes.event(pod, "Killing", text, warning=False)
+            if not await out_of_endpoints(self._view, pod):
+                log.info("%s: %s is changed while endpoints lead to it still", self._notes.node, pod.metadata.name)
+            await self._notes.hook(pod, await self._end(pod, container, None, only=seen.id))
+        identity = identity_for(pod, self._machine.cluster.id, container.name)
+        stays = dataclasses.replace(identity, owner="")  # the wish of its workload
+        await self._machine.remove(stays, grace_s=0, epoch=self._epoch(), only=seen.id)
+        self._ward.drop(pod.metadata.uid, container.name)
+        memory.begin_anew()
+
+    def serves(self, pod: Pod, container: str) -> bool:
+        """Whether the container runs."""
+        seen = self._ward.of(pod).get(container)
+        return seen is not None and seen.state == "running"
 
     # Ending
 
@@ -288,13 +354,15 @@ class Acts:
         await self._notes.waiting(pod, container.name, "CrashLoopBackOff", text)
         await self._notes.event(pod, "BackOff", f"container {container.name}: {text}")
 
-    async def _end(self, pod: Pod, container: Container, failed: ProbeKind | None) -> str:
-        """End a container and keep it; what went wrong with its hook."""
+    async def _end(self, pod: Pod, container: Container, failed: ProbeKind | None, only: str = "") -> str:
+        """End a container (of this id) and keep it; what went wrong with its hook."""
         seen = self._ward.of(pod).get(container.name)
         identity = identity_for(pod, self._machine.cluster.id, container.name)
         async with self._lane.turn():
             ending = await before_the_end(self._machine, container, seen, grace_of(pod, container, failed))
-            ended = await self._machine.stop(identity, grace_s=ending.grace_s, epoch=self._epoch(), hook=ending.hook)
+            ended = await self._machine.stop(
+                identity, grace_s=ending.grace_s, epoch=self._epoch(), hook=ending.hook, only=only
+            )
         self._ward.drop(pod.metadata.uid, container.name)
         for found in ended.containers:
             self._ward.put(found)

@@ -26,6 +26,7 @@ from korch.errors import (
     TransientError,
 )
 from korch.nodes.acts import Acts
+from korch.nodes.changes import is_under_way
 from korch.nodes.checks import Checks
 from korch.nodes.errors import pod_reason
 from korch.nodes.files import has_files
@@ -118,8 +119,7 @@ class Keeper:
 
     def wake(self, pod: Pod) -> None:
         """A pod of this node changed."""
-        if pod.metadata.deletion_timestamp is not None:
-            self._acts.give_up(pod.metadata.uid)
+        self._acts.heed(pod)
         self._queue.add((pod.metadata.namespace, pod.metadata.name))
 
     def known_uids(self) -> frozenset[str]:
@@ -263,7 +263,9 @@ class Keeper:
         await self._note_missing(pod)
         pod, found = self._notes.current(pod) or pod, self._ward.of(pod)
         backing_off = {
-            name for name, seen in found.items() if seen.state != "running" and self._ward.recall(pod, name).backing_off
+            name
+            for name, seen in found.items()
+            if (seen.state != "running" and self._ward.recall(pod, name).backing_off) or is_under_way(pod, seen)
         }  # how they ended is on record, and so is that they are started again later
         if not found.keys() - backing_off:
             return
@@ -320,9 +322,11 @@ class Keeper:
         acts = plan_pod(pod, self._ward.of(pod), sick=self._sick(pod), looping=self._looping(pod))
         watched = [act.container for act in acts if act.do == "watch"]
         for container in containers_of(pod.spec):
+            for memory in (self._ward.recall(pod, container.name), self._ward.recall(pod, _changing(container.name))):
+                memory.wants(container.image)
             if container.name in watched and self._tasks is not None:
                 self._checks.watch(self._tasks, pod, container, self._ward.recall(pod, container.name))
-        if watched and len(watched) == len(acts) and has_files(pod.spec):
+        if watched and all(act.do in {"watch", "change"} for act in acts) and has_files(pod.spec):
             await self._acts.renew_files(pod)
         return await self._carry_out(pod, [act for act in acts if act.do != "watch"])
 
@@ -343,7 +347,7 @@ class Keeper:
                 raise
             except KorchError as error:
                 memory.failed(error, loop.time(), removing=removing)
-                await self._could_not(pod, act.container, error)
+                await self._could_not(pod, act, error)
                 problems.append(error)
                 continue
             memory.succeeded()
@@ -360,6 +364,8 @@ class Keeper:
     def _memory_of(self, pod: Pod, act: Act) -> Memory:
         """Where it is kept how an act went; a single container's is also that of its pod."""
         name = act.container
+        if act.do == "change":
+            return self._ward.recall(pod, _changing(name))  # what it waits for keeps nobody from ending what fails
         return self._ward.recall(pod, name if name or has_sandbox(pod.spec) else pod.spec.containers[0].name)
 
     def _sick(self, pod: Pod) -> tuple[str, ...]:
@@ -388,15 +394,19 @@ class Keeper:
         finally:
             self._acting.discard(uid)
 
-    async def _could_not(self, pod: Pod, container: str, error: KorchError) -> None:
+    async def _could_not(self, pod: Pod, act: Act, error: KorchError) -> None:
         """Put a failed act on record; what a broken connection means is for all pods of the node."""
         if isinstance(error, EngineDownError | CommandFailedError | HostRefusedError | InvalidError):
             for image in image_references(pod.metadata.annotations, pod.spec).values():
                 self._ward.images.discard(image)  # it may have been removed there: look again before the next try
             text = f"{error}" + (f" ({error.hint})" if error.hint else "")
-            await self._notes.waiting(pod, container, pod_reason(error), text)
-            await self._notes.event(pod, pod_reason(error), text)
-            await self._notes.blame(pod)
+            if act.do == "change" and self._acts.serves(pod, act.container):
+                stays = f"container {act.container} goes on with the image that it has"
+                await self._notes.event(pod, pod_reason(error), f"{text}; {stays}")
+            else:
+                await self._notes.waiting(pod, act.container, pod_reason(error), text)
+                await self._notes.event(pod, pod_reason(error), text)
+                await self._notes.blame(pod)
         if isinstance(error, EngineDownError | TransientError):
             await self._no_contact(error)
 
@@ -435,3 +445,8 @@ class Keeper:
             text = f"it never ran on {self.node}, which went away: {error}"
             await self._notes.event(pod, "NodeUnreachable", text)
         self.given_up = error
+
+
+def _changing(container: str) -> str:
+    """Where it is remembered how the change of a container's image goes; no container can have such a name."""
+    return f"{container} change"

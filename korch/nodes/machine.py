@@ -133,26 +133,32 @@ class Machine(Holding):
         words = (str(epoch), *self._courier.ownership, uid)
         await self._courier.ask("place", *words, stdin=files_values(volumes), timeout_s=60.0, epoch=epoch)
 
-    async def stop(self, identity: Identity, *, grace_s: int, epoch: int, hook: Sequence[str] = ()) -> Ended:
+    async def stop(
+        self, identity: Identity, *, grace_s: int, epoch: int, hook: Sequence[str] = (), only: str = ""
+    ) -> Ended:
         """End a container of the pod and keep it; it is not started again by the engine. None there is fine.
 
         Without `identity.container` all of the pod's, its sandbox last.
 
-        `hook` is run before, within the grace time: `exec WORD...` or `sleep SECONDS`.
+        `hook` is run before, within the grace time: `exec WORD...` or `sleep SECONDS`. `only`: the id that it has; one
+        that was made in its place meanwhile is left alone.
         """
-        return await self._remove(identity, grace_s, epoch, hook, remove=False)
+        return await self._remove(identity, grace_s, epoch, hook, only, remove=False)
 
-    async def remove(self, identity: Identity, *, grace_s: int, epoch: int, hook: Sequence[str] = ()) -> Ended:
+    async def remove(
+        self, identity: Identity, *, grace_s: int, epoch: int, hook: Sequence[str] = (), only: str = ""
+    ) -> Ended:
         """End a container of the pod, remove it with its anonymous volumes. None there is fine; repeating is safe.
 
         Without `identity.container` all of the pod's, its sandbox last.
 
-        The wish of the workload that `identity.owner` names goes with its last container here. `hook`: as for `stop`.
+        The wish of the workload that `identity.owner` names goes with its last container here. `hook` and `only`: as
+        for `stop`.
         """
-        return await self._remove(identity, grace_s, epoch, hook, remove=True)
+        return await self._remove(identity, grace_s, epoch, hook, only, remove=True)
 
     async def _remove(
-        self, identity: Identity, grace_s: int, epoch: int, hook: Sequence[str], *, remove: bool
+        self, identity: Identity, grace_s: int, epoch: int, hook: Sequence[str], only: str, *, remove: bool
     ) -> Ended:
         engine = await self._settled()
         answer = await self._courier.ask(
@@ -166,6 +172,7 @@ class Machine(Holding):
             identity.namespace,
             identity.owner,
             inspect_template(engine),
+            only,
             *hook,
             timeout_s=grace_s + 60.0,
             epoch=epoch,

@@ -40,6 +40,7 @@ class Memory:
     problem: str = ""  # what went wrong the last time
     not_before: float = 0.0  # on the event loop's clock: when the next act is due
     offline: bool = False  # the last act failed because the node could not be reached
+    image: str = ""  # that its acts were for
 
     def observe(self, pod: Pod, container: Container, seen: ObservedContainer, now: float) -> None:
         """Begin anew when it is another run of the container. The first one met goes on as it stands on record."""
@@ -87,6 +88,18 @@ class Memory:
     def succeeded(self) -> None:
         """An act was carried out."""
         self.tries, self.problem, self.not_before, self.offline = 0, "", 0.0, False
+
+    def wants(self, image: str) -> None:
+        """Its container is to have this image: what failed for another one need not wait."""
+        if self.image not in {"", image}:
+            self.succeeded()
+        self.image = image
+
+    def begin_anew(self) -> None:
+        """Another container takes its place: how often the one before ended says nothing of it."""
+        self.restarts, self.began, self.ended, self.tried, self.counted = 0, float("-inf"), None, None, None
+        self.by_engine.clear()
+        self.unready()
 
     def online(self) -> None:
         """The node answers again: what failed for want of it need not wait."""

@@ -6,11 +6,12 @@ from typing import Literal
 
 from korch.engines.names import SANDBOX, Identity
 from korch.engines.observed import ObservedContainer
+from korch.nodes.changes import is_outdated, is_under_way
 from korch.resources.images import has_sandbox, sidecars_of
 from korch.resources.pod import Pod
 
 _ALIVE = frozenset({"running", "paused", "restarting"})
-Step = Literal["start", "again", "end", "calm", "clear", "halt", "rest", "remove", "watch"]
+Step = Literal["start", "again", "change", "end", "calm", "clear", "halt", "rest", "remove", "watch"]
 Seen = Mapping[str, ObservedContainer]
 
 
@@ -18,9 +19,10 @@ Seen = Mapping[str, ObservedContainer]
 class Act:
     """One step for one container of a pod; `SANDBOX` is one of them, "" stands for all.
 
-    "start": make it; "again": start the one that ended (`docker kill` leaves it Exited); "end": end it; "calm": end
-    it, as its engine starts it again too often; "clear": remove it, as it cannot be started any more; "halt": end all;
-    "rest": end all of a pod that is through; "remove": end all, and the pod; "watch": run its checks.
+    "start": make it; "again": start the one that ended (`docker kill` leaves it Exited); "change": put one with another
+    image in its place; "end": end it; "calm": end it, as its engine starts it again too often; "clear": remove it, as
+    it cannot be started any more; "halt": end all; "rest": end all of a pod that is through; "remove": end all, and the
+    pod; "watch": run its checks.
     """
 
     do: Step
@@ -42,7 +44,7 @@ def plan_pod(pod: Pod, seen: Seen, *, sick: Collection[str] = (), looping: Colle
     if has_sandbox(pod.spec):
         return _plan_group(pod, seen, sick)
     name = pod.spec.containers[0].name
-    if name in looping and name in seen and seen[name].state in _ALIVE:
+    if name in looping and name in seen and seen[name].state in _ALIVE and not is_outdated(pod, seen[name]):
         return (Act("calm", name),)
     return _plan_container(pod, name, seen, sick)
 
@@ -52,12 +54,29 @@ def _plan_container(pod: Pod, name: str, seen: Seen, sick: Collection[str]) -> t
     if found is None:
         return (Act("start", name),)
     if found.state == "created":
-        return (Act("again", name),)
+        return (_begin(pod, name, found),)
     if found.state in {"exited", "dead"}:
-        return (Act("again", name),) if _wants_restart(pod, name, found) else ()
+        again = _wants_restart(pod, name, found) or is_under_way(pod, found)
+        return (_begin(pod, name, found),) if again else ()
+    changes = is_outdated(pod, found) and not _ends_by_itself(pod, name)
+    if found.state == "restarting" and changes:
+        return (Act("change", name),)
     if found.state != "running":
         return ()
-    return (Act("end" if name in sick else "watch", name),)
+    if name in sick:
+        return (Act("end", name),)
+    # While the other image comes it serves on, and is checked.
+    return (Act("watch", name), Act("change", name)) if changes else (Act("watch", name),)
+
+
+def _begin(pod: Pod, name: str, found: ObservedContainer) -> Act:
+    """The start of one that is there and does not run."""
+    return Act("change" if is_outdated(pod, found) else "again", name)
+
+
+def _ends_by_itself(pod: Pod, name: str) -> bool:
+    """Whether it is an init container that the others wait for: one that works is let finish, as in Kubernetes."""
+    return any(one.name == name and one.restart_policy != "Always" for one in pod.spec.init_containers)
 
 
 def _wants_restart(pod: Pod, name: str, seen: ObservedContainer) -> bool:
@@ -98,7 +117,7 @@ def _plan_init(pod: Pod, name: str, seen: Seen, sick: Collection[str]) -> tuple[
     if found is None or found.state not in {"exited", "dead"}:
         return _plan_container(pod, name, seen, sick)
     again = not found.exit_code or pod.spec.restart_policy != "Never" or _wants_restart(pod, name, found)
-    return (Act("again", name),) if again else ()
+    return (_begin(pod, name, found),) if again else ()
 
 
 def is_in(found: ObservedContainer, sandbox: ObservedContainer) -> bool:

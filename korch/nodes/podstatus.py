@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from korch.engines.names import SANDBOX
 from korch.engines.observed import ObservedContainer
+from korch.nodes.changes import is_outdated
 from korch.resources.images import containers_of, has_sandbox, sidecars_of
 from korch.resources.meta import Condition
 from korch.resources.pod import (
@@ -104,14 +105,15 @@ def _status_of(pod: Pod, container: Container, sight: Sight | None) -> Container
     seen, state = sight.seen, _state(sight.seen, sight.last_log)
     running = state.running is not None
     first = container in pod.spec.init_containers and container.restart_policy != "Always"
+    outdated = is_outdated(pod, seen)
     done = first and state.terminated is not None and state.terminated.exit_code == 0
     return ContainerStatus(
         name=container.name,
         ready=done if first else running and sight.readiness.passing,
         started=running and sight.readiness.started and not first,
-        restart_count=_restarts(seen, old),
+        restart_count=_restarts(seen, old, outdated=outdated),
         engine_restarts=seen.restart_count,
-        image=container.image,
+        image=old.image if old is not None and outdated else container.image,
         image_id=seen.image_id,
         container_id=seen.id,
         state=state,
@@ -157,12 +159,15 @@ def _same_run(status: ContainerStatus | None, seen: ObservedContainer) -> bool:
     return began is None or seen.started_at is None or began == rfc3339(seen.started_at)
 
 
-def _restarts(seen: ObservedContainer, old: ContainerStatus | None) -> int:
-    """How often it was started again, by whomever: the engine counts only its own, and forgets them at our restarts."""
+def _restarts(seen: ObservedContainer, old: ContainerStatus | None, *, outdated: bool) -> int:
+    """How often it was started again, by whomever: the engine counts only its own, and forgets them at our restarts.
+
+    One that is `outdated` is not started by us: where it was to be ended and runs, that failed.
+    """
     if old is None or not old.container_id:
         return seen.restart_count
     by_engine = seen.restart_count - old.engine_restarts
-    if by_engine < 0 or (by_engine == 0 and _started_anew(seen, old)):
+    if by_engine < 0 or (by_engine == 0 and not outdated and _started_anew(seen, old)):
         return old.restart_count + 1 + (seen.restart_count if by_engine < 0 else 0)
     return old.restart_count + by_engine
 
@@ -171,7 +176,7 @@ def _started_anew(seen: ObservedContainer, old: ContainerStatus) -> bool:
     """Whether it runs (or did, since it was told to), and is another run than the one on record."""
     if seen.state != "running":
         told = old.state.waiting is not None and old.state.waiting.reason == RESTARTING
-        return told and old.container_id == seen.id and seen.state in {"exited", "dead"}
+        return told and seen.state in {"exited", "dead"}
     if old.container_id != seen.id:
         return True
     if (waiting := old.state.waiting) is not None:  # the engine's own restarts are in its count

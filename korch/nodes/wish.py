@@ -13,27 +13,27 @@ from korch.nodes.files import CURRENT, Values, file_volumes, is_of_files, missin
 from korch.nodes.report import ClusterIdentity
 from korch.resources.config import ConfigMap
 from korch.resources.downward import field_text, resource_text
-from korch.resources.images import has_sandbox, image_reference, sidecars_of
+from korch.resources.images import has_sandbox, image_reference, made_hash, sidecars_of
 from korch.resources.misc import Secret
 from korch.resources.pod import Container, EnvFromSource, EnvVar, Pod, PodSpec, SecurityContext, Volume, VolumeMount
 from korch.resources.podstate import workload_name
-from korch.resources.publish import PUBLISH_ANNOTATION, published_ports
+from korch.resources.publish import published_ports
 from korch.resources.quantity import cpu_millis, memory_bytes
-from korch.resources.templates import spec_hash
 
 _ENV_NAME = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*")
 
 
 def identity_for(pod: Pod, cluster_id: str, container: str | None = None) -> Identity:
     """What the labels of one of the pod's containers say, by default of the first; "" stands for all of them."""
+    name = pod.spec.containers[0].name if container is None else container
     return Identity(
         cluster=cluster_id,
         namespace=pod.metadata.namespace,
         pod=pod.metadata.name,
         uid=pod.metadata.uid,
-        container=pod.spec.containers[0].name if container is None else container,
+        container=name,
         owner=workload_name(pod),
-        spec_hash=spec_hash(pod.spec, publish=pod.metadata.annotations.get(PUBLISH_ANNOTATION, "")),
+        spec_hash=made_hash(pod, name),
     )
 
 

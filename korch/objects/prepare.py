@@ -13,6 +13,7 @@ from korch.resources.codec import typed, with_meta
 from korch.resources.config import DEFAULT_ACCOUNT, ROOT_CA
 from korch.resources.crd import CustomResourceDefinition
 from korch.resources.defaults import DEFAULT_NAMESPACE, GRACE_S, with_defaults
+from korch.resources.images import noted_images
 from korch.resources.kinds import CONFIGMAP, SERVICEACCOUNT, Kind, kind_of, kind_of_type
 from korch.resources.meta import Condition, Object, ObjectMeta
 from korch.resources.misc import Namespace
@@ -81,7 +82,7 @@ def for_update(obj: T, stored: T) -> T:
     meta = replace(
         stored.metadata,
         labels=obj.metadata.labels,
-        annotations=obj.metadata.annotations,
+        annotations=_annotations(obj, stored),
         owner_references=obj.metadata.owner_references,
         finalizers=obj.metadata.finalizers,
         managed_fields=obj.metadata.managed_fields or stored.metadata.managed_fields,
@@ -95,6 +96,12 @@ def for_update(obj: T, stored: T) -> T:
     if hasattr(ready, "spec") and spec_of(ready) != spec_of(stored):
         ready = with_meta(ready, generation=stored.metadata.generation + 1)
     return ready
+
+
+def _annotations(obj: Object, stored: Object) -> dict[str, str]:
+    if isinstance(obj, Pod) and isinstance(stored, Pod):
+        return noted_images(obj, stored)
+    return obj.metadata.annotations
 
 
 def _check_finalizers(obj: Object, stored: Object) -> None:

@@ -16,6 +16,7 @@ from korch.resources.config import ConfigMap
 from korch.resources.crd import CustomResourceDefinition
 from korch.resources.disruption import PodDisruptionBudget, PodDisruptionBudgetSpec
 from korch.resources.history import ControllerRevision
+from korch.resources.images import containers_of, with_images
 from korch.resources.kinds import kind_of
 from korch.resources.limits import PriorityClass, StorageClass
 from korch.resources.meta import LabelSelector, Object
@@ -121,8 +122,9 @@ def validate_update(new: Object, old: Object) -> None:
     elif isinstance(new, Pod) and isinstance(old, Pod):
         if new.spec.tolerations[: len(old.spec.tolerations)] != old.spec.tolerations:
             problems.add("spec.tolerations", "can only get more")
-        if replace(new.spec, tolerations=()) != replace(old.spec, tolerations=()):
-            problems.add("spec", f"of a pod cannot change, but for more tolerations{_remedy(old)}")
+        images = {container.name: container.image for container in containers_of(new.spec)}
+        if replace(new.spec, tolerations=()) != replace(with_images(old.spec, images), tolerations=()):
+            problems.add("spec", f"of a pod cannot change, but for images and more tolerations{_remedy(old)}")
     elif isinstance(new, Secret | ConfigMap) and isinstance(old, Secret | ConfigMap) and _altered(new, old):
         problems.add("data", f"cannot change: the {kind_of(old).name} is immutable")
         hint = f"Make a {kind_of(old).name} with another name."

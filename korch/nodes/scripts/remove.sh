@@ -1,14 +1,15 @@
-# Words: EPOCH SHARED CLAIM UID CONTAINER GRACE REMOVE(1|0) NAMESPACE OWNER TEMPLATE, then the preStop hook, if any:
+# Words: EPOCH SHARED CLAIM UID CONTAINER GRACE REMOVE(1|0) NAMESPACE OWNER TEMPLATE ONLY, then the preStop hook, if any:
 # `exec WORD...` or `sleep SECONDS`. Ends, then removes the container of this cluster's pod with that uid; found by its
 # labels, so nothing else is ever touched. None there counts as done. What is only ended is shown as it stands then.
+# ONLY: the id that it has ("" = any): where another one is put in its place, a call that comes late must not end that.
 # CONTAINER "": all of the pod's, its sandbox last: the others have its network until they have ended.
 # The hook and the wait for its end are outside the lock: a new master need not wait for them.
 # With the last container of OWNER (a workload; "" = not known) its wish goes: only what runs here may be rebuilt from here.
 korch_epoch=$1 korch_shared=$2 korch_claim_text=$3 korch_uid=$4 korch_container=$5 korch_grace=$6 korch_remove=$7
 korch_namespace=$8 korch_owner=$9
 shift 9
-korch_template=$1
-shift
+korch_template=$1 korch_only=$2
+shift 2
 korch_fail() {
     echo "@korch failed 1"
     printf '%s\n' "$1"
@@ -17,7 +18,7 @@ korch_fail() {
 }
 korch_select() {
     "$korch_engine" ps -a -q --no-trunc --filter "label=korch.dev/cluster=$korch_cluster" \
-        --filter "label=korch.dev/uid=$korch_uid" "$@" 2>&1 </dev/null
+        --filter "label=korch.dev/uid=$korch_uid" ${korch_only:+--filter "id=$korch_only"} "$@" 2>&1 </dev/null
 }
 korch_find() {
     korch_last=
@@ -70,7 +71,7 @@ korch_hook() {
     shift
     for korch_id in $("$korch_engine" ps -q --no-trunc --filter "label=korch.dev/cluster=$korch_cluster" \
         --filter "label=korch.dev/uid=$korch_uid" --filter "label=korch.dev/container=$korch_container" \
-        2>/dev/null </dev/null); do
+        ${korch_only:+--filter "id=$korch_only"} 2>/dev/null </dev/null); do
         if [ "$korch_hook_kind" = sleep ]; then
             [ "$1" -le "$korch_grace" ] || set -- "$korch_grace"
             sleep "$1"

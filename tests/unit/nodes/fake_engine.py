@@ -144,7 +144,7 @@ def do_ps(argv, data, failure):
     wanted = [argv[i + 1].removeprefix("label=") for i, word in enumerate(argv) if word == "--filter"]
     for found in data["containers"].values():
         labels = found["Config"]["Labels"]
-        have = {*labels, *(f"{key}={value}" for key, value in labels.items())}
+        have = {*labels, *(f"{key}={value}" for key, value in labels.items()), f"id={found['Id']}"}
         if all(want in have for want in wanted) and ("-a" in argv or found["State"]["Status"] == "running"):
             print(found["Id"])
     return 0

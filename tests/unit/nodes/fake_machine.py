@@ -9,6 +9,7 @@ from korch.engines.names import SANDBOX, Identity
 from korch.engines.observed import ObservedContainer
 from korch.engines.wish import ContainerWish, FileVolume
 from korch.errors import HostUnreachableError
+from korch.nodes.errors import EngineCallError
 from korch.nodes.machine import Ended
 from korch.nodes.report import ClusterIdentity
 from korch.ssh.base import Result
@@ -118,6 +119,8 @@ class FakeMachine:
         assert not wish.sandbox or (sandbox is not None and sandbox.state == "running"), "there is no network to join"
         self.serial += 1
         old = self.held.get(uid)
+        if old is not None and old.identity is not None and old.identity.spec_hash != wish.identity.spec_hash:
+            raise EngineCallError(f"{wish.name} exists and is another one", host=self.host, pod_reason="NameTaken")
         self.held[uid] = ObservedContainer(
             id=old.id if old else f"id{self.serial}",
             name=wish.name,
@@ -134,26 +137,31 @@ class FakeMachine:
             self.end(uid, code)
         return self.held[uid]
 
-    async def remove(self, identity: Identity, *, grace_s: int, epoch: int, hook: tuple[str, ...] = ()) -> Ended:
+    async def remove(
+        self, identity: Identity, *, grace_s: int, epoch: int, hook: tuple[str, ...] = (), only: str = ""
+    ) -> Ended:
         self.endings.append((grace_s, hook))
         await self._call("remove", identity.pod)
-        for key in self._keys(identity):
+        for key in self._keys(identity, only):
             del self.held[key]
         return Ended(hook_problem=self.hook_problem)
 
-    async def stop(self, identity: Identity, *, grace_s: int, epoch: int, hook: tuple[str, ...] = ()) -> Ended:
+    async def stop(
+        self, identity: Identity, *, grace_s: int, epoch: int, hook: tuple[str, ...] = (), only: str = ""
+    ) -> Ended:
         self.endings.append((grace_s, hook))
         await self._call("stop", identity.pod)
-        for key in self._keys(identity):
+        for key in self._keys(identity, only):
             if self.held[key].state == "running":
                 self.end(key, 137)
-        return Ended(tuple(self.held[key] for key in self._keys(identity)), self.hook_problem)
+        return Ended(tuple(self.held[key] for key in self._keys(identity, only)), self.hook_problem)
 
-    def _keys(self, identity: Identity) -> list[str]:
+    def _keys(self, identity: Identity, only: str = "") -> list[str]:
         """The container's, or those of all of its pod."""
         wanted = (identity.uid, _key(identity))
         whole = f"{identity.uid}/" if not identity.container else "-"
-        return [key for key in self.held if key in wanted or key.startswith(whole)]
+        found = [key for key in self.held if key in wanted or key.startswith(whole)]
+        return [key for key in found if only in {"", self.held[key].id}]
 
     async def place(self, uid: str, volumes: Sequence[FileVolume], *, epoch: int) -> None:
         await self._call("place", uid)

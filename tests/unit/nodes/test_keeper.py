@@ -42,11 +42,11 @@ PROBE = Probe(http_get=HTTPGetAction(path="/healthz", port=80), period_seconds=5
 
 
 class World:
-    """One node with its keeper, on a store in memory."""
+    """One node with its keeper, on a store in memory; `after` another keeper of the same node."""
 
-    def __init__(self, *, stays: bool = False) -> None:
-        self.store = MemoryStore()
-        self.machine = FakeMachine()
+    def __init__(self, *, stays: bool = False, after: "World | None" = None) -> None:
+        self.store = after.store if after else MemoryStore()
+        self.machine = after.machine if after else FakeMachine()
         self.heard: list[str] = []
         self.objects = Objects(self.store, clock=LoopClock())  # type: ignore[arg-type]
         self.view = View(self.objects, (Pod, ReplicaSet, EndpointSlice, ConfigMap, Secret))

@@ -493,6 +493,22 @@ def test_stop_keeps_the_container(shell: ShellTransport) -> None:
     run(work)
 
 
+def test_a_late_end_of_one_container_leaves_the_one_that_took_its_place(any_shell: ShellTransport) -> None:
+    async def work() -> None:
+        asked = machine(any_shell)
+        old = await asked.start(wish(), epoch=1)
+        await asked.remove(wish().identity, grace_s=1, epoch=1, only=old.id)
+        new = await asked.start(wish(), epoch=1)
+        assert new.id != old.id
+        assert (await asked.stop(wish().identity, grace_s=9, epoch=1, hook=HOOK, only=old.id)).containers == ()
+        await asked.remove(wish().identity, grace_s=9, epoch=1, hook=HOOK, only=old.id)
+        (found,) = await asked.containers()
+        assert (found.id, found.state, any_shell.calls("exec")) == (new.id, "running", [])
+        assert (await asked.stop(wish().identity, grace_s=9, epoch=1, only=new.id)).containers[0].id == new.id
+
+    run(work)
+
+
 HOOK = ("exec", "drain", "a b", "$(id)", "", "'\"")
 
 

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from korch.errors import AlreadyExistsError, ConflictError, ForbiddenError, InvalidError, NotFoundError, StoreError
 from korch.objects.objects import Objects
 from korch.resources.codec import with_meta
+from korch.resources.images import with_images
 from korch.resources.kinds import POD
 from korch.resources.meta import LabelSelector, ObjectMeta, OwnerReference
 from korch.resources.misc import Event, Namespace, Secret
@@ -290,7 +291,7 @@ def test_selector_and_pod_spec_cannot_change():
         with pytest.raises(InvalidError, match=r"spec.selector: cannot change"):
             await world.objects.update(replace(made, spec=spec))
         single = await world.objects.create(pod())
-        changed = replace(single.spec.containers[0], image="web:2")
+        changed = replace(single.spec.containers[0], working_dir="/elsewhere")
         with pytest.raises(InvalidError, match=r"of a pod cannot change.*kubectl replace --force"):
             await world.objects.update(replace(single, spec=replace(single.spec, containers=(changed,))))
         owner = OwnerReference(api_version="apps/v1", kind="ReplicaSet", name="web-1", uid="u", controller=True)
@@ -300,7 +301,13 @@ def test_selector_and_pod_spec_cannot_change():
         with pytest.raises(InvalidError, match="of a pod cannot change"):
             await world.objects.update(replace(single, spec=replace(single.spec, node_name="n1")))
         more = replace(single.spec, tolerations=(Toleration(key="a", operator="Exists"),))
-        assert (await world.objects.update(replace(single, spec=more))).metadata.generation == 2
+        single = await world.objects.update(replace(single, spec=more))
+        assert single.metadata.generation == 2
+        for image in ("", "WEB:2"):
+            with pytest.raises(InvalidError, match=r"spec.containers\[0\].image: "):
+                await world.objects.update(replace(single, spec=with_images(single.spec, {"web": image})))
+        single = await world.objects.update(replace(single, spec=with_images(single.spec, {"web": "web:2"})))
+        assert (single.metadata.generation, single.spec.containers[0].image) == (3, "web:2")
 
     run(check)
 

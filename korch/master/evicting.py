@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from korch.errors import FencedError, KorchError, NotFoundError
 from korch.master.failover import give_up, has_local_volume
 from korch.master.fencing import FencingHook
+from korch.master.marks import unreachable_taint
 from korch.nodes.podstatus import unready_status
 from korch.objects.objects import Clock
 from korch.objects.view import View
@@ -17,14 +18,9 @@ from korch.resources.node import Node, Taint
 from korch.resources.pod import Pod
 from korch.resources.podstate import is_counted, is_ready
 from korch.resources.times import parse_time, rfc3339
-from korch.scheduler.taints import UNREACHABLE, eviction_due_s
+from korch.scheduler.taints import eviction_due_s
 
 log = logging.getLogger(__name__)
-
-
-def unreachable_taint(node: Node | None) -> Taint | None:
-    """The taint that says since when a node is lost."""
-    return next((taint for taint in node.spec.taints if taint.key == UNREACHABLE), None) if node else None
 
 
 class Evictions:

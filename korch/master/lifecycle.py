@@ -7,16 +7,16 @@ lost at once it is this machine's own network, and when this process itself was 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-
-from msgspec.structs import replace
+from collections.abc import Callable, Mapping, Sequence
 
 from korch.errors import FencedError, HostUnreachableError, KorchError, TransientError
+from korch.master.asides import Asides
 from korch.master.enginedown import replace_dead
-from korch.master.evicting import Evictions, unreachable_taint
+from korch.master.evicting import Evictions
 from korch.master.fencing import FencingHook
+from korch.master.marks import unreachable_taint, with_mass_loss, with_not_ready, with_unreachable, without_not_ready
 from korch.master.nodewatch import NodeWatch, Post
-from korch.master.tainting import TaintEvictions, with_not_ready, without_not_ready
+from korch.master.tainting import TaintEvictions
 from korch.master.witnesses import Target, Witnesses, opinions_on, targets_of, what_reaches
 from korch.nodes.life import (
     ASK_AFTER_S,
@@ -31,12 +31,10 @@ from korch.nodes.life import (
 )
 from korch.nodes.register import well_again
 from korch.resources.annotations import MASS_LOSS, NODE_LOST
-from korch.resources.blame import note_loss
-from korch.resources.node import Node, Taint, node_address
+from korch.resources.node import Node, node_address
 from korch.resources.pod import Pod
 from korch.resources.podstate import condition
-from korch.resources.times import parse_time, rfc3339
-from korch.scheduler.taints import UNREACHABLE
+from korch.resources.times import parse_time
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +64,7 @@ class Lifecycle:
         self._post, self._watches, self._hook = post, watches, hook
         self._evictions = Evictions(post.view, post.clock, hook=hook)
         self._tainted_out = TaintEvictions(post.view, post.clock, is_down=self._is_down)
-        self._asides: dict[
-            tuple[str, str], list[asyncio.Task[None]]
-        ] = {}  # (what, node) → what goes on beside the looks
-        self._begun_at: dict[tuple[str, str], float] = {}
+        self._asides = Asides(watches)
         self._witnesses = Witnesses()
         self._unheard: set[str] = set()  # did not answer the last greeting
         self._lost_since: dict[str, float] = {}  # on the event loop's clock
@@ -86,7 +81,7 @@ class Lifecycle:
         loop = asyncio.get_running_loop()
         before = loop.time()
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._asides:
                 while True:
                     await asyncio.sleep(self._pause_s(before))
                     now = loop.time()
@@ -95,7 +90,7 @@ class Lifecycle:
                         for watch in self._watches.values():
                             watch.life.sign(now)
                     before = now
-                    await self._look_if_possible(group, now)
+                    await self._look_if_possible(now)
         finally:
             if self._hook is not None:
                 await self._hook.close()
@@ -108,10 +103,10 @@ class Lifecycle:
         )
         return LOOK_SOON_S if urgent else LOOK_EVERY_S
 
-    async def _look_if_possible(self, group: asyncio.TaskGroup, now: float) -> None:
+    async def _look_if_possible(self, now: float) -> None:
         """What cannot be written now is written after the next look."""
         try:
-            await self._look(group, now)
+            await self._look(now)
         except FencedError:
             raise
         except KorchError as error:
@@ -121,71 +116,39 @@ class Lifecycle:
         else:
             self._refused = ""
 
-    async def _look(self, group: asyncio.TaskGroup, now: float) -> None:
+    async def _look(self, now: float) -> None:
         self._forget_others()
         for name, watch in tuple(self._watches.items()):
             silent = watch.life.silent_s(now)
             if silent < QUIET_AFTER_S:
                 await self._heard(name, watch)
                 await self._note_engine(name, watch)
-                self._look_at_engine(group, name, watch, now)
+                self._look_at_engine(name, watch, now)
                 if watch.attached and self._witnesses.is_due(name, now):
-                    self._aside(group, self._try_witnesses, name, now, TRY_PAUSE_S)
+                    self._asides.begin(self._try_witnesses, name, now, TRY_PAUSE_S)
                 continue
             decides = silent >= DECIDE_AFTER_S and watch.life.unanswered_since is None
             every_s = 0.0 if decides else greet_every_s(silent)
-            if self._aside(group, self._greet, name, now, every_s, at_once=GREETINGS):
+            if self._asides.begin(self._greet, name, now, every_s, at_once=GREETINGS):
                 watch.life.greet(now)
             if watch.life.verdict(now) in {"doubted", "lost"} and name not in self._lost_since:
-                self._aside(group, self._ask, name, now, ask_every_s(silent))
+                self._asides.begin(self._ask, name, now, ask_every_s(silent))
         await self._judge(now)
         await self._evictions.look(self.lost)
         await self._tainted_out.look(self.lost)
 
     def _forget_others(self) -> None:
         """Nodes that are watched no more: the inventory has lost them."""
-        for name in {*self._lost_since, *self._doubts, *self._unheard, *(key[1] for key in self._begun_at)}:
-            if name not in self._watches:
-                self._lost_since.pop(name, None)
-                self._doubts.pop(name, None)
-                self._unheard.discard(name)
-                self._evictions.forget(name)
-                self._witnesses.forget(name)
-        for key in [key for key in self._begun_at if key[1] not in self._watches]:
-            self._begun_at.pop(key, None)
-            self._asides.pop(key, None)
+        known = {*self._lost_since, *self._doubts, *self._unheard, *self._asides.names}
+        for name in known - self._watches.keys():
+            self._lost_since.pop(name, None)
+            self._doubts.pop(name, None)
+            self._unheard.discard(name)
+            self._evictions.forget(name)
+            self._witnesses.forget(name)
+            self._asides.forget(name)
 
     # Beside the looks
-
-    def _aside(
-        self,
-        group: asyncio.TaskGroup,
-        call: Callable[[str], Awaitable[None]],
-        name: str,
-        now: float,
-        every_s: float,
-        *,
-        at_once: int = 1,
-    ) -> bool:
-        """Begin `call(name)` beside the looks; not when so many go on, or one began less than `every_s` ago."""
-        key = (call.__name__, name)
-        going = [task for task in self._asides.get(key, ()) if not task.done()]
-        if len(going) >= at_once or now - self._begun_at.get(key, float("-inf")) < every_s:
-            return False
-        self._begun_at[key] = now
-        self._asides[key] = [*going, group.create_task(self._attempt(call, name), name=f"{call.__name__}-{name}")]
-        return True
-
-    async def _attempt(self, call: Callable[[str], Awaitable[None]], name: str) -> None:
-        try:
-            if name in self._watches:
-                await call(name)
-        except FencedError:
-            raise
-        except (KorchError, OSError) as error:
-            log.debug("%s: %s", name, error)
-        except Exception:
-            log.exception("%s: judging it failed; this is a bug in korch", name)
 
     async def _greet(self, name: str) -> None:
         """A sign of life that needs no login."""
@@ -257,9 +220,9 @@ class Lifecycle:
         elif not isinstance(watch.problem, TransientError) and without_not_ready(node) is not None:
             await self._mark(name, without_not_ready)
 
-    def _look_at_engine(self, group: asyncio.TaskGroup, name: str, watch: NodeWatch, now: float) -> None:
+    def _look_at_engine(self, name: str, watch: NodeWatch, now: float) -> None:
         if watch.engine_down_since is not None and now - watch.engine_down_since >= ENGINE_DOWN_S:
-            self._aside(group, self._replace_dead, name, now, ENGINE_LOOK_EVERY_S)
+            self._asides.begin(self._replace_dead, name, now, ENGINE_LOOK_EVERY_S)
 
     async def _replace_dead(self, name: str) -> None:
         watch, post = self._watches[name], self._post
@@ -321,7 +284,7 @@ class Lifecycle:
             f"{name} fell silent together with most nodes: this looks like the master's own network, so nothing is "
             f"moved. If it is really gone: korch node lost {name}"
         )
-        await self._mark(name, lambda node: _noted(node, MASS_LOSS, rfc3339(self._post.clock.now())))
+        await self._mark(name, lambda node: with_mass_loss(node, self._post.clock.now()))
         if await self._tell(name, text):
             await self._event(name, "MassLoss", text)
 
@@ -349,7 +312,7 @@ class Lifecycle:
 
     async def _declare_lost(self, name: str, now: float, text: str) -> None:
         """Its taint first: that is what evicts, under another master too."""
-        await self._mark(name, self._tainted)
+        await self._mark(name, lambda node: with_unreachable(node, self._post.clock.now()))
         await self._tell(name, text, BACK_HINT)
         log.warning("%s: its pods are replaced elsewhere", name)
         self._lost_since[name] = now
@@ -372,13 +335,6 @@ class Lifecycle:
         if was_lost or unreachable_taint(node) is not None:
             await self._event(name, "NodeReachable", f"{name} is back", warning=False)
 
-    def _tainted(self, node: Node) -> Node | None:
-        if unreachable_taint(node) is not None:
-            return None  # since an earlier master said so
-        now = self._post.clock.now()
-        taint = Taint(key=UNREACHABLE, effect="NoExecute", time_added=rfc3339(now))
-        return replace(note_loss(node, now), spec=replace(node.spec, taints=(*node.spec.taints, taint)))
-
     async def _mark(self, name: str, change: Callable[[Node], Node | None]) -> None:
         if self._node(name) is not None:
             await self._post.view.modify(Node, name, "", change)
@@ -389,10 +345,3 @@ class Lifecycle:
             await self._post.view.objects.record_event(
                 node, type="Warning" if warning else "Normal", reason=reason, message=text, component="node-lifecycle"
             )
-
-
-def _noted(node: Node, key: str, text: str) -> Node | None:
-    """The node with an annotation; None when it has it."""
-    if key in node.metadata.annotations:
-        return None
-    return replace(node, metadata=replace(node.metadata, annotations={**node.metadata.annotations, key: text}))

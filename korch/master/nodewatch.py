@@ -25,6 +25,7 @@ from korch.errors import (
 from korch.master.contacts import Contact
 from korch.master.controlling import Scope
 from korch.master.fleet import Fleet
+from korch.master.marks import unreachable_taint
 from korch.nodes.keeper import Keeper
 from korch.nodes.life import PULSE_S, Life
 from korch.nodes.news import EngineWatch, Sample
@@ -35,7 +36,6 @@ from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
 from korch.resources.podstate import condition
 from korch.resources.times import parse_time
-from korch.scheduler.taints import UNREACHABLE
 from korch.store.lease import Lead
 
 log = logging.getLogger(__name__)
@@ -336,7 +336,7 @@ class NodeWatch:
         ready = condition(node.status.conditions, "Ready") if node is not None else None
         if node is None or (self._told and ready is not None and ready.reason == NotRespondingError.reason):
             return
-        if any(taint.key == UNREACHABLE for taint in node.spec.taints):
+        if unreachable_taint(node) is not None:
             return  # it was given up, and that is what is to be read
         why = f": {problem}" if problem is not None else ""
         text = f"{self.name} greets, but no work has been possible there for {NOT_RESPONDING_S:.0f} s{why}"

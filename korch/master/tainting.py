@@ -10,8 +10,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from msgspec.structs import replace
-
 from korch.controllers.disruption import World, evict, keep, stops_first
 from korch.errors import ConflictError, FencedError, KorchError, NotFoundError
 from korch.master.failover import give_up, has_local_volume
@@ -22,7 +20,7 @@ from korch.resources.leaving import successors
 from korch.resources.node import Node, Taint
 from korch.resources.pod import Pod
 from korch.resources.podstate import controller_of, is_counted, unschedulable
-from korch.resources.times import parse_time, rfc3339
+from korch.resources.times import parse_time
 from korch.resources.workload import Deployment, ReplicaSet
 from korch.scheduler.taints import NOT_READY, UNREACHABLE, eviction_due_s, tolerates
 
@@ -31,20 +29,6 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 1.0
 HAND_OVER_S = 120.0  # for a successor to be available: then the pod goes without
 WHY = "the taint "  # how the reason of such an eviction begins
-
-
-def with_not_ready(node: Node, now: float) -> Node | None:
-    """The node with the taint that says since when its engine does not answer; None when it has it."""
-    if any(taint.key == NOT_READY for taint in node.spec.taints):
-        return None
-    taint = Taint(key=NOT_READY, effect="NoExecute", time_added=rfc3339(now))
-    return replace(node, spec=replace(node.spec, taints=(*node.spec.taints, taint)))
-
-
-def without_not_ready(node: Node) -> Node | None:
-    """The node without that taint; None when it has none."""
-    taints = tuple(taint for taint in node.spec.taints if taint.key != NOT_READY)
-    return None if len(taints) == len(node.spec.taints) else replace(node, spec=replace(node.spec, taints=taints))
 
 
 def due_taint(pod: Pod, since: Mapping[Taint, float], now: float) -> Taint | None:

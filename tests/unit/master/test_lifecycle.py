@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from korch.errors import EngineDownError, KorchError, StoreError
 from korch.master.background import background
-from korch.master.evicting import unreachable_taint
 from korch.master.lifecycle import Lifecycle
+from korch.master.marks import unreachable_taint
 from korch.nodes.life import Life
 from korch.nodes.register import failed_status
 from korch.objects.objects import Objects

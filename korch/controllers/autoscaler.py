@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 from msgspec.structs import replace
 
-from korch.controllers.scaling import Decision, Past, Used, decide
+from korch.controllers.scaling import LIMITS, Decision, Past, Used, decide
 from korch.errors import KorchError
 from korch.objects.objects import Clock
 from korch.objects.view import View
@@ -46,7 +46,10 @@ class AutoscalerController:
         target = self._target(hpa)
         if target is None:
             ref = hpa.spec.scale_target_ref
-            await self._write(hpa, _unable(hpa, "FailedGetScale", f"{ref.kind} {ref.name} was not found", self._now))
+            await self._write(
+                hpa,
+                _unable(hpa, "FailedGetScale", f"there is no {ref.kind} {ref.name} in namespace {key[0]}", self._now),
+            )
             return EVERY_S
         if target.replicas == 0:
             text = "scaling is disabled since the replica count of the target is zero"
@@ -92,7 +95,7 @@ class AutoscalerController:
         except KorchError as error:
             await self._event(hpa, "Warning", "FailedRescale", f"New size: {decision.replicas}; error: {error}")
             raise
-        why = decision.limited or "the measured load"
+        why = LIMITS.get(decision.limited, "the measured load")
         await self._event(hpa, "Normal", "SuccessfulRescale", f"New size: {decision.replicas}; reason: {why}")
 
     async def _write(self, hpa: HorizontalPodAutoscaler, status: HorizontalPodAutoscalerStatus) -> None:
@@ -145,15 +148,20 @@ def _status(hpa: HorizontalPodAutoscaler, current: int, decision: Decision, now:
     """What is shown: the load as measured, what was decided, and which rule held it back."""
     status = _before(hpa)
     steady = decision.limited in ("ScaleDownStabilized", "ScaleUpStabilized")
-    able = Condition(type="AbleToScale", status="True", reason=decision.limited if steady else "ReadyForNewScale")
+    why = LIMITS.get(decision.limited, "")
+    able = Condition(type="AbleToScale", status="True", reason="ReadyForNewScale", message="nothing holds it back")
+    if steady:
+        able = Condition(type="AbleToScale", status="True", reason=decision.limited, message=why)
     active = Condition(type="ScalingActive", status="True", reason="ValidMetricFound", message="the load was measured")
     if decision.problem and not decision.metrics:
         active = Condition(
             type="ScalingActive", status="False", reason="FailedGetResourceMetric", message=decision.problem
         )
-    limited = Condition(type="ScalingLimited", status="False", reason="DesiredWithinRange")
+    limited = Condition(
+        type="ScalingLimited", status="False", reason="DesiredWithinRange", message="the number is within its bounds"
+    )
     if decision.limited and not steady:
-        limited = Condition(type="ScalingLimited", status="True", reason=decision.limited)
+        limited = Condition(type="ScalingLimited", status="True", reason=decision.limited, message=why)
     conditions = status.conditions
     for found in (able, active, limited):
         conditions = with_condition(conditions, found, now)

@@ -53,7 +53,8 @@ def plan_cron(cron: CronJob, jobs: Sequence[Job], now: float) -> CronPlan:
     if due is None:
         return CronPlan(status, delete=old, again_s=again_s)
     if running and cron.spec.concurrency_policy == "Forbid":
-        return CronPlan(status, delete=old, skipped="the job before it still runs", again_s=again_s)
+        why = "the job before it still runs, and concurrencyPolicy is Forbid"
+        return CronPlan(status, delete=old, skipped=why, again_s=again_s)
     replaced = tuple(running) if cron.spec.concurrency_policy == "Replace" else ()
     status = replace(status, last_schedule_time=rfc3339(due), active=() if replaced else status.active)
     return CronPlan(status, delete=(*old, *replaced), start=int(due), again_s=again_s)

@@ -342,7 +342,7 @@ def _progressing(facts: _Facts, counts: DeploymentStatus, old: DeploymentStatus,
             type="Progressing",
             status="True",
             reason="NewReplicaSetAvailable",
-            message="the wish is true",
+            message=f"all {facts.wanted} replicas have the current revision and are available",
             last_update_time=since,
         )
     if facts.deployment.spec.paused:
@@ -358,7 +358,7 @@ def _progressing(facts: _Facts, counts: DeploymentStatus, old: DeploymentStatus,
             type="Progressing",
             status="False",
             reason="ProgressDeadlineExceeded",
-            message=_laggards(facts),
+            message=f"no progress for {facts.deployment.spec.progress_deadline_seconds} s: {_laggards(facts)}",
             last_update_time=since,
         )
     return Condition(

@@ -43,6 +43,7 @@ _DOWN = HPAScalingRules(
 _READ: dict[str, Callable[[str | int | float], int]] = {"cpu": cpu_millis, "memory": memory_bytes}
 
 
+# What held back the wish of the load.
 Limit = Literal[
     "",
     "ScaleDownLimit",
@@ -51,7 +52,15 @@ Limit = Literal[
     "ScaleUpStabilized",
     "TooFewReplicas",
     "TooManyReplicas",
-]  # what held back the wish of the load
+]
+LIMITS: Mapping[Limit, str] = {
+    "ScaleDownLimit": "it shrinks no faster than behavior.scaleDown allows",
+    "ScaleDownStabilized": "the load asks for fewer replicas, and may rise again soon",
+    "ScaleUpLimit": "it grows no faster than behavior.scaleUp allows",
+    "ScaleUpStabilized": "the load asks for more replicas, and may fall again soon",
+    "TooFewReplicas": "there are never fewer replicas than minReplicas",
+    "TooManyReplicas": "there are never more replicas than maxReplicas",
+}
 
 
 class Used(msgspec.Struct, frozen=True):

@@ -130,5 +130,6 @@ async def give_up(pod: Pod, message: str, objects: Objects, now: float) -> bool:
         return False
     if left.status.reason != "NodeLost":
         return False
-    await objects.record_event(pod, type="Warning", reason="NodeLost", message=message, component="failover")
+    text = f"{message}: it is given up here, and what made it makes another elsewhere"
+    await objects.record_event(pod, type="Warning", reason="NodeLost", message=text, component="failover")
     return True

@@ -196,17 +196,17 @@ def seen_status(node: Node, host: Host, report: NodeReport, address: str | None,
 
 
 def _conditions(report: NodeReport, address: str | None) -> tuple[Condition, ...]:
+    text = f"{report.message}. {report.hint}".strip()
     found = [
         Condition(
             type=name,
             status="True" if report.state == name else "False",
             reason=name if report.state == name else "Enough",
-            message=report.message if report.state == name else "",
+            message=text if report.state == name else "",
         )
         for name in _PRESSURES
     ]
     if report.state != "Ready" and report.state not in _PRESSURES:
-        text = f"{report.message}. {report.hint}".strip()
         return (Condition(type="Ready", status="False", reason=report.state, message=text), *found)
     if address is None:
         own = ", ".join(ip.address for ip in report.addresses) or "none"

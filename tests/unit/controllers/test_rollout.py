@@ -128,7 +128,10 @@ def test_kubernetes_objects_are_not_rolled_back() -> None:
     for _ in range(3):
         toy.step()
     assert images(toy).count("web:1") == 3
-    assert condition(toy.deployment.status.conditions, "Progressing").reason == "ProgressDeadlineExceeded"
+    progressing = condition(toy.deployment.status.conditions, "Progressing")
+    assert progressing.reason == "ProgressDeadlineExceeded"
+    limit_s = toy.deployment.spec.progress_deadline_seconds
+    assert progressing.message.startswith(f"no progress for {limit_s} s: {new} on ")
 
 
 def test_time_in_which_nobody_worked_does_not_count() -> None:

@@ -1,10 +1,12 @@
 """How many replicas a load asks for, and which rules hold that back."""
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from korch.controllers.scaling import Past, Used, decide, propose
+from korch.controllers.scaling import LIMITS, Limit, Past, Used, decide, propose
 from korch.errors import InvalidError
 from korch.resources.autoscaling import (
     HorizontalPodAutoscalerBehavior,
@@ -151,3 +153,7 @@ def test_it_stays_within_its_bounds_and_never_moves_without_a_reason(count, leas
         and count >= least
     ):
         assert found.replicas > count
+
+
+def test_every_limit_is_told_in_words():
+    assert LIMITS.keys() == set(get_args(Limit)) - {""}

@@ -151,6 +151,17 @@ def test_states_are_told_apart(error: Exception, status: str, reason: str) -> No
     assert (ready.status, ready.reason) == (status, reason)
 
 
+def test_a_full_disk_is_told_with_what_to_do() -> None:
+    status = seen_status(new_node(HOST), HOST, report(disk_free_bytes=1 << 20), "10.0.0.1", 1000.0)
+    found = condition(status.conditions, "DiskPressure")
+    assert found is not None
+    assert (found.status, found.message.startswith("web_1: 1 MiB of ")) == ("True", True)
+    assert "korch prune" in found.message
+    relieved = condition(seen_status(new_node(HOST), HOST, report(), "10.0.0.1", 1000.0).conditions, "DiskPressure")
+    assert relieved is not None
+    assert (relieved.reason, relieved.message) == ("Enough", "")
+
+
 def test_without_an_address_a_node_is_ready_and_says_so() -> None:
     status = seen_status(new_node(HOST), HOST, report(), None, 1000.0)
     ready = condition(status.conditions, "Ready")

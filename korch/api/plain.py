@@ -33,7 +33,8 @@ async def plain(request: Request, info: RequestInfo, known: Customs, store: Stor
             return json_answer(version())
         case [word, *_] if f"/{word}" in _HEALTH:
             await store.revision()
-            return PlainTextResponse("ok")
+            verbose = "verbose" in request.query_params
+            return PlainTextResponse(f"[+]store ok\n{word} check passed\n" if verbose else "ok")
         case ["api" | "apis" as word]:
             return _groups(request, customs, core=word == "api")
         case ["api", number]:

@@ -29,4 +29,4 @@ def kind_notice(kind: Kind, data: dict[str, Any]) -> str:
         wanted = type_ == "ClusterIP" and spec.get("clusterIP") != NO_ADDRESS
         return f"a Service {_SERVICE}" if wanted else ""
     text = _NOT_ENFORCED.get(kind.name, "")
-    return f"a {kind.name} {text}" if text else ""
+    return f"{'an' if kind.name[0] in 'AEIO' else 'a'} {kind.name} {text}" if text else ""

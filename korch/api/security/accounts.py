@@ -4,6 +4,7 @@ from typing import Any
 
 from korch.api.requestinfo import RequestInfo
 from korch.api.security.credentials import FORGET_AFTER_S, Credentials
+from korch.api.security.users import account_groups, account_user
 from korch.errors import ConflictError, InvalidError, NotFoundError
 from korch.objects.values import Clock
 from korch.resources.codec import decode
@@ -13,6 +14,7 @@ from korch.resources.times import rfc3339
 from korch.store.base import Store
 
 _DEFAULT_S, _SHORTEST_S, _LONGEST_S = 3600, 600, 366 * 86_400  # Kubernetes' default and its shortest
+_AUDIENCES = ("https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local")  # the API, as there
 _BINDABLE = {kind.name: kind for kind in (POD, SECRET, NODE)}
 
 
@@ -38,15 +40,20 @@ class AccountTokens:
             "kind": "TokenRequest",
             "apiVersion": "authentication.k8s.io/v1",
             "metadata": {"name": info.name, "namespace": info.namespace, "creationTimestamp": rfc3339(now)},
-            "spec": {"audiences": [], "expirationSeconds": seconds, "boundObjectRef": bound or None},
+            "spec": {
+                "audiences": spec.get("audiences") or [],
+                "expirationSeconds": seconds,
+                "boundObjectRef": bound or None,
+            },
             "status": {"token": token, "expirationTimestamp": rfc3339(now + seconds)},
         }
 
     async def _mint(self, info: RequestInfo, seconds: int, bonds: dict[str, int], now: float) -> str:
-        groups = ("system:serviceaccounts", f"system:serviceaccounts:{info.namespace}")
-        name = f"system:serviceaccount:{info.namespace}:{info.name}"
+        name = account_user(info.namespace, info.name)
         await self._credentials.forget_expired(now, after_s=FORGET_AFTER_S)
-        return (await self._credentials.mint_token(name, groups, now=now, ttl_s=seconds, bound_to=bonds)).token
+        return (
+            await self._credentials.mint_token(name, account_groups(name), now=now, ttl_s=seconds, bound_to=bonds)
+        ).token
 
     async def _bond(self, info: RequestInfo, ref: dict[str, str]) -> dict[str, int]:
         """The key of what the token ends with too, and since when it has been there."""
@@ -68,6 +75,12 @@ def _spec(data: dict[str, Any]) -> dict[str, Any]:
     spec = data.get("spec") or {}
     if data.get("kind", "TokenRequest") != "TokenRequest" or not isinstance(spec, dict):
         raise InvalidError("the body is no TokenRequest")
+    audiences = spec.get("audiences") or []
+    if not isinstance(audiences, list):
+        raise InvalidError("spec.audiences must be a list")
+    for audience in audiences:
+        if audience not in _AUDIENCES:
+            raise InvalidError(f'spec.audiences: tokens of korch are for its own API, not for "{audience}"')
     return spec
 
 

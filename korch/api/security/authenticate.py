@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from korch.api.security.credentials import Credential, KnownCredentials, fits, split_token
-from korch.api.security.users import AUTHENTICATED, MASTERS, User
+from korch.api.security.users import AUTHENTICATED, MASTERS, User, account_groups
 from korch.errors import ForbiddenError
 from korch.objects.values import Clock
 
@@ -97,7 +97,7 @@ def impersonated(user: User, headers: Iterable[tuple[bytes, bytes]]) -> User:
         )
     if len(names) != 1 or not who:
         raise ForbiddenError("acting as another needs exactly one name in Impersonate-User")
-    groups = tuple(value for word, value in wanted if word == b"group")
+    groups = tuple(value for word, value in wanted if word == b"group") or account_groups(who)
     return replace(user, name=who, groups=(*dict.fromkeys((*groups, AUTHENTICATED)),), impersonator=user.name)
 
 

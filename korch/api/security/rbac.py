@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from korch.api.requestinfo import RequestInfo
-from korch.api.security.users import Grant, Role
+from korch.api.security.users import Grant, Role, account_user
 from korch.resources import rbac
 from korch.resources.rbac import PolicyRule, RoleRef, Subject
 from korch.resources.selectors import matches
@@ -17,7 +17,6 @@ from korch.resources.selectors import matches
 GROUP = "rbac.authorization.k8s.io"
 EVERYWHERE = "*"  # the namespace of a grant in every namespace, and in nothing outside of namespaces
 OWN: Mapping[str, Role] = {"cluster-admin": "admin", "admin": "admin", "edit": "edit", "view": "view"}
-_ACCOUNT = "system:serviceaccount:"
 
 Binding = rbac.RoleBinding | rbac.ClusterRoleBinding
 
@@ -97,7 +96,7 @@ class Policy:
 
 def _key(subject: Subject, namespace: str) -> str:
     if subject.kind == "ServiceAccount":
-        return f"User/{_ACCOUNT}{subject.namespace or namespace}:{subject.name}"
+        return f"User/{account_user(subject.namespace or namespace, subject.name)}"
     return f"{subject.kind}/{subject.name}"
 
 

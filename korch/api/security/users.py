@@ -14,6 +14,22 @@ AUTHENTICATED = "system:authenticated"
 _PREFIX = "korch:"
 
 
+_ACCOUNT = "system:serviceaccount:"
+
+
+def account_user(namespace: str, name: str) -> str:
+    """The user name of a service account."""
+    return f"{_ACCOUNT}{namespace}:{name}"
+
+
+def account_groups(user: str) -> tuple[str, ...]:
+    """The groups that a service account is in by its user name; of all others none."""
+    namespace, _, name = user.removeprefix(_ACCOUNT).partition(":")
+    if not user.startswith(_ACCOUNT) or not namespace or not name:
+        return ()
+    return ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """Who asks. `credential`: the id it was proved with, "" when impersonated; `expires`: Unix seconds."""

@@ -190,6 +190,7 @@ def test_health_and_version(tmp_path: Path) -> None:
     async def check(world: World) -> None:
         for path in ("/healthz", "/livez", "/readyz", "/readyz/ping"):
             assert (await world.http.get(path)).text == "ok"
+        assert (await world.http.get("/livez?verbose")).text == "[+]store ok\nlivez check passed\n"
         for path in ("/version", "/version/"):
             found = await world.get(path)
             assert all(isinstance(value, str) for value in found.values())

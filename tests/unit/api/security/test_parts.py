@@ -12,7 +12,7 @@ from korch.api.security.audit import AuditLog
 from korch.api.security.authenticate import Subject, bearer_token, impersonated, subject_of
 from korch.api.security.credentials import PREFIX, Credentials, fits, split_token
 from korch.api.security.limits import Buckets, Limits, TooManyError, Turnstile
-from korch.api.security.users import MASTERS, User, check_namespace, check_user_name, grants_of
+from korch.api.security.users import AUTHENTICATED, MASTERS, User, check_namespace, check_user_name, grants_of
 from korch.errors import ForbiddenError, InvalidError, NotFoundError
 from korch.store.sqlite import open_sqlite
 
@@ -119,6 +119,16 @@ def test_the_names_in_a_certificate() -> None:
 def test_acting_as_nobody_in_particular(headers: list[tuple[bytes, bytes]]) -> None:
     with pytest.raises(ForbiddenError):
         impersonated(User("tom", (MASTERS,)), headers)
+
+
+def test_acting_as_a_service_account_is_in_its_groups() -> None:
+    """As in Kubernetes, unless the request names groups itself."""
+    tom, who = User("tom", (MASTERS,)), (b"impersonate-user", b"system:serviceaccount:shop:bot")
+    both = ("system:serviceaccounts", "system:serviceaccounts:shop")
+    assert impersonated(tom, [who]).groups == (*both, AUTHENTICATED)
+    assert impersonated(tom, [who, (b"impersonate-group", b"dev")]).groups == ("dev", AUTHENTICATED)
+    for other in (b"jane", b"system:serviceaccount:shop", b"system:serviceaccount::bot"):
+        assert impersonated(tom, [(b"impersonate-user", other)]).groups == (AUTHENTICATED,)
 
 
 @pytest.mark.parametrize("name", ["", " a", "a\n", "x" * 65, "system:node:a", "\x00"])

@@ -31,6 +31,7 @@ from korch.store.base import Store
 from korch.store.sqlite import open_sqlite
 
 NO_LIMITS = Limits(rate_per_s=1e9, burst=1e9)
+API = "https://kubernetes.default.svc"
 VERBS = {
     "get": ("GET", "/x", {}),
     "list": ("GET", "", {}),
@@ -315,14 +316,18 @@ def test_a_service_account_has_tokens_that_end_with_it(tmp_path: Path, monkeypat
             accounts = "/api/v1/namespaces/shop/serviceaccounts"
             assert (await http.post(f"{accounts}/bot/token", json={})).status_code == 404
             assert (await http.post(accounts, json={"metadata": {"name": "bot"}})).status_code == 201
-            asked = {"kind": "TokenRequest", "spec": {"expirationSeconds": 900}}
+            asked = {"kind": "TokenRequest", "spec": {"expirationSeconds": 900, "audiences": [API]}}
             made = await http.post(f"{accounts}/bot/token", json=asked)
             assert made.status_code == 201
+            assert made.json()["spec"]["audiences"] == [API]
             for bad in (
                 {"spec": {"expirationSeconds": 5}},
                 {"spec": 5},
                 {"kind": "Pod"},
                 {"spec": {"expirationSeconds": "x"}},
+                {"spec": {"audiences": ["vault"]}},  # it would be good for the API, whoever gets it
+                {"spec": {"audiences": [{}]}},
+                {"spec": {"audiences": 5}},
             ):
                 assert (await http.post(f"{accounts}/bot/token", json=bad)).status_code == 422, bad
             async with await site.client("view", "shop") as viewer:

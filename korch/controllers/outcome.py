@@ -11,6 +11,7 @@ from korch.resources.leaving import is_leaving
 from korch.resources.node import Node
 from korch.resources.pod import Pod
 from korch.resources.podstate import (
+    changing_of,
     condition,
     controller_of,
     failure_of,
@@ -121,6 +122,10 @@ def _standing_of_pods(pods: Sequence[Pod], now: float, dead_nodes: frozenset[str
         if failure_of(pod):
             return Standing("failed", failure_of(pod))
     alive = [pod for pod in pods if pod.status.phase != "Succeeded"]
+    for pod in alive:
+        if (changing := changing_of(pod)) and pod.spec.node_name not in dead_nodes:
+            text = f"container {', '.join(changing)} of {pod.metadata.name} still has the image that it had before"
+            return Standing("going", text)
     if not any(is_leaving(pod) for pod in alive) and all(
         is_available(pod, 0, now) and pod.spec.node_name not in dead_nodes for pod in alive
     ):

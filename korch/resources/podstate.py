@@ -5,6 +5,7 @@ import re
 from msgspec.structs import replace
 
 from korch.errors import NotFoundError
+from korch.resources.images import first_images, sidecars_of
 from korch.resources.kinds import kind_of
 from korch.resources.meta import Condition, Object, OwnerReference
 from korch.resources.pod import ContainerPort, ContainerStatus, Pod
@@ -101,6 +102,15 @@ def telling_status(pod: Pod) -> ContainerStatus | None:
 def has_begun(pod: Pod) -> bool:
     """Whether any of its containers was made on its node, as far as that is on record."""
     return any(status.container_id for status in statuses_of(pod))
+
+
+def changing_of(pod: Pod) -> tuple[str, ...]:
+    """The containers whose image was changed, and that were still of the one before when they were last seen."""
+    if not first_images(pod):
+        return ()
+    wanted = {one.name: one.image for one in (*sidecars_of(pod.spec), *pod.spec.containers)}
+    there = [status for status in statuses_of(pod) if status.container_id]
+    return tuple(status.name for status in there if status.image != wanted.get(status.name, status.image))
 
 
 def published_of(pod: Pod) -> tuple[ContainerPort, ...]:

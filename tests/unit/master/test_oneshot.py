@@ -13,6 +13,7 @@ from korch.client.base import Outcome, Progress, Workload
 from korch.engines.images import ImageInfo
 from korch.errors import HostUnreachableError, KorchError, RolloutFailedError
 from korch.master.oneshot import OneShot
+from korch.nodes.errors import EngineCallError
 from korch.objects.objects import Objects
 from korch.resources.codec import with_meta
 from korch.resources.meta import LabelSelector, Object, ObjectMeta
@@ -280,6 +281,28 @@ def test_a_pod_of_its_own_that_does_its_work_and_one_that_fails(tmp_path: Path) 
             assert (outcome.error is None) == (code == 0)
             (again,) = await world.run(name)
             assert (again.error is None) == (code == 0)
+
+    in_world(tmp_path, body)
+
+
+def test_a_pod_of_its_own_gets_another_image_within_the_run(tmp_path: Path) -> None:
+    def pod(image: str) -> Pod:
+        return Pod(
+            metadata=ObjectMeta(name="one", namespace="default"),
+            spec=PodSpec(containers=(Container(name="main", image=image),)),
+        )
+
+    async def body(world: World) -> None:
+        await world.wish(pod("one:1"))
+        ok((await world.run("one"))[0])
+        await world.wish(pod("one:2"))
+        ok((await world.run("one"))[0])
+        assert [found.image for machine in world.machines.values() for found in machine.held.values()] == ["one:2"]
+        for machine in world.machines.values():
+            machine.faults["pull"] = EngineCallError("n1: no such image", host="n1", pod_reason="ErrImagePull")
+        await world.wish(pod("typo:1"))
+        assert "still has the image that it had before" in failed((await world.run("one"))[0])
+        assert [found.image for machine in world.machines.values() for found in machine.held.values()] == ["one:2"]
 
     in_world(tmp_path, body)
 

@@ -342,7 +342,7 @@ def _progressing(facts: _Facts, counts: DeploymentStatus, old: DeploymentStatus,
             type="Progressing",
             status="True",
             reason="NewReplicaSetAvailable",
-            message=f"all {facts.wanted} replicas have the current revision and are available",
+            message=f"{facts.wanted} of {facts.wanted} replicas have the current revision and are available",
             last_update_time=since,
         )
     if facts.deployment.spec.paused:

@@ -174,7 +174,9 @@ class Acts:
             async with self._lane.turn():
                 problem = await after_the_start(self._machine, container, started)
         if problem:
-            await self._notes.event(pod, "FailedPostStartHook", f"postStart of {container.name}: {problem}")
+            await self._notes.event(
+                pod, "FailedPostStartHook", f"postStart of {container.name}, which is ended: {problem}"
+            )
             await self._end(pod, container, None)
         await self._report(pod)
         what = f"container {container.name} started" if has_sandbox(pod.spec) else "started"
@@ -248,7 +250,7 @@ class Acts:
             await self._notes.event(pod, "Killing", text, warning=False)
             if not await out_of_endpoints(self._view, pod):
                 log.info("%s: %s is changed while endpoints lead to it still", self._notes.node, pod.metadata.name)
-            await self._notes.hook(pod, await self._end(pod, container, None, only=seen.id))
+            await self._notes.hook(pod, container.name, await self._end(pod, container, None, only=seen.id))
         identity = identity_for(pod, self._machine.cluster.id, container.name)
         stays = dataclasses.replace(identity, owner="")  # the wish of its workload
         await self._machine.remove(stays, grace_s=0, epoch=self._epoch(), only=seen.id)
@@ -287,7 +289,7 @@ class Acts:
                 ended = await self._machine.remove(
                     identity, grace_s=ending.grace_s, epoch=self._epoch(), hook=ending.hook
                 )
-            await self._notes.hook(pod, ending.problem or ended.hook_problem)
+            await self._notes.hook(pod, container.name, ending.problem or ended.hook_problem)
         self._ward.drop(pod.metadata.uid)
         await self._view.finish_delete(self._notes.current(pod) or pod)  # as known now: the view shall forget that one
         self._ward.forget(pod.metadata.uid)
@@ -305,7 +307,7 @@ class Acts:
 
         async def end(container: Container) -> None:
             async with slots:
-                await self._notes.hook(pod, await self._end(pod, container, None))
+                await self._notes.hook(pod, container.name, await self._end(pod, container, None))
 
         for result in await asyncio.gather(*map(end, running), return_exceptions=True):
             if isinstance(result, BaseException):
@@ -333,7 +335,7 @@ class Acts:
         await self._notes.event(pod, "Unhealthy", text)
         why = f"ended on {self._notes.node}, as its {sick[0]} probe failed"
         await self._notes.event(pod, "Killing", why, warning=False)
-        await self._notes.hook(pod, problem)
+        await self._notes.hook(pod, container.name, problem)
         memory.unready()
         await self._report(pod)
 
@@ -406,7 +408,7 @@ class Acts:
             volumes = file_volumes(pod, values, node_fields(self._notes.node, self._notes.address))
         except InvalidError as error:
             memory.placed = wanted
-            await self._notes.event(pod, "FailedMount", f"{error}")
+            await self._notes.event(pod, "FailedMount", f"{error} ({error.hint})" if error.hint else f"{error}")
             return
         await self._machine.place(pod.metadata.uid, volumes, epoch=self._epoch())
         memory.placed = wanted

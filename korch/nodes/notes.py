@@ -83,10 +83,10 @@ class Notes:
             pod, type="Warning" if warning else "Normal", reason=reason, message=message, component="keeper"
         )
 
-    async def hook(self, pod: Pod, problem: str) -> None:
-        """A hook before an end went wrong, unless `problem` is empty."""
+    async def hook(self, pod: Pod, container: str, problem: str) -> None:
+        """A container's hook before its end went wrong, unless `problem` is empty."""
         if problem:
-            await self.event(pod, "FailedPreStopHook", f"preStop: {problem}")
+            await self.event(pod, "FailedPreStopHook", f"preStop of {container}: {problem}")
 
     async def blame(self, pod: Pod) -> None:
         """Put on record that the pod's revision failed here, so that its next replica prefers another node."""

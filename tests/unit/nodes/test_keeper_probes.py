@@ -223,6 +223,7 @@ def test_a_hook_that_fails_or_hangs_is_told_and_the_pod_goes_all_the_same() -> N
         assert sorted(world.machine.endings) == [(2, ()), (30, ("exec", "drain"))]
         told = await events(world, "FailedPreStopHook")
         assert any("GET /drain on port 80: no answer within 10 s" in text for text in told)
+        assert all(text.startswith("preStop of web: ") for text in told)
         assert any("drain: ended with status 1" in text for text in told)
 
     with_keeper(body)

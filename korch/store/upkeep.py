@@ -69,11 +69,16 @@ class Upkeep:
 
     @staticmethod
     def give_back(conn: sqlite3.Connection) -> None:
-        """Shrink the file by some of its free pages when there are many."""
+        """Shrink the file by some of its free pages when there are many; not while another process writes."""
         (free,) = conn.execute("PRAGMA freelist_count").fetchone()
-        if free > _FREE_PAGES_KEPT:
+        if free <= _FREE_PAGES_KEPT:
+            return
+        try:
             # Each page is a step without a row, and only a script takes all the steps.
             conn.executescript(f"PRAGMA incremental_vacuum({min(free - _FREE_PAGES_KEPT, _PAGES_A_STEP)})")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
 
 
 def used_bytes(conn: sqlite3.Connection) -> int:

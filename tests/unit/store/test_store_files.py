@@ -17,7 +17,7 @@ from korch.errors import StoreError
 from korch.store import failures, files, places, sql
 from korch.store.base import KeyConflictError, Put
 from korch.store.sqlite import SqliteStore, open_sqlite
-from korch.store.upkeep import Limits
+from korch.store.upkeep import Limits, Upkeep
 
 RESCUE = r"korch restore.*korch adopt"
 
@@ -385,6 +385,33 @@ def test_a_new_cluster_on_a_full_or_read_only_disk(tmp_path: Path) -> None:
             with_store(disk / "other" / "state.db", nothing)
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_pages_are_given_back_when_no_other_process_writes(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+
+    async def much_then_little(store: SqliteStore) -> None:
+        for number in range(20):
+            await store.put(f"/{number}", b"x" * 200_000)
+        for number in range(20):
+            await store.delete(f"/{number}")
+        await store.compact(await store.revision())
+
+    with_store(path, much_then_little)
+    before = path.stat().st_size
+    ours = files.connect(path, busy_s=0.0, write=True)
+    other = files.connect(path, busy_s=0.0, write=True)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        Upkeep.give_back(ours)
+        other.execute("ROLLBACK")
+        assert not ours.in_transaction
+        Upkeep.give_back(ours)
+        ours.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        assert path.stat().st_size < before
+    finally:
+        ours.close()
+        other.close()
 
 
 def test_locked_too_long_names_the_process(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class Target:
     @property
     def delay_group(self) -> str:
         """The control group of the node's slow cable."""
-        return f"_delay-{self.node}"
+        return delay_group(self.node)
 
     @property
     def marker(self) -> Path:
@@ -46,6 +46,11 @@ class Target:
         if pid is None:
             raise SetupError(f"lab node {self.node} is off", hint=f"korch lab start {self.node}")
         return pid
+
+
+def delay_group(node: str) -> str:
+    """The control group of a node's slow cable."""
+    return f"_delay-{node}"
 
 
 def power_off(target: Target) -> None:

@@ -1,7 +1,5 @@
 """A lab: real SSH hosts with container engines, in namespaces of this machine."""
 
-import hashlib
-import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,22 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from korch.errors import InvalidError, NotFoundError, SetupError
-from korch.lab import boot, faults, machine, network, rootfs
-from korch.lab.cgroups import Groups
-from korch.lab.inventory import inventory_text, known_hosts_text
-from korch.lab.record import (
-    Record,
-    claim_name,
-    locked_folder,
-    read_record,
-    refuse_foreign,
-    release_name,
-    replace_text,
-    spec_text,
-    write_record,
-)
-from korch.lab.registry import push_samples, start_registry
-from korch.lab.rootfs import NodeFiles, Surroundings, build, host_public_keys
+from korch.lab import boot, faults, machine
+from korch.lab.record import Record, claim_name, locked_folder, read_record, refuse_foreign, release_name
+from korch.lab.registry import start_registry
 from korch.lab.spec import (
     PRIVATE_REGISTRY_PORT,
     REGISTRY_PORT,
@@ -32,16 +17,13 @@ from korch.lab.spec import (
     Names,
     NodeSpec,
     NodeStatus,
-    State,
-    assign_numbers,
+    Places,
     check_lab_name,
 )
+from korch.lab.works import MACHINE_LOCK, Works
 from korch.settings import korch_home
 
 _WORKERS = 6
-_LAYOUT = hashlib.sha256(Path(rootfs.__file__).read_bytes()).hexdigest()  # nodes made by other code are made anew
-BOOT_TIMEOUT_S = 300.0  # three Docker daemons at once in an emulated machine take minutes
-MACHINE_LOCK = Path("/run/lock")  # held while a lab takes a name or a network
 
 
 class Lab:
@@ -52,27 +34,28 @@ class Lab:
         self.name = name
         self.names = Names(name)
         self.folder = (home or korch_home()) / "labs" / name
+        self._places = Places(self.folder)
 
     # --- where things are ---
 
     @property
     def inventory_path(self) -> Path:
         """The Ansible inventory: root on every node."""
-        return self.folder / "inventory.yml"
+        return self._places.inventory()
 
     def inventory(self, user: str = "root") -> Path:
         """The inventory for `root`, or for the sudo user `lab`."""
-        return self.inventory_path if user == "root" else self.folder / f"inventory-{user}.yml"
+        return self._places.inventory(user)
 
     @property
     def ssh_key(self) -> Path:
         """The private key that every node accepts for root and lab."""
-        return self.folder / "id_ed25519"
+        return self._places.ssh_key
 
     @property
     def known_hosts(self) -> Path:
         """The nodes' true host keys."""
-        return self.folder / "known_hosts"
+        return self._places.known_hosts
 
     @property
     def registry(self) -> str:
@@ -90,16 +73,12 @@ class Lab:
 
     def spec(self, node: str) -> NodeSpec:
         """What was asked for under that name; NotFoundError when nothing was."""
-        for spec in self._record().specs:
+        specs = self._record().specs
+        for spec in specs:
             if spec.name == node:
                 return spec
-        known = ", ".join(spec.name for spec in self._record().specs)
+        known = ", ".join(spec.name for spec in specs)
         raise NotFoundError(f'lab "{self.name}" has no node "{node}"', hint=f"It has {known or 'none'}.")
-
-    def log_tail(self, node: str, name: str = "sshd.log", lines: int = 20) -> str:
-        """The end of one of the node's logs (sshd.log, docker.log), read from outside."""
-        path = self._files(node).root / "var/log" / name
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
 
     # --- up, down, status ---
 
@@ -114,15 +93,15 @@ class Lab:
             machine.require_disk(self.folder)
             with locked_folder(MACHINE_LOCK):
                 claim_name(self.name, self.folder)
-            record = self._prepare(wanted)
-            groups = self._groups()
-            self._ensure_lxcfs(groups)
+            works = self._works()
+            record = works.prepare(wanted)
+            works.ensure_lxcfs()
             with ThreadPoolExecutor(_WORKERS) as pool:
-                registry = pool.submit(self._ensure_registry, groups, f"{record.prefix}.1:{REGISTRY_PORT}")
-                nodes = [pool.submit(self._ensure_node, groups, record, spec) for spec in wanted]
+                registry = pool.submit(works.ensure_registry, record)
+                nodes = [pool.submit(works.ensure_node, record, spec) for spec in wanted]
                 for future in (*nodes, registry):
                     future.result()
-            self._write_inventories(record)
+            works.write_inventories(record)
         return self.status()
 
     def down(self) -> None:
@@ -134,20 +113,16 @@ class Lab:
         refuse_foreign(self.name, self.folder)
         with locked_folder(self.folder):
             refuse_foreign(self.name, self.folder)  # somebody may have come up while we waited
-            groups = self._groups()
-            groups.kill()
-            network.remove_all(self.names)
-            groups.remove()
-            self._remove_folder(self.folder)
+            self._works().remove_all()
             release_name(self.name)
         with suppress(OSError):
             self.folder.parent.rmdir()  # stays when other labs are in it
 
     def status(self) -> LabStatus:
         """The lab as it is now; NotFoundError when it is not up."""
-        record, groups = self._record(), self._groups()
+        record, works = self._record(), self._works()
         nodes = (
-            NodeStatus(spec.name, record.address(spec.name), self._state(groups, record, spec.name), spec.engine)
+            NodeStatus(spec.name, record.address(spec.name), works.state(record, spec.name), spec.engine)
             for spec in record.specs
         )
         return LabStatus(self.name, str(self.inventory_path), self.image(), self.registry, tuple(nodes))
@@ -155,7 +130,7 @@ class Lab:
     def rebuild(self, node: str) -> None:
         """Make the node anew, as on its first day: empty disk, new host keys, no faults."""
         with locked_folder(self.folder):
-            self._files(node).done.unlink(missing_ok=True)
+            self._works().files(node).done.unlink(missing_ok=True)
         self.up(self._record().specs)
 
     def wipe(self, node: str) -> None:
@@ -178,13 +153,13 @@ class Lab:
     def open_private_registry(self, user: str, password: str) -> str:
         """Serve the same images at a second address that asks for this user and password; returns `host:port`."""
         address = f"{self._record().prefix}.1:{PRIVATE_REGISTRY_PORT}"
-        start_registry(self._groups(), self.folder / "registry", address, credentials=(user, password))
+        start_registry(self._works().groups, self._places.registry, address, credentials=(user, password))
         return address
 
     @property
     def exists(self) -> bool:
         """Whether there is a lab of this name in this folder."""
-        return read_record(self.folder / "lab.json") is not None
+        return read_record(self._places.record) is not None
 
     # --- looking into a node from outside ---
 
@@ -227,9 +202,9 @@ class Lab:
     def start(self, node: str) -> None:
         """Power on again with the disk as it was, and wait until the node serves. Nothing when it runs already."""
         with locked_folder(self.folder):
-            groups, spec = self._groups(), self.spec(node)
-            if groups.init_pid(node) is None:
-                self._boot(groups, self._record(), spec)
+            works, spec = self._works(), self.spec(node)
+            if works.groups.init_pid(node) is None:
+                works.boot(self._record(), spec)
 
     def pause(self, node: str) -> None:
         """Stop every process of the node; its kernel goes on answering pings and accepting connections."""
@@ -281,133 +256,21 @@ class Lab:
         """Start the docker daemon again and wait until it answers."""
         faults.start_docker(self._target(node))
 
-    # --- the parts of up ---
-
-    def _prepare(self, wanted: tuple[NodeSpec, ...]) -> Record:
-        """Network, key and record; nodes that are not wanted any more are gone."""
-        before = read_record(self.folder / "lab.json")
-        with locked_folder(MACHINE_LOCK):  # two labs must not choose the same network
-            prefix = network.choose_subnet(self.names, before.prefix if before else None)
-            network.make_bridge(self.names, prefix)
-        numbers = assign_numbers(tuple(spec.name for spec in wanted), before.numbers if before else {})
-        for name in sorted({*self._groups().children(), *(before.numbers if before else ())}):
-            if name not in numbers and not name.startswith("_"):
-                self._remove_node(name, before.numbers.get(name) if before else None)
-        record = Record(prefix, wanted, numbers)
-        write_record(self.folder / "lab.json", record)
-        if not self.ssh_key.exists():
-            machine.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "korch lab", "-f", str(self.ssh_key))
-        return record
-
-    def _ensure_lxcfs(self, groups: Groups) -> None:
-        if boot.lxcfs_pid(groups, self._lxcfs) is None:
-            groups.kill()  # nodes hold files of the dead one, which answer with errors for ever
-            boot.start_lxcfs(groups, self._lxcfs, self.folder / "lxcfs.log")
-
-    def _ensure_registry(self, groups: Groups, address: str) -> None:
-        start_registry(groups, self.folder / "registry", address)
-        push_samples(address)
-
-    def _ensure_node(self, groups: Groups, record: Record, spec: NodeSpec) -> None:
-        files = self._files(spec.name)
-        registries = tuple(f"{record.prefix}.1:{port}" for port in (REGISTRY_PORT, PRIVATE_REGISTRY_PORT))
-        around = Surroundings(registries, self.ssh_key.with_suffix(".pub").read_text().strip())
-        signature = f"{_LAYOUT} {spec_text(spec)} {around}"
-        if not files.done.exists() or files.done.read_text() != signature:
-            self._remove_node(spec.name, record.numbers[spec.name])
-            build(files, spec, around)
-            files.done.write_text(signature)
-        if groups.init_pid(spec.name) is not None:
-            groups.freeze(spec.name, False)
-            faults.heal(self._target(spec.name))
-        if not self._serves(groups, record, spec):
-            groups.kill(spec.name)
-            self._boot(groups, record, spec)
-
-    def _boot(self, groups: Groups, record: Record, spec: NodeSpec) -> None:
-        files = self._files(spec.name)
-        pid = boot.lxcfs_pid(groups, self._lxcfs)
-        if pid is None:
-            raise SetupError(
-                f'lab "{self.name}": its lxcfs has died', hint="korch lab up starts it and the nodes again."
-            )
-        groups.create(spec.name, cpus=spec.cpus, memory_bytes=spec.memory_limit)
-        boot.wait_for_disk(files.disk)
-        groups.kill(f"_delay-{spec.name}")
-        network.plug(self.names, spec.name, record.numbers[spec.name], record.prefix)
-        (files.folder / "filtered").unlink(missing_ok=True)
-        boot.start_node(groups, spec, files, self.names.netns(spec.name), pid, self._lxcfs)
-        what = f'lab "{self.name}", node {spec.name}'
-        boot.wait_until(what, lambda: self._starts(groups, record, spec), timeout_s=BOOT_TIMEOUT_S, log=files.log)
-
-    def _serves(self, groups: Groups, record: Record, spec: NodeSpec) -> bool:
-        pid = groups.init_pid(spec.name)
-        if pid is None or (spec.engine == "docker" and not boot.docker_answers(pid)):
-            return False
-        return boot.ssh_answers(record.address(spec.name))  # last: each question costs the node a process
-
-    def _starts(self, groups: Groups, record: Record, spec: NodeSpec) -> bool:
-        pid = groups.init_pid(spec.name)
-        if pid is not None and spec.engine == "docker" and not boot.docker_starts(pid, spec.name):
-            return False
-        return self._serves(groups, record, spec)
-
-    def _write_inventories(self, record: Record) -> None:
-        addresses = {spec.name: record.address(spec.name) for spec in record.specs}
-        keys = {addresses[spec.name]: host_public_keys(self._files(spec.name)) for spec in record.specs}
-        replace_text(self.known_hosts, known_hosts_text(keys), 0o600)
-        for user in ("root", "lab"):
-            text = inventory_text(record.specs, addresses, key=self.ssh_key, known_hosts=self.known_hosts, user=user)
-            replace_text(self.inventory(user), text, 0o600)
-
-    def _remove_node(self, name: str, number: int | None) -> None:
-        groups = self._groups()
-        for group in (f"_delay-{name}", name):
-            groups.kill(group)
-            groups.remove(group)
-        network.unplug(self.names, name, number)
-        boot.wait_for_disk(self._files(name).disk)
-        shutil.rmtree(self._files(name).folder, ignore_errors=True)
-
-    def _remove_folder(self, folder: Path) -> None:
-        mounts = [line.split(" ")[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-        for mount in reversed(mounts):
-            if Path(mount).is_relative_to(folder):
-                machine.succeeds("umount", "-l", mount)
-        for image in folder.glob("nodes/*/disk.img"):
-            boot.wait_for_disk(image)
-        shutil.rmtree(folder, ignore_errors=True)
-
     # --- small things ---
 
-    @property
-    def _lxcfs(self) -> Path:
-        return self.folder / "lxcfs"
-
-    def _groups(self) -> Groups:
-        return Groups(self.names.prefix)
-
-    def _files(self, node: str) -> NodeFiles:
-        return NodeFiles(self.folder / "nodes" / node)
+    def _works(self) -> Works:
+        return Works(self.names, self._places)
 
     def _record(self) -> Record:
-        record = read_record(self.folder / "lab.json")
+        record = read_record(self._places.record)
         if record is None:
             raise NotFoundError(f'lab "{self.name}" is not up (nothing in {self.folder})', hint="korch lab up")
         return record
 
     def _target(self, node: str) -> faults.Target:
         self.spec(node)
-        files = self._files(node)
-        return faults.Target(self.names, node, self._record().numbers[node], self._groups(), files.folder)
+        return self._works().target(self._record(), node)
 
     def _joins(self, node: str) -> tuple[Path, ...]:
-        groups = self._groups()
+        groups = self._works().groups
         return groups.inner_joins(node) or groups.joins(node)
-
-    def _state(self, groups: Groups, record: Record, node: str) -> State:
-        if groups.init_pid(node) is None:
-            return "off"
-        if groups.is_frozen(node):
-            return "paused"
-        return "running" if network.cable_is_up(self.names, record.numbers[node]) else "partitioned"

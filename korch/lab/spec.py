@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from korch.errors import InvalidError
@@ -115,6 +116,42 @@ def node_specs(
         for letter, count, kind, bare in kinds
         for number in range(1, count + 1)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where one lab's files lie."""
+
+    folder: Path
+
+    @property
+    def record(self) -> Path:
+        """What was asked for."""
+        return self.folder / "lab.json"
+
+    @property
+    def ssh_key(self) -> Path:
+        """The private key that every node accepts for root and lab."""
+        return self.folder / "id_ed25519"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The nodes' true host keys."""
+        return self.folder / "known_hosts"
+
+    @property
+    def lxcfs(self) -> Path:
+        """Where lxcfs is mounted."""
+        return self.folder / "lxcfs"
+
+    @property
+    def registry(self) -> Path:
+        """The registry's images."""
+        return self.folder / "registry"
+
+    def inventory(self, user: str = "root") -> Path:
+        """The Ansible inventory for `root`, or for the sudo user `lab`."""
+        return self.folder / ("inventory.yml" if user == "root" else f"inventory-{user}.yml")
 
 
 @dataclass(frozen=True, slots=True)

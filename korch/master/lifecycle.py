@@ -317,7 +317,7 @@ class Lifecycle:
         log.warning("%s: its pods are replaced elsewhere", name)
         self._lost_since[name] = now
         self._watches[name].drop()
-        await self._event(name, "NodeNotReachable", text)
+        await self._event(name, "NodeNotReachable", f"{text}: its pods are replaced elsewhere. {BACK_HINT}")
 
     async def _heard(self, name: str, watch: NodeWatch) -> None:
         if not watch.attached:

@@ -296,7 +296,7 @@ class Keeper:
             if status.name in there or not status.container_id or status.state.waiting is not None:
                 continue
             self._ward.recall(pod, status.name).unready()
-            text = f"its container is not on {self.node} any more"
+            text = f"container {status.name} is not on {self.node} any more: it is made anew"
             await self._notes.waiting(pod, status.name, "ContainerGone", text)
 
     def _readiness(self, pod: Pod, name: str, seen: ObservedContainer) -> Readiness:

@@ -173,7 +173,7 @@ def _quota(obj: Json, now: float) -> list[Any]:
     hard, used = part(obj, "status", "hard") or part(obj, "spec", "hard") or {}, part(obj, "status", "used") or {}
     found: dict[bool, list[str]] = {False: [], True: []}
     for name, most in sorted(hard.items()):
-        found[name.startswith("limits.")].append(f"{name}: {used.get(name, 0)}/{most}")
+        found[name.startswith("limits.")].append(f"{name}: {used.get(name, '?')}/{most}")
     return [name_of(obj), ", ".join(found[False]), ", ".join(found[True]), age_of(obj, now)]
 
 

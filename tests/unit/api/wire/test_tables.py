@@ -396,7 +396,7 @@ def test_events() -> None:
         ("Ingress", {"spec": {"rules": [{"host": "h"}], "tls": [{}]}}, ["<none>", "h", "", "80, 443", "5m"]),
         ("IngressClass", {"spec": {"controller": "c/d"}}, ["c/d", "<none>", "5m"]),
         ("NetworkPolicy", {"spec": {"podSelector": {"matchLabels": {"a": "b"}}}}, ["a=b", "5m"]),
-        ("ResourceQuota", {"spec": {"hard": {"pods": "2", "limits.cpu": "1"}}}, ["pods: 0/2", "limits.cpu: 0/1", "5m"]),
+        ("ResourceQuota", {"spec": {"hard": {"pods": "2", "limits.cpu": "1"}}}, ["pods: ?/2", "limits.cpu: ?/1", "5m"]),
         ("PriorityClass", {"value": 7}, [7, False, "5m", "PreemptLowerPriority"]),
         ("StorageClass", {"provisioner": "p"}, ["p", "Delete", "Immediate", False, "5m"]),
         ("NodeLoad", {"cpuBusy": 0.5, "memoryTotalBytes": 4, "memoryAvailableBytes": 3, "load1": 1.25, "cpuCount": 2,

@@ -85,10 +85,13 @@ def test_while_the_image_does_not_come_the_old_one_serves_and_is_checked() -> No
     async def body(world: World) -> None:
         await world.pod(readiness_probe=PROBE, liveness_probe=PROBE)
         await asyncio.sleep(7)
+        ready: set[bool] = set()
+        world.view.listen(lambda change: ready.add(is_ready(change.object)))  # type: ignore[arg-type]
         world.machine.faults["pull"] = refused("ErrImagePull")
         await changed(world, "typo:1")
         await asyncio.sleep(60)
         pod = await world.now()
+        assert ready == {True}, "at all times"
         status = main_status(pod)
         assert status is not None
         assert (is_ready(pod), images(world), status.restart_count, status.image) == (True, ["web:1"], 0, "web:1")
@@ -120,7 +123,8 @@ def test_an_image_that_is_changed_back_leaves_the_container_alone() -> None:
     with_keeper(body)
 
 
-def test_a_pull_of_an_image_that_is_not_wanted_any_more_holds_nobody_up() -> None:
+@pytest.mark.parametrize(("then", "ended"), [("web:2", 1), ("web:1", 0)])
+def test_a_pull_of_an_image_that_is_not_wanted_any_more_holds_nobody_up(then: str, ended: int) -> None:
     async def body(world: World) -> None:
         await world.pod()
         await asyncio.sleep(2)
@@ -128,9 +132,9 @@ def test_a_pull_of_an_image_that_is_not_wanted_any_more_holds_nobody_up() -> Non
         await changed(world, "slow:1")
         await asyncio.sleep(5)
         world.machine.delays["pull"] = 1.0
-        await changed(world, "web:2")
+        await changed(world, then)
         await asyncio.sleep(5)
-        assert images(world) == ["web:2"]
+        assert (images(world), world.machine.count("stop")) == ([then], ended)
 
     with_keeper(body)
 
@@ -250,6 +254,10 @@ def test_a_crash_loop_ends_with_another_image() -> None:
         await changed(world, "web:2")
         await asyncio.sleep(2)
         assert (images(world), is_ready(await world.now())) == (["web:2"], True)
+        (uid,) = world.machine.held
+        world.machine.end(uid)
+        await asyncio.sleep(2)
+        assert is_ready(await world.now()), "it fails for the first time, and is started at once"
 
     with_keeper(body)
 

@@ -11,10 +11,11 @@ import msgspec
 from korch.client import kube
 from korch.client.requests import FIRST_REST_S, Requests
 from korch.client.wire import ApiUnreachableError, Call
-from korch.errors import AlreadyExistsError, ConflictError, ForbiddenError, KorchError, NotFoundError
+from korch.errors import AlreadyExistsError, ConflictError, KorchError, NotFoundError
 from korch.objects import apply as applying
-from korch.objects.objects import Change, ObjectList
-from korch.objects.prepare import given_keys, named, not_found_hint, subject
+from korch.objects.namespaces import check_empty, check_may_go, home_of
+from korch.objects.prepare import exists_already, named, not_found_hint
+from korch.objects.values import Change, ObjectList
 from korch.resources.codec import encode, with_meta
 from korch.resources.defaults import DEFAULT_NAMESPACE
 from korch.resources.kinds import KINDS, kind_of, kind_of_type
@@ -132,17 +133,17 @@ class RemoteObjects:
 
     async def create(self, obj: T) -> T:
         """A new object."""
-        kind, namespace = kind_of(obj), obj.metadata.namespace or DEFAULT_NAMESPACE
-        obj = with_meta(obj, namespace=namespace if kind.namespaced else "")
+        obj = with_meta(obj, namespace=home_of(obj))
+        path = kube.path_of(kind_of(obj), obj.metadata.namespace)
         try:
-            answer = await self.requests.ask(Call("POST", kube.path_of(kind, namespace), kube.AS, encode(obj)))
+            answer = await self.requests.ask(Call("POST", path, kube.AS, encode(obj)))
         except AlreadyExistsError as error:
-            raise AlreadyExistsError(f"{subject(obj)} exists already", hint="Change it, or delete it first.") from error
+            raise exists_already(obj) from error
         return kube.typed(type(obj), answer.body)
 
     async def apply(self, obj: Object) -> tuple[Object, Literal["created", "configured", "unchanged"]]:
         """Declare an object, as `Objects.apply` does."""
-        return await applying.apply_to(self, obj, obj.metadata.namespace or DEFAULT_NAMESPACE)
+        return await applying.apply_to(self, obj, home_of(obj))
 
     async def delete(self, type_: type[T], name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
         """Remove an object; a namespace only when it is empty, as everywhere in korch."""
@@ -155,10 +156,8 @@ class RemoteObjects:
             return  # it is gone: by this very request, when the answer to it was lost
 
     async def _check_empty(self, name: str) -> None:
-        if name == DEFAULT_NAMESPACE:
-            raise ForbiddenError('namespace "default" always exists', hint="Delete what is in it instead.")
+        check_may_go(name)
         for kind in KINDS:
-            found = (await self.list(kind.type, name)).items if kind.namespaced else ()
-            if any(kind.key(name, obj.metadata.name) not in given_keys(name) for obj in found):
-                hint = f"See `korch get {kind.plural} -n {name}`."
-                raise ForbiddenError(f'namespace "{name}" still holds {kind.plural}: delete them first', hint=hint)
+            if kind.namespaced:
+                found = (await self.list(kind.type, name)).items
+                check_empty(name, kind, (kind.key(name, obj.metadata.name) for obj in found))

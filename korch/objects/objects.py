@@ -4,8 +4,7 @@ Every write is a compare-and-set under the caller's fence, so that any number of
 """
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, TypeVar
 
 from korch.errors import AlreadyExistsError, ConflictError, FencedError, ForbiddenError, InvalidError, NotFoundError
@@ -13,18 +12,19 @@ from korch.objects import apply as applying
 from korch.objects import prepare
 from korch.objects.access import Access, at_revision, expected, key_of, put
 from korch.objects.events import KEEP, EventRecorder
+from korch.objects.namespaces import check_empty, check_may_go, given_keys, home_of
 from korch.objects.prepare import Track
+from korch.objects.reading import Reader
 from korch.objects.tombstones import KEEP_S, find_tombstone, prune_tombstones, tombstone_for
 from korch.objects.values import DELETION, Change, Clock, Deletion, ObjectList, SystemClock, Tombstone
 from korch.resources.codec import typed, with_meta
 from korch.resources.defaults import DEFAULT_NAMESPACE
-from korch.resources.kinds import every_kind, kind_of, kind_of_type
-from korch.resources.meta import LabelSelector, Object, ObjectMeta
+from korch.resources.kinds import every_kind, kind_of
+from korch.resources.meta import Object, ObjectMeta
 from korch.resources.misc import Namespace
 from korch.resources.pod import Pod
-from korch.resources.selectors import matches, parse_selector
 from korch.resources.templates import safe_digits
-from korch.store.base import Check, Delete, Event, Op, Store
+from korch.store.base import Check, Delete, Op, Store
 
 __all__ = ["Change", "Clock", "Deletion", "ObjectList", "Objects", "SystemClock", "Tombstone"]
 
@@ -35,7 +35,7 @@ _AT_ONCE = 100  # objects in one transaction; a store takes 128 operations
 _SUGGEST_FROM = 500  # names looked at for "did you mean"
 
 
-class Objects:
+class Objects(Reader):
     """Typed objects in a store. `fence` gives the lease's Check, or None while this process holds no lease.
 
     `track` keeps the owners of fields where somebody began to, at writes that do not say themselves whose they are.
@@ -50,57 +50,10 @@ class Objects:
         event_limit: int = KEEP,
         track: Track | None = None,
     ) -> None:
-        self._store = store
+        super().__init__(Access(store, fence))
         self._clock = clock or SystemClock()
         self._track = track
-        self._access = Access(store, fence)
         self._events = EventRecorder(self._access, self._clock, keep=event_limit)
-
-    # --- reading ---
-
-    async def find(self, type_: type[T], name: str, namespace: str = DEFAULT_NAMESPACE) -> T | None:
-        """The object, or None."""
-        return await self._access.find(type_, name, namespace)
-
-    async def get(self, type_: type[T], name: str, namespace: str = DEFAULT_NAMESPACE) -> T:
-        """The object; `NotFoundError` suggests a name that looks like it."""
-        found = await self.find(type_, name, namespace)
-        if found is None:
-            hint = await self._suggestion(type_, name, namespace)
-            raise NotFoundError(prepare.named(type_, name, namespace, " not found"), hint=hint)
-        return found
-
-    async def list(
-        self, type_: type[T], namespace: str = "", *, selector: str | LabelSelector | None = None
-    ) -> ObjectList[T]:
-        """Objects of one kind, sorted by namespace and name; namespace "" = all."""
-        wanted = parse_selector(selector) if isinstance(selector, str) else selector
-        listing = await self._store.list(kind_of_type(type_).prefix(namespace))
-        found = (self._access.read(type_, record) for record in listing.records)
-        return ObjectList(tuple(obj for obj in found if matches(wanted, obj.metadata.labels)), listing.revision)
-
-    @asynccontextmanager
-    async def watch(
-        self, type_: type[T], namespace: str = "", *, after: int
-    ) -> AsyncIterator[AsyncIterator[Change[T]]]:
-        """Every change after a revision, in order, without end; `ExpiredError` when it is too old: list again."""
-        async with self._store.watch(kind_of_type(type_).prefix(namespace), after=after) as events:
-            yield self._changes(type_, events)
-
-    async def _changes(self, type_: type[T], events: AsyncIterator[Event]) -> AsyncIterator[Change[T]]:
-        async for event in events:
-            old = self._access.read(type_, event.previous) if event.previous else None
-            if event.record is not None:
-                new = self._access.read(type_, event.record)
-                yield Change("MODIFIED" if old else "ADDED", new, old, event.revision)
-            elif old is not None:
-                yield Change("DELETED", at_revision(old, event.revision), old, event.revision)
-
-    async def _suggestion(self, type_: type[Object], name: str, namespace: str) -> str:
-        kind = kind_of_type(type_)
-        prefix = kind.prefix(namespace)
-        names = [r.key.removeprefix(prefix) for r in (await self._store.list(prefix, limit=_SUGGEST_FROM)).records]
-        return prepare.not_found_hint(kind, namespace, name, names)
 
     # --- writing ---
 
@@ -109,9 +62,8 @@ class Objects:
 
         `track` says who owns its fields. `dry_run`: all checks are made, and nothing is written.
         """
-        kind = kind_of(obj)
-        if kind.namespaced and not obj.metadata.namespace:
-            obj = with_meta(obj, namespace=DEFAULT_NAMESPACE)
+        if not obj.metadata.namespace:
+            obj = with_meta(obj, namespace=home_of(obj))
         for _ in range(_TRIES):
             name = obj.metadata.name or self._generated_name(obj)
             ready = prepare.for_create(obj, name=name, uid=str(uuid.uuid4()), now=self._clock.now())
@@ -142,14 +94,14 @@ class Objects:
                 raise
             except ConflictError as error:
                 if await self._store.get(key_of(ready)) is not None:
-                    raise _exists(ready) from error
+                    raise prepare.exists_already(ready) from error
         raise ConflictError(f'namespace "{ready.metadata.namespace}" changes all the time', hint="Try it again.")
 
     async def _check_insert(self, ready: T) -> T:
         """What `_insert` would give, for a dry run."""
         await self._namespace_check(ready)
         if await self._store.get(key_of(ready)) is not None:
-            raise _exists(ready)
+            raise prepare.exists_already(ready)
         return ready
 
     async def _namespace_check(self, obj: Object) -> tuple[Op, ...]:
@@ -272,14 +224,11 @@ class Objects:
 
         What others set (replicas of a scaler, labels of a controller) stays, as with `kubectl apply`.
         """
-        namespaced = kind_of(obj).namespaced
-        namespace = (obj.metadata.namespace or DEFAULT_NAMESPACE) if namespaced else ""
-        return await applying.apply_to(self, obj, namespace)
+        return await applying.apply_to(self, obj, home_of(obj))
 
     async def would_apply(self, obj: T) -> T:
         """What `apply` would leave in the store; nothing is written."""
-        kind = kind_of(obj)
-        namespace = (obj.metadata.namespace or DEFAULT_NAMESPACE) if kind.namespaced else ""
+        namespace = home_of(obj)
         stored = await self.find(type(obj), obj.metadata.name, namespace)
         if stored is not None:
             return prepare.for_update(applying.merged(obj, stored), stored)
@@ -344,14 +293,11 @@ class Objects:
         if not isinstance(stored, Namespace):
             return
         name = stored.metadata.name
-        if name == DEFAULT_NAMESPACE:
-            raise ForbiddenError('namespace "default" always exists', hint="Delete what is in it instead.")
-        given = prepare.given_keys(name)
+        check_may_go(name)
         for kind in () if wish.contents else every_kind():
-            found = (await self._store.list(kind.prefix(name), limit=2)).records if kind.namespaced else ()
-            if any(record.key not in given for record in found):
-                hint = f"See `korch get {kind.plural} -n {name}`."
-                raise ForbiddenError(f'namespace "{name}" still holds {kind.plural}: delete them first', hint=hint)
+            if kind.namespaced:
+                records = (await self._store.list(kind.prefix(name), limit=2)).records
+                check_empty(name, kind, (record.key for record in records))
 
     async def finish_delete(self, pod: Pod) -> Pod | None:
         """Remove a pod whose containers are gone, and leave a tombstone, in one transaction. Repeating it is safe.
@@ -382,7 +328,7 @@ class Objects:
         if isinstance(stored, Pod) and stored.spec.node_name:
             more = (tombstone_for(stored, self._clock.now()),)
         elif isinstance(stored, Namespace):
-            more = tuple(Delete(key) for key in prepare.given_keys(stored.metadata.name))
+            more = tuple(Delete(key) for key in given_keys(stored.metadata.name))
         return await self._access.remove(stored, *more)
 
     async def tombstone(self, uid: str) -> Tombstone | None:
@@ -406,10 +352,6 @@ class Objects:
     ) -> None:
         """Note what happened to an object. The same again within an hour is counted; the oldest above 5000 go."""
         await self._events.record(about, type_=type, reason=reason, message=message, component=component)
-
-
-def _exists(obj: Object) -> AlreadyExistsError:
-    return AlreadyExistsError(f"{prepare.subject(obj)} exists already", hint="Change it, or delete it first.")
 
 
 def _changed(obj: Object) -> ConflictError:

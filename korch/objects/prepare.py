@@ -6,15 +6,14 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from korch.errors import ConflictError, InvalidError
+from korch.errors import AlreadyExistsError, ConflictError, InvalidError
 from korch.objects.values import Deletion
 from korch.resources.annotations import DECISION
 from korch.resources.codec import typed, with_meta
-from korch.resources.config import DEFAULT_ACCOUNT, ROOT_CA
 from korch.resources.crd import CustomResourceDefinition
 from korch.resources.defaults import DEFAULT_NAMESPACE, GRACE_S, with_defaults
 from korch.resources.images import noted_images
-from korch.resources.kinds import CONFIGMAP, SERVICEACCOUNT, Kind, kind_of, kind_of_type
+from korch.resources.kinds import Kind, kind_of, kind_of_type
 from korch.resources.meta import Condition, Object, ObjectMeta
 from korch.resources.misc import Namespace
 from korch.resources.pod import Pod, PodStatus
@@ -44,6 +43,11 @@ def named(type_: type[Object], name: str, namespace: str, verb: str = "") -> str
     """As `subject`, from parts, with words between: `pod "x" not found in namespace "default"`."""
     kind = kind_of_type(type_)
     return f'{kind.name.lower()} "{name}"{verb}' + (f' in namespace "{namespace}"' if kind.namespaced else "")
+
+
+def exists_already(obj: Object) -> AlreadyExistsError:
+    """The refusal to make it a second time."""
+    return AlreadyExistsError(f"{subject(obj)} exists already", hint="Change it, or delete it first.")
 
 
 def not_found_hint(kind: Kind, namespace: str, name: str, names: Sequence[str]) -> str:
@@ -134,11 +138,6 @@ def check_identity(obj: Object, stored: Object) -> None:
             f"{subject(obj)} is another one now: uid {stored.metadata.uid}, not {obj.metadata.uid}",
             hint="Read it again.",
         )
-
-
-def given_keys(namespace: str) -> tuple[str, ...]:
-    """Where the objects stand that a namespace is given: they keep it from nothing, and go with it."""
-    return (SERVICEACCOUNT.key(namespace, DEFAULT_ACCOUNT), CONFIGMAP.key(namespace, ROOT_CA))
 
 
 def spec_of(obj: Object) -> tuple[Any, ...]:

@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from korch.engines.names import SANDBOX
 from korch.engines.observed import ObservedContainer
 from korch.engines.wish import ContainerWish
-from korch.errors import CommandFailedError, CommandTimeoutError, InvalidError
+from korch.errors import InvalidError
 from korch.nodes.errors import EngineCallError
 from korch.nodes.farewell import out_of_endpoints
 from korch.nodes.files import Values, file_volumes, node_fields, versions
 from korch.nodes.hooks import LEFT_S, after_the_start, before_the_end, grace_of
 from korch.nodes.machine import Machine
 from korch.nodes.notes import Notes
-from korch.nodes.plan import Act, Strays, restart_delay_s
+from korch.nodes.plan import Act, restart_delay_s
 from korch.nodes.podstatus import RESTARTING
 from korch.nodes.probing import ProbeKind
 from korch.nodes.records import workload_record
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 PULL_S = 600.0
 CALM_S = 5
-SURPLUS_GRACE_S = 30
 HOOKS_AT_ONCE = 2  # of one pod: a connection carries few commands at once, and other pods need it too
 
 
@@ -369,32 +368,6 @@ class Acts:
         for found in ended.containers:
             self._ward.put(found)
         return ending.problem or ended.hook_problem
-
-    # Surplus
-
-    async def clear_away(self, strays: Strays) -> Strays:
-        """Remove what is surplus; the same with what could not be removed. One such pod holds up no other."""
-        uids = dict.fromkeys(found.identity.uid for found in strays.surplus if found.identity)
-        results = await asyncio.gather(*map(self._clear_away, uids), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return dataclasses.replace(strays, stuck=tuple([text for text in results if isinstance(text, str) and text]))
-
-    async def _clear_away(self, uid: str) -> str:
-        """Remove all containers of a pod that is none of this node's; why they cannot be removed, or ""."""
-        there = self._ward.seen.get(uid, {})
-        identity = next((found.identity for found in there.values() if found.identity), None)
-        if identity is None:
-            return ""
-        whole = dataclasses.replace(identity, container="") if SANDBOX in there or len(there) > 1 else identity
-        async with self._lane.slots:
-            try:
-                await self._machine.remove(whole, grace_s=SURPLUS_GRACE_S, epoch=self._epoch())
-            except (CommandFailedError, CommandTimeoutError) as error:
-                return f"what is left of pod {identity.pod} cannot be removed: {error}"
-        self._ward.drop(uid)
-        return ""
 
     # Files
 

@@ -37,6 +37,7 @@ from korch.nodes.parcels import WorkloadRecord
 from korch.nodes.plan import Act, Strays, plan_pod, plan_strays
 from korch.nodes.podstatus import Readiness, Sight, got_worse, observed_status
 from korch.nodes.slots import SlowLane
+from korch.nodes.surplus import clear_away
 from korch.nodes.ward import Ward
 from korch.nodes.wish import restarted_by_engine
 from korch.objects.objects import Clock
@@ -80,8 +81,9 @@ class Keeper:
         self._notes = Notes(node, address, view, clock)
         self._ward = Ward(machine.cluster.id)
         self._queue: WorkQueue[Key] = WorkQueue(f"keeper-{node}", self._reconcile)
-        report, lane = self._take_note_if_possible, SlowLane(self._queue.aside)
-        self._acts = Acts(machine, self._ward, view, self._notes, epoch=epoch, report=report, lane=lane)
+        self._lane = SlowLane(self._queue.aside)
+        report = self._take_note_if_possible
+        self._acts = Acts(machine, self._ward, view, self._notes, epoch=epoch, report=report, lane=self._lane)
         self._checks = Checks(
             machine,
             lambda: self._ward.seen,
@@ -415,7 +417,8 @@ class Keeper:
     ) -> Strays:
         """Remove what the store proves surplus; what was found."""
         seen = tuple(found for containers in self._ward.seen.values() for found in containers.values())
-        return await self._acts.clear_away(plan_strays(seen, self._machine.cluster.id, self.node, pods, ended, mine))
+        strays = plan_strays(seen, self._machine.cluster.id, self.node, pods, ended, mine)
+        return await clear_away(strays, self._machine, self._ward, lane=self._lane, epoch=self._epoch)
 
     # Contact
 

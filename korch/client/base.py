@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeVar
 import msgspec
 
 from korch.errors import KorchError
-from korch.objects.objects import Change, ObjectList
+from korch.objects.values import Change, ObjectList
 from korch.resources.meta import LabelSelector, Object
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod

@@ -13,7 +13,7 @@ from korch.master.leveling import is_auto, level
 from korch.master.nodewatch import NodeWatch
 from korch.master.pruning import prune_images
 from korch.master.wishes import keep_wishes
-from korch.objects.objects import Change
+from korch.objects.values import Change
 from korch.objects.view import View
 from korch.resources.meta import Object
 from korch.resources.pod import Pod

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from korch.api.owners import COMMANDS, owner
 from korch.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, SetupError, StoreError
-from korch.objects.objects import Clock, Objects, SystemClock
+from korch.objects.objects import Objects
+from korch.objects.values import Clock, SystemClock
 from korch.resources.kinds import SECRET
 from korch.resources.times import rfc3339
 from korch.settings import Settings, no_such_cluster

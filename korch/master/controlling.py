@@ -19,7 +19,7 @@ from korch.controllers.scaling import Used
 from korch.controllers.scheduling import SchedulingController
 from korch.engines.names import Identity
 from korch.nodes.files import uses
-from korch.objects.objects import Change, Clock
+from korch.objects.values import Change, Clock
 from korch.objects.view import View
 from korch.resources.annotations import EVICT, REPLACES
 from korch.resources.autoscaling import HorizontalPodAutoscaler

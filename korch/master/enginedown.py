@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from korch.master.failover import give_up, has_local_volume
 from korch.nodes.machine import Machine
-from korch.objects.objects import Clock
+from korch.objects.values import Clock
 from korch.objects.view import View
 from korch.resources.pod import Pod
 from korch.resources.podstate import has_begun, is_counted, statuses_of

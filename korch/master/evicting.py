@@ -11,7 +11,7 @@ from korch.master.failover import give_up, has_local_volume
 from korch.master.fencing import FencingHook
 from korch.master.marks import unreachable_taint
 from korch.nodes.podstatus import unready_status
-from korch.objects.objects import Clock
+from korch.objects.values import Clock
 from korch.objects.view import View
 from korch.resources.annotations import FENCED, GONE
 from korch.resources.node import Node, Taint

@@ -11,7 +11,8 @@ from korch.client.http import HttpClient
 from korch.master.background import background
 from korch.master.judging import Judged, judge, next_change, outcomes
 from korch.master.progress import Reporter
-from korch.objects.objects import Change, ObjectList, Objects
+from korch.objects.objects import Objects
+from korch.objects.values import Change, ObjectList
 from korch.objects.view import View
 from korch.resources.kinds import kind_of_type
 from korch.resources.meta import Object

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from korch.errors import FencedError, KorchError
-from korch.objects.objects import Change
+from korch.objects.values import Change
 from korch.objects.view import View
 from korch.resources.defaults import DEFAULT_NAMESPACE
 from korch.resources.meta import Object, ObjectMeta

@@ -15,7 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from korch.errors import SetupError
-from korch.objects.objects import Change
+from korch.objects.values import Change
 from korch.objects.view import View
 from korch.resources.meta import Object
 from korch.resources.node import Node, NodeLoad

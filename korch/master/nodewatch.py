@@ -30,7 +30,7 @@ from korch.nodes.keeper import Keeper
 from korch.nodes.life import PULSE_S, Life
 from korch.nodes.news import EngineWatch, Sample
 from korch.nodes.register import load_of_sample
-from korch.objects.objects import Clock
+from korch.objects.values import Clock
 from korch.objects.view import View
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod

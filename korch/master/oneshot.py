@@ -24,7 +24,8 @@ from korch.master.steady import SteadyClock, follow_steps
 from korch.master.wishes import keep_wishes
 from korch.nodes.keeper import Keeper
 from korch.nodes.register import well_again
-from korch.objects.objects import Change, Clock, Objects
+from korch.objects.objects import Objects
+from korch.objects.values import Change, Clock
 from korch.objects.view import View
 from korch.resources.meta import Object
 from korch.resources.node import Node

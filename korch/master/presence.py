@@ -11,7 +11,7 @@ import msgspec
 
 from korch.client.base import MasterSeen
 from korch.errors import KorchError
-from korch.objects.objects import Clock
+from korch.objects.values import Clock
 from korch.resources.times import parse_time, rfc3339
 from korch.store.base import Store
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from korch.client.base import Progress, Workload
-from korch.objects.objects import Change
+from korch.objects.values import Change
 from korch.resources.meta import Object
 from korch.resources.pod import Pod
 from korch.resources.podstate import is_ready, telling_status, unschedulable, workload_name

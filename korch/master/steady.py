@@ -13,7 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from korch.errors import FencedError, KorchError, NotFoundError
-from korch.objects.objects import Clock
+from korch.objects.values import Clock
 from korch.objects.view import View
 from korch.resources.batch import Job
 from korch.resources.meta import Condition, Object

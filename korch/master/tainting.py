@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from korch.controllers.disruption import World, evict, keep, stops_first
 from korch.errors import ConflictError, FencedError, KorchError, NotFoundError
 from korch.master.failover import give_up, has_local_volume
-from korch.objects.objects import Clock
+from korch.objects.values import Clock
 from korch.objects.view import View
 from korch.resources.annotations import EVICT, EVICT_WHY
 from korch.resources.leaving import successors

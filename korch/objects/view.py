@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar, cast
 
 from korch.errors import ConflictError, ExpiredError, FencedError, NotFoundError
-from korch.objects.objects import Change, Objects
+from korch.objects.objects import Objects
 from korch.objects.prepare import released
+from korch.objects.values import Change
 from korch.resources.meta import Object
 from korch.resources.pod import Pod
 

@@ -57,7 +57,7 @@ class Acts:
 
     def heed(self, pod: Pod) -> None:
         """A pod that is to go waits for no image any more, and none for one that it had before."""
-        uid = pod.metadata.uid
+        uid, pod = pod.metadata.uid, self._notes.current(pod) or pod
         container, image = self._awaited.get(uid, ("", ""))
         if pod.metadata.deletion_timestamp is not None or (
             container and image_reference(pod, _container(pod, container)) != image

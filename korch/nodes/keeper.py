@@ -324,8 +324,6 @@ class Keeper:
         acts = plan_pod(pod, self._ward.of(pod), sick=self._sick(pod), looping=self._looping(pod))
         watched = [act.container for act in acts if act.do == "watch"]
         for container in containers_of(pod.spec):
-            for memory in (self._ward.recall(pod, container.name), self._ward.recall(pod, _changing(container.name))):
-                memory.wants(container.image)
             if container.name in watched and self._tasks is not None:
                 self._checks.watch(self._tasks, pod, container, self._ward.recall(pod, container.name))
         if watched and all(act.do in {"watch", "change"} for act in acts) and has_files(pod.spec):
@@ -367,8 +365,10 @@ class Keeper:
         """Where it is kept how an act went; a single container's is also that of its pod."""
         name = act.container
         if act.do == "change":
-            return self._ward.recall(pod, _changing(name))  # what it waits for keeps nobody from ending what fails
-        return self._ward.recall(pod, name if name or has_sandbox(pod.spec) else pod.spec.containers[0].name)
+            name = f"{name} change"  # of its own: what it waits for keeps nobody from ending what fails its checks
+        memory = self._ward.recall(pod, name if name or has_sandbox(pod.spec) else pod.spec.containers[0].name)
+        memory.wants(next((one.image for one in containers_of(pod.spec) if one.name == act.container), memory.image))
+        return memory
 
     def _sick(self, pod: Pod) -> tuple[str, ...]:
         """The containers of which the checks say that they are to be ended."""
@@ -448,8 +448,3 @@ class Keeper:
             text = f"it never ran on {self.node}, which went away: {error}"
             await self._notes.event(pod, "NodeUnreachable", text)
         self.given_up = error
-
-
-def _changing(container: str) -> str:
-    """Where it is remembered how the change of a container's image goes; no container can have such a name."""
-    return f"{container} change"

@@ -153,7 +153,7 @@ def _is_through(pod: Pod, seen: Seen) -> bool:
     if policy == "Never" and any(seen[name].exit_code for name in first):
         return True
     return len(ends) == len(pod.spec.containers) and not any(
-        _wants_restart(pod, name, found) for name, found in ends.items()
+        _wants_restart(pod, name, found) or is_under_way(pod, found) for name, found in ends.items()
     )
 
 

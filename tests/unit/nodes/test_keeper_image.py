@@ -19,6 +19,9 @@ from korch.resources.images import FIRST_IMAGES, PINNED, image_reference, with_i
 from korch.resources.misc import Event
 from korch.resources.pod import (
     Container,
+    ContainerState,
+    ContainerStateWaiting,
+    ContainerStatus,
     ExecAction,
     Lifecycle,
     LifecycleHandler,
@@ -319,3 +322,14 @@ def test_only_a_change_on_record_makes_a_container_outdated() -> None:
         assert plan_pod(changed, seen(old, state), looping=("web",)) == (Act("change", "web"),)
     assert plan_pod(updated(changed, "web:1"), seen(old)) == (Act("watch", "web"),)
     assert plan_pod(updated(changed, "web:1"), seen(changed)) == (Act("watch", "web"), Act("change", "web"))
+
+
+def test_a_change_is_finished_although_the_node_went_down_meanwhile() -> None:
+    old = with_defaults(replace(single(), spec=replace(single().spec, restart_policy="Never")))
+    several = replace(old, spec=replace(old.spec, init_containers=(Container(name="first", image="first:1"),)))
+    pod = updated(with_defaults(several), "web:2")
+    waits = ContainerStatus(name="web", state=ContainerState(waiting=ContainerStateWaiting(reason="Restarting")))
+    pod = replace(pod, status=replace(pod.status, phase="Running", container_statuses=(waits,)))
+    ended = {"web": seen(several, "exited")["web"]}
+    assert plan_pod(pod, ended) == (Act("start", SANDBOX),)
+    assert plan_pod(replace(pod, status=several.status), ended) == (), "it has ended by itself"

@@ -54,11 +54,6 @@ def ready_count(pod: Pod) -> str:
     return podcells.ready_count(to_dict(pod))
 
 
-def pod_restarts(pod: Pod, now: float) -> str:
-    """`0`, or `3 (5m ago)` with the time of the last one."""
-    return podcells.restarts(to_dict(pod), now)
-
-
 def published_ports(pod: Pod) -> list[ContainerPort]:
     """The ports that containers listen on, each as published: as the node's engine says, else as wished."""
     wished = [port for container in pod.spec.containers for port in container.ports]

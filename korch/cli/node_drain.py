@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from korch.resources.node import Node
     from korch.resources.pod import Pod
 
-NOT_DRAINED = RolloutFailedError.exit_code
 _LOOK_S = 1.0
 
 

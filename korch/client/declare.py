@@ -13,7 +13,7 @@ from korch.client.base import Client, Workload
 from korch.errors import CommandTimeoutError, ForbiddenError, InvalidError, NotFoundError
 from korch.resources.annotations import FAILED_REVISION
 from korch.resources.codec import with_meta
-from korch.resources.images import PINNED, containers_of, pin_text, pinned_meta, pinned_template
+from korch.resources.images import containers_of, pin_text, pinned_meta, pinned_template
 from korch.resources.kinds import kind_of
 from korch.resources.meta import Object
 from korch.resources.misc import Secret
@@ -254,10 +254,3 @@ def title(obj: Object) -> str:
 def new_token() -> str:
     """A few random characters for a new Secret's name."""
     return secrets.token_hex(4)
-
-
-def is_pinned(obj: Object) -> bool:
-    """Whether the workload's exact image is on record."""
-    if isinstance(obj, Deployment | ReplicaSet | DaemonSet):
-        return PINNED in obj.spec.template.metadata.annotations
-    return PINNED in obj.metadata.annotations

@@ -67,22 +67,7 @@ async def serve(
                 continue
             log.info("leading cluster %s, epoch %d", cluster.record.name, lead.epoch)
             notify("STATUS=leading")
-            try:
-                await sources.look(at_once=True)  # it may have waited for long
-                term = Term(sources, lead, hook=hook)
-                figures.lead(term.view)
-                await term.run(stop)
-            except FencedError as error:
-                log.warning("%s", error)
-            except KorchError as error:
-                log.error("%s; trying again", error)
-                await _pause(stop, AFTER_TROUBLE_S)
-            except Exception:
-                log.exception("leading failed; this is a bug in korch; trying again")
-                await _pause(stop, AFTER_TROUBLE_S)
-            finally:
-                figures.lead(None)
-                await lead.release()
+            await _lead(sources, lead, hook, figures, stop)
             await _pause(stop, STEP_ASIDE_S)
     finally:
         notify("STOPPING=1")
@@ -92,6 +77,26 @@ async def serve(
             server.close()
         await stack.aclose()
     log.info("stopped; the containers go on running")
+
+
+async def _lead(sources: Sources, lead: Lead, hook: FencingHook | None, figures: Figures, stop: asyncio.Event) -> None:
+    """One term, until the lead is lost or `stop` is set; it is given back. Trouble is logged, and waited for."""
+    try:
+        await sources.look(at_once=True)  # it may have waited for long
+        term = Term(sources, lead, hook=hook)
+        figures.lead(term.view)
+        await term.run(stop)
+    except FencedError as error:
+        log.warning("%s", error)
+    except KorchError as error:
+        log.error("%s; trying again", error)
+        await _pause(stop, AFTER_TROUBLE_S)
+    except Exception:
+        log.exception("leading failed; this is a bug in korch; trying again")
+        await _pause(stop, AFTER_TROUBLE_S)
+    finally:
+        figures.lead(None)
+        await lead.release()
 
 
 class _Standby:

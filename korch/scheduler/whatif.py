@@ -68,12 +68,6 @@ def without_nodes(snap: Snapshot, names: Collection[str]) -> tuple[Snapshot, tup
     return _again(snap, nodes=nodes, placed=kept), displaced
 
 
-def without_pods(snap: Snapshot, uids: Collection[str]) -> Snapshot:
-    """The cluster when those pods are gone; their load stays in the measured figures until the next sample."""
-    gone = frozenset(uids)
-    return _again(snap, nodes=snap.nodes, placed=tuple(pod for pod in snap.placed if pod.uid not in gone))
-
-
 def with_placements(snap: Snapshot, decisions: Sequence[Decision], pods: Sequence[Pod | PodView]) -> Snapshot:
     """The cluster once the placed ones among `pods` sit where `decisions` put them."""
     nodes = {(d.namespace, d.name, d.uid): d.node for d in decisions if d.node}

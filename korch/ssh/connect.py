@@ -2,11 +2,10 @@
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -34,9 +33,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["fabric", "openssh"]
 MOST_JUMPS: Final = 8
-T = TypeVar("T")
 Route = list[tuple[tuple[str, ...], SshOptions]]  # jump hosts, nearest to here first: the question and its answer
-_log = logging.getLogger(__name__)
 
 
 class ShownKey(msgspec.Struct, frozen=True):
@@ -247,27 +244,3 @@ def _dialer(kind: Kind, shared: "Shared", folder: RunDir) -> Dialer:
 
 def _import_login() -> None:
     import korch.ssh.login  # noqa: F401
-
-
-async def fan_out(
-    transports: Iterable[Transport], call: Callable[[Transport], Awaitable[T]]
-) -> dict[str, T | KorchError]:
-    """`call` for every host at the same time: host → result, or the error that it ended with. None waits for another.
-
-    An error that is not korch's own is a defect; it is logged and given as a `KorchError` of its host.
-    """
-
-    async def one(transport: Transport) -> T | KorchError:
-        try:
-            return await call(transport)
-        except KorchError as error:
-            return error
-        except Exception as error:
-            _log.exception("%s: unexpected error", transport.host)
-            wrapped = KorchError(f"{transport.host}: unexpected error: {type(error).__name__}: {error}")
-            wrapped.__cause__ = error
-            return wrapped
-
-    members = list(transports)
-    results = await asyncio.gather(*(one(transport) for transport in members))
-    return {transport.host: result for transport, result in zip(members, results, strict=True)}

@@ -28,9 +28,10 @@ from korch.errors import (
     NoPermissionError,
 )
 from korch.inventory.model import Host
+from korch.master.gathering import each
 from korch.settings import Settings
-from korch.ssh.base import Result
-from korch.ssh.connect import Connector, fan_out
+from korch.ssh.base import Result, Transport
+from korch.ssh.connect import Connector
 from tests.unit.ssh.sshd import (
     TRANSPORTS,
     Bench,
@@ -204,6 +205,10 @@ def test_an_encrypted_key_without_a_terminal_is_named(server: Sshd, tmp_path: Pa
     assert caught.value.hint == f"Put the key into the agent first: ssh-add {key}"
 
 
+def by_host(transports: list[Transport]) -> dict[str, Transport]:
+    return {transport.host: transport for transport in transports}
+
+
 def asking(answers: list[str], tmp_path: Path, hosts: list[Host]) -> tuple[list[str], dict[str, Result | KorchError]]:
     """The questions asked and each host's result when a person types `answers`."""
     questions: list[str] = []
@@ -216,7 +221,7 @@ def asking(answers: list[str], tmp_path: Path, hosts: list[Host]) -> tuple[list[
         async with Connector(Settings(tmp_path, "test"), prompt=prompt) as connector:
             transports = [connector.transport_for(host) for host in hosts]
             try:
-                return await fan_out(transports, lambda transport: transport.run(HELLO))
+                return await each(by_host(transports), lambda _, transport: transport.run(HELLO))
             finally:
                 for transport in transports:
                     await transport.close()
@@ -354,7 +359,7 @@ def test_fifty_nodes_behind_one_bastion(tmp_path: Path) -> None:
             async with Connector(Settings(tmp_path, "test")) as connector:
                 transports = [connector.transport_for(host) for host in hosts]
                 try:
-                    return await fan_out(transports, lambda transport: transport.run(HELLO))
+                    return await each(by_host(transports), lambda _, transport: transport.run(HELLO))
                 finally:
                     await asyncio.gather(*(transport.close() for transport in transports))
 
@@ -545,7 +550,7 @@ def test_many_logins_at_once_stay_within_max_startups(tmp_path: Path) -> None:
         async with Connector(Settings(tmp_path, "test")) as connector:
             transports = [connector.transport_for(server.host(f"n{number}")) for number in range(40)]
             try:
-                return await fan_out(transports, lambda transport: transport.run(HELLO))
+                return await each(by_host(transports), lambda _, transport: transport.run(HELLO))
             finally:
                 await asyncio.gather(*(transport.close() for transport in transports))
 
@@ -615,15 +620,15 @@ def test_a_frozen_sshd_is_unreachable_in_time_and_delays_nobody(server: Sshd, tm
             done_s: dict[str, float] = {}
             began = time.monotonic()
 
-            async def one(transport):
+            async def one(name, transport):
                 try:
                     await transport.connect(timeout_s=3)
                     return await transport.run(HELLO)
                 finally:
-                    done_s[transport.host] = time.monotonic() - began
+                    done_s[name] = time.monotonic() - began
 
             try:
-                return await fan_out(transports, one), done_s["frozen"] - done_s["fine"]
+                return await each(by_host(transports), one), done_s["frozen"] - done_s["fine"]
             finally:
                 await asyncio.gather(*(transport.close() for transport in transports))
 

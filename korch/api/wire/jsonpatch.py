@@ -7,7 +7,6 @@ from korch.api.wire.tree import MAX_DEPTH, MAX_NODES, copied, extent, same
 from korch.errors import InvalidError, MalformedError, TooLargeError
 
 _MAX_OPERATIONS = 10_000
-_MISSING = object()
 
 
 def json_patched(patch: Any, live: Any) -> Any:

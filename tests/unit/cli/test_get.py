@@ -8,8 +8,10 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
-from korch.cli.columns import node_state, pod_ports, pod_restarts, pod_status, ready_count
+from korch.api.wire import podcells
+from korch.cli.columns import node_state, pod_ports, pod_status, ready_count
 from korch.errors import InvalidError, NotFoundError
+from korch.resources.codec import to_dict
 from korch.resources.meta import Condition, ObjectMeta, ObjectReference
 from korch.resources.misc import Event, EventSource, Namespace, Secret
 from korch.resources.pod import (
@@ -102,8 +104,8 @@ def test_restarts_say_when_the_last_one_was() -> None:
     last = ContainerState(terminated=ContainerStateTerminated(exit_code=1, finished_at="2026-01-01T00:00:00Z"))
     status = replace(running(restarts=3), last_state=last)
     pod = a_pod("p", status=PodStatus(phase="Running", container_statuses=(status,)))
-    assert pod_restarts(pod, 1767225600 + 300) == "3 (5m ago)"
-    assert pod_restarts(a_pod("q"), 0) == "0"
+    assert podcells.restarts(to_dict(pod), 1767225600 + 300) == "3 (5m ago)"
+    assert podcells.restarts(to_dict(a_pod("q")), 0) == "0"
 
 
 def test_nothing_is_ready_on_a_lost_node() -> None:

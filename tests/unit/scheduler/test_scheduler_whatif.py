@@ -4,7 +4,7 @@ import pytest
 
 from korch.errors import NotFoundError
 from korch.scheduler.select import schedule
-from korch.scheduler.whatif import copies, what_if, with_placements, without_nodes, without_pods
+from korch.scheduler.whatif import copies, what_if, with_placements, without_nodes
 from tests.unit.scheduler.world import GI, apart, counts, load, node, pod, pods, shot
 
 NODES = [node("a"), node("b"), node("c")]
@@ -66,15 +66,6 @@ def test_the_snapshot_itself_stays_as_it_was() -> None:
     what_if(snap, lose=["a"], pods=pods(3))
     without_nodes(snap, ["b"])
     assert schedule(snap, [pod()]) == before
-
-
-def test_room_when_a_pod_is_gone() -> None:
-    """What a rollout asks: does the new pod fit beside the old one, or only after it?"""
-    old = pod("old", on="a", ports=["80"])
-    snap = shot([node("a")], old)
-    new = pod("new", ports=["80"])
-    assert schedule(snap, [new])[0].node is None
-    assert schedule(without_pods(snap, {old.metadata.uid}), [new])[0].node == "a"
 
 
 def test_placements_can_be_built_upon() -> None:

@@ -94,7 +94,7 @@ class World(msgspec.Struct, frozen=True):
 
 
 def budgets_now(world: World) -> tuple[Budget, ...]:
-    """Each budget as it stands, after Kubernetes' disruption controller."""
+    """Each budget as it stands, after Kubernetes' disruption controller: pods on their way out are expected still."""
     wanted = _replicas_wanted(world)
     return tuple(_budget(found, world.pods, wanted) for found in world.budgets)
 
@@ -105,7 +105,7 @@ def _budget(found: PodDisruptionBudget, pods: Sequence[Pod], wanted: Mapping[str
         pod
         for pod in pods
         if pod.metadata.namespace == meta.namespace
-        and is_counted(pod)
+        and pod.status.phase not in {"Failed", "Succeeded"}
         and spec.selector is not None
         and matches(spec.selector, pod.metadata.labels)
     ]

@@ -30,7 +30,7 @@ def plan_rebalance(
     max_moves: int = 5,
     min_gain: float = MIN_GAIN,
 ) -> tuple[Shift, ...]:
-    """The moves that gain most, none while earlier ones are under way or their effect is not measured yet."""
+    """The moves that gain most. Those under way count; nodes give no more until the effect of the last is measured."""
     busy = sum(is_leaving(pod) for pod in world.pods)
     snap = snapshot(nodes, loads, world.pods, now=now, failures=distrust(nodes, world.sets, now))
     return plan_shifts(

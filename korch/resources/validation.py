@@ -49,6 +49,11 @@ _LABEL_NAMES = (
 )  # their names become host names, names of containers and of folders
 _SECRET_MAX_BYTES = 1024 * 1024  # Kubernetes' MaxSecretSize
 DOCKER_CONFIG_TYPE, DOCKER_CONFIG_KEY = "kubernetes.io/dockerconfigjson", ".dockerconfigjson"
+_SECRET_KEYS = {  # that a Secret of a type must have, as in Kubernetes
+    "kubernetes.io/tls": ("tls.crt", "tls.key"),
+    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+    "kubernetes.io/dockercfg": (".dockercfg",),
+}
 
 
 def validate(obj: Object) -> None:
@@ -126,7 +131,8 @@ def validate_update(new: Object, old: Object) -> None:
         if replace(new.spec, tolerations=()) != replace(with_images(old.spec, images), tolerations=()):
             problems.add("spec", f"of a pod cannot change, but for images and more tolerations{_remedy(old)}")
     elif isinstance(new, Secret | ConfigMap) and isinstance(old, Secret | ConfigMap) and _altered(new, old):
-        problems.add("data", f"cannot change: the {kind_of(old).name} is immutable")
+        what = "data" if bool(new.immutable) == bool(old.immutable) else "immutable"
+        problems.add(what, f"cannot change: the {kind_of(old).name} is immutable")
         hint = f"Make a {kind_of(old).name} with another name."
     else:
         hint = _check_fixed(new, old, problems)
@@ -324,6 +330,11 @@ def _check_secret(secret: Secret, problems: Problems) -> None:
             problems.add(f"data.{key}", "is not base64; plain text belongs into stringData")
     if size > _SECRET_MAX_BYTES:
         problems.add("data", f"{size} bytes; a Secret holds at most {_SECRET_MAX_BYTES}")
+    for key in _SECRET_KEYS.get(secret.type, ()):
+        if key not in secret.data:
+            problems.add(f"data.{key}", f"is needed in a Secret of type {secret.type}")
+    if secret.type == "kubernetes.io/basic-auth" and secret.data.keys().isdisjoint({"username", "password"}):
+        problems.add("data", f"username or password is needed in a Secret of type {secret.type}")
     if secret.type == DOCKER_CONFIG_TYPE and not problems.found:
         try:
             json.loads(base64.b64decode(secret.data.get(DOCKER_CONFIG_KEY, "")))

@@ -229,6 +229,14 @@ def test_how_many_completions_a_job_has(completions, parallelism, wanted):
     assert (job.spec.completions, job.spec.parallelism) == wanted
 
 
+def test_what_is_immutable_stays_so():
+    old = with_defaults(ConfigMap(data={"a": "1"}, immutable=True))
+    with pytest.raises(InvalidError, match="immutable: cannot change"):
+        validate_update(replace(old, immutable=False), old)
+    with pytest.raises(InvalidError, match="data: cannot change"):
+        validate_update(replace(old, data={"a": "2"}), old)
+
+
 def test_an_immutable_config_map_keeps_its_data_and_takes_labels():
     old = with_defaults(ConfigMap(data={"a": "1"}, immutable=True))
     validate_update(with_meta(old, labels={"x": "y"}), old)

@@ -416,6 +416,28 @@ def test_pull_credentials_hold_a_configuration(text, legal):
     assert (problems(secret) == []) is legal
 
 
+@pytest.mark.parametrize(
+    ("kind", "keys", "said"),
+    [
+        ("tls", {"tls.crt"}, ["data.tls.key: is needed in a Secret of type kubernetes.io/tls"]),
+        ("tls", {"tls.crt", "tls.key", "ca.crt"}, []),
+        ("ssh-auth", set(), ["data.ssh-privatekey: is needed in a Secret of type kubernetes.io/ssh-auth"]),
+        ("dockercfg", {".dockercfg"}, []),
+        ("basic-auth", {"password"}, []),
+        (
+            "basic-auth",
+            {"token"},
+            ["data: username or password is needed in a Secret of type kubernetes.io/basic-auth"],
+        ),
+        ("my-own", set(), []),
+    ],
+)
+def test_a_secret_of_a_type_has_its_keys(kind, keys, said):
+    """What they hold may be empty, as in Kubernetes: some controllers fill it in later."""
+    made = Secret(metadata=ObjectMeta(name="s"), type=f"kubernetes.io/{kind}", string_data=dict.fromkeys(keys, ""))
+    assert problems(made) == said
+
+
 def test_taints_and_namespaces():
     node = Node(metadata=ObjectMeta(name="n1"), spec=NodeSpec(taints=(Taint(key="a", effect="Sometimes"),)))
     assert problems(node) == ['spec.taints[0].effect: "Sometimes" is not NoSchedule, PreferNoSchedule or NoExecute']

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -66,6 +65,8 @@ def about(name: str) -> tuple[Reason, ...]:
     """What it means in each place where it is found. Case is forgiven; `NotFoundError` for another word."""
     found = tuple(one for section in sections() for one in section.reasons if one.name.lower() == name.lower())
     if not found:
+        import difflib
+
         close = difflib.get_close_matches(name, known(), n=1, cutoff=0.6)
         hint = f"Did you mean {close[0]}?" if close else "docs/REASONS.md lists them all."
         raise NotFoundError(f'"{name}" is no reason that korch writes', hint=hint)

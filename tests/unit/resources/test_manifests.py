@@ -260,14 +260,14 @@ def test_all_mistakes_are_told_at_once():
 def test_warnings(text, warning):
     loaded = load_manifests(text, "f.yml")
     assert loaded.warnings == (warning,)
+    ((obj, _),) = loaded.objects
+    assert obj.metadata.uid == ""
+    assert obj.status.replicas == 0
 
 
 def test_the_account_that_every_namespace_has_is_no_news():
     for name in ("serviceAccountName", "serviceAccount"):
         assert load_manifests(in_spec(f"{name}: default"), "f.yml").warnings == ()
-    ((obj, _),) = loaded.objects
-    assert obj.metadata.uid == ""
-    assert obj.status.replicas == 0
 
 
 def test_a_field_with_a_warning_that_korch_keeps_is_kept():

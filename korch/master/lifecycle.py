@@ -15,6 +15,7 @@ from korch.master.enginedown import replace_dead
 from korch.master.evicting import Evictions
 from korch.master.fencing import FencingHook
 from korch.master.marks import unreachable_taint, with_mass_loss, with_not_ready, with_unreachable, without_not_ready
+from korch.master.nodeevents import tell_of_node
 from korch.master.nodewatch import NodeWatch, Post
 from korch.master.tainting import TaintEvictions
 from korch.master.witnesses import Target, Witnesses, opinions_on, targets_of, what_reaches
@@ -340,8 +341,5 @@ class Lifecycle:
             await self._post.view.modify(Node, name, "", change)
 
     async def _event(self, name: str, reason: str, text: str, *, warning: bool = True) -> None:
-        node = self._node(name)
-        if node is not None:
-            await self._post.view.objects.record_event(
-                node, type="Warning" if warning else "Normal", reason=reason, message=text, component="node-lifecycle"
-            )
+        view = self._post.view
+        await tell_of_node(view, name, reason=reason, text=text, component="node-lifecycle", warning=warning)

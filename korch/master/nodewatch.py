@@ -26,16 +26,17 @@ from korch.master.contacts import Contact
 from korch.master.controlling import Scope
 from korch.master.fleet import Fleet
 from korch.master.marks import unreachable_taint
+from korch.master.nodeevents import tell_of_node
+from korch.master.samples import Samples
+from korch.master.surplus import Surplus
 from korch.nodes.keeper import Keeper
 from korch.nodes.life import PULSE_S, Life
 from korch.nodes.news import EngineWatch, Sample
-from korch.nodes.register import load_of_sample
 from korch.objects.values import Clock
 from korch.objects.view import View
-from korch.resources.node import Node, NodeLoad
+from korch.resources.node import Node
 from korch.resources.pod import Pod
 from korch.resources.podstate import condition
-from korch.resources.times import parse_time
 from korch.store.lease import Lead
 
 log = logging.getLogger(__name__)
@@ -49,9 +50,6 @@ NEXT_SURPLUS_S = 60.0  # until surplus that stayed is tried again; what one pass
 FULL_LOOK_S = 300.0  # images, volumes, disk, clock: what the session does not tell
 NOTICE_EVERY_S = 1.0
 NOT_RESPONDING_S = 15.0  # of greetings without work, and that is told: a reboot's sshd needs some of it
-STORE_SAMPLE_S = 10.0  # at most so often, and only when a score would change
-STALE_SAMPLE_S = 60.0  # a sample this old is no longer trusted by the scheduler's freshness: written whatever it says
-SCORE_STEP = 0.03  # of CPU or memory: less would not change a placement
 
 
 @dataclass(slots=True)
@@ -79,12 +77,10 @@ class NodeWatch:
         self._again = asyncio.Event()
         self._attempt: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
-        self._held_back = 0
-        self._stuck: frozenset[str] = frozenset()  # surplus that could not be removed, as it was told
+        self._surplus = Surplus(name, post.view, post.scope)
         self._removing: asyncio.Task[None] | None = None  # of surplus, beside the session
-        self._orphans: frozenset[str] = frozenset()  # as the log was told
         self._left_behind = False  # containers of a pod that is gone from the store
-        self._load: NodeLoad | None = None  # the newest, stored or not
+        self._samples = Samples(name, post.fleet, post.view, post.clock)
         self._greets_since: float | None = None  # on the event loop's clock: it lives, and cannot be worked with
         self._told = False  # that it does not respond
 
@@ -175,7 +171,7 @@ class NodeWatch:
             await self.keeper.take_stock()
         else:
             await self.keeper.look_anew(contact.images)
-        await self._remove_surplus(self.keeper)
+        await self._surplus.remove(self.keeper)
         self.keeper.back()
         if self._keeping is None:
             self._keeping = group.create_task(self.keeper.run(rest_s=REST_S), name=f"keeper-{self.name}")
@@ -183,8 +179,8 @@ class NodeWatch:
         if self.problem is not None:
             log.info("%s: ready", self.name)
         self.problem, self.attached, self.engine_down_since = None, True, None
-        if self._told and (node := self._post.view.find(Node, self.name, "")) is not None:
-            await self._event(node, "NodeResponding", f"{self.name} can be worked with again", warning=False)
+        if self._told:
+            await self._event("NodeResponding", f"{self.name} can be worked with again", warning=False)
         self._told = False
 
     async def _shut_out_others(self, contact: Contact) -> None:
@@ -228,24 +224,6 @@ class NodeWatch:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
 
-    async def _remove_surplus(self, keeper: Keeper) -> None:
-        pods = {pod.metadata.uid: pod for pod in self._post.view.all(Pod)}
-        unknown = keeper.known_uids() - pods.keys()
-        objects = self._post.view.objects
-        ended = frozenset([uid for uid in unknown if await objects.tombstone(uid) is not None])
-        found = await keeper.remove_surplus(pods, ended, self._post.scope.owns)
-        orphans = frozenset(orphan.name for orphan in found.orphans)
-        for orphan in sorted(orphans - self._orphans):
-            log.warning("%s: %s is unknown to the state; see `korch adopt`", self.name, orphan)
-        if found.held_back and found.held_back != self._held_back:
-            log.warning("%s: %d more surplus containers stay for now", self.name, found.held_back)
-        self._orphans, self._held_back = orphans, found.held_back
-        for text in [text for text in found.stuck if text not in self._stuck]:
-            log.warning("%s: %s", self.name, text)
-            if (node := self._post.view.find(Node, self.name, "")) is not None:
-                await self._event(node, "FailedKillPod", text, warning=True)
-        self._stuck = frozenset(found.stuck)
-
     async def _attend(self) -> None:
         """Hear the session until it breaks."""
         keeper = self.keeper
@@ -262,7 +240,7 @@ class NodeWatch:
                 elif isinstance(said, EngineWatch):
                     keeper.glance()
                 elif isinstance(said, Sample):
-                    await self._note_sample(said)
+                    await self._samples.note(said)
                 if self._removing is not None and self._removing.done():
                     removing, self._removing = self._removing, None
                     removing.result()
@@ -276,25 +254,12 @@ class NodeWatch:
                         await keeper.look_anew(contact.images)
                     self._left_behind = False
                     # The session must be heard meanwhile: an end may take its grace time.
-                    self._removing = asyncio.create_task(self._remove_surplus(keeper), name=f"surplus-{self.name}")
+                    self._removing = asyncio.create_task(self._surplus.remove(keeper), name=f"surplus-{self.name}")
 
     def _rest_s(self) -> float:
         """Seconds until the next full look."""
-        usual_s = NEXT_SURPLUS_S if self._held_back or self._stuck else FULL_LOOK_S
+        usual_s = NEXT_SURPLUS_S if self._surplus.is_left else FULL_LOOK_S
         return usual_s * random.uniform(0.8, 1.2)  # noqa: S311 (jitter, not a secret)
-
-    async def _note_sample(self, sample: Sample) -> None:
-        stored = self._post.view.find(NodeLoad, self.name, "")
-        if stored is None:
-            return
-        self._load = load_of_sample(self.name, sample, self._load or stored, self._post.clock.now())
-        try:
-            changed = changes_score(stored, self._load)
-            await self._post.fleet.record_sample(self.name, self._load, score_changes=changed)
-        except FencedError:
-            raise
-        except KorchError as error:
-            log.info("%s: its load was not recorded: %s", self.name, error)
 
     async def _trouble(self, error: KorchError) -> None:
         """Why it cannot be worked with goes on record; a connection that broke is no news until the node is lost."""
@@ -344,27 +309,12 @@ class NodeWatch:
         await self._post.fleet.record_failure(self.name, NotRespondingError(text, host=self.name, hint=hint))
         if not self._told:
             log.warning("%s", text)
-            await self._event(node, "NodeNotResponding", f"{text}. {hint}", warning=True)
+            await self._event("NodeNotResponding", f"{text}. {hint}", warning=True)
         self._told = True
 
-    async def _event(self, node: Node, reason: str, text: str, *, warning: bool) -> None:
-        await self._post.view.objects.record_event(
-            node, type="Warning" if warning else "Normal", reason=reason, message=text, component="node-watch"
-        )
+    async def _event(self, reason: str, text: str, *, warning: bool) -> None:
+        view = self._post.view
+        await tell_of_node(view, self.name, reason=reason, text=text, component="node-watch", warning=warning)
 
     def _was_known(self) -> bool:
         return self._post.view.find(Node, self.name, "") is not None
-
-
-def changes_score(old: NodeLoad, new: NodeLoad) -> bool:
-    """Whether a new sample is worth a write. Pure."""
-    age_s = parse_time(new.sampled_at or "") - parse_time(old.sampled_at) if old.sampled_at else STALE_SAMPLE_S
-    if not 0 <= age_s < STALE_SAMPLE_S or old.memory_total_bytes != new.memory_total_bytes:
-        return True  # also when the clock was set back: the old one would look fresh for long
-    if age_s < STORE_SAMPLE_S:
-        return False
-    total = max(1, new.memory_total_bytes)
-    memory = abs(new.memory_available_bytes - old.memory_available_bytes) / total
-    busy = abs((new.cpu_busy_smoothed or 0.0) - (old.cpu_busy_smoothed or 0.0))
-    pressure = abs((new.pressure_cpu or 0.0) - (old.pressure_cpu or 0.0))
-    return max(memory, busy, pressure) >= SCORE_STEP

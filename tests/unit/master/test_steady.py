@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from korch.controllers.deployment import DeploymentController
 from korch.controllers.rollout import plan_rollout
 from korch.master.background import background
-from korch.master.nodewatch import changes_score
+from korch.master.samples import changes_score
 from korch.master.steady import SteadyClock, follow_steps
 from korch.objects.objects import Objects
 from korch.objects.view import View

@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,16 +87,22 @@ def make_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
         lab.down()
 
 
+def three(engine: str) -> tuple[NodeSpec, ...]:
+    """The usual nodes; n3 has nothing on its PATH but busybox and the engine's command, so that all runs there, too."""
+    *usual, last = node_specs(nodes=3, engine=engine)
+    return (*usual, replace(last, busybox=True))
+
+
 @pytest.fixture(scope="session")
 def docker_lab(make_lab: Callable[..., Lab]) -> Lab:
     """n1, n2, n3 with Docker. As the tests before left them: `clean_docker_lab` has them empty."""
-    return make_lab("docker", node_specs(nodes=3, engine="docker"))
+    return make_lab("docker", three("docker"))
 
 
 @pytest.fixture(scope="session")
 def podman_lab(make_lab: Callable[..., Lab]) -> Lab:
     """n1, n2, n3 with Podman."""
-    return make_lab("podman", node_specs(nodes=3, engine="podman"))
+    return make_lab("podman", three("podman"))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import http.client
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def events(site: Site, app: str) -> list[tuple[float, str, str]]:
 
     def read(node: str) -> list[tuple[float, str, str]]:
         docker = site.engine(node) == "docker"
-        flags = "--until $(date +%s.%N) --format '{{json .}}'" if docker else "--stream=false --format json"
+        flags = f"--until {time.time():.3f} --format '{{{{json .}}}}'" if docker else "--stream=false --format json"
         text = site.shell(
             node, f"{site.engine(node)} events --since 10m {flags} --filter label=korch.dev/owner=$1", app
         )

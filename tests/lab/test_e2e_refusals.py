@@ -50,7 +50,7 @@ def refused(site: Site, *words: str, status: int, says: tuple[str, ...]) -> Run:
 def test_unknown_image(site: Site, name: str) -> None:
     image = f"{site.lab.registry}/{name}"
     run = refused(site, image, "--name", "ghost", status=8, says=(image,))
-    assert re.search(r"^Error: n[123]: image ", run.err), run
+    assert re.search(r"^Error: n[123]: image ", run.err, re.MULTILINE), run
     assert re.search("not found|does not exist|unknown|no such", run.err), run
     assert site.korch.objects("deploy") == []  # nothing was recorded: there is nothing to make true
 

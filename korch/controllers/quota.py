@@ -30,6 +30,7 @@ KINDS: tuple[type[Object], ...] = (
     *(Pod, Service, Secret, ConfigMap, ServiceAccount, ResourceQuota),
     *(Deployment, ReplicaSet, DaemonSet, Job, CronJob, HorizontalPodAutoscaler, PodDisruptionBudget),
 )
+_AFTER_S = 0.5  # a rollout of a thousand pods is counted now and then, not a thousand times
 _PLAIN = frozenset({"services", "secrets", "configmaps", "resourcequotas"})  # counted without `count/`, too
 _COMPUTE = {"cpu": "cpu", "requests.cpu": "cpu", "memory": "memory", "requests.memory": "memory"}
 _LIMITS = {"limits.cpu": "cpu", "limits.memory": "memory"}
@@ -105,7 +106,7 @@ class Counting:
     def _note(self, change: Change[Object]) -> None:
         namespace = change.object.metadata.namespace
         if isinstance(change.object, KINDS) and next(self._view.all(ResourceQuota, namespace), None) is not None:
-            self._queue.add(namespace)
+            self._queue.add_later(namespace, _AFTER_S)
 
     async def _reconcile(self, namespace: str) -> float | None:
         """Count in one namespace."""

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketState
 
-from korch.api import deleting, own, registry, reviews, writing
+from korch.api import deleting, own, registry, reviews
 from korch.api.answers import (
     Refusal,
     bad_request,
@@ -40,10 +40,11 @@ from korch.api.registry import Virtual
 from korch.api.requestinfo import RequestInfo, is_own
 from korch.api.selecting import selection
 from korch.api.services import Services
+from korch.api.target import Check, Written, changing_only
 from korch.api.versions import Version
 from korch.api.watching import watch
 from korch.api.wire import patches, strict
-from korch.api.writing import Writer, Written
+from korch.api.writing import Writer
 from korch.objects.objects import Objects
 from korch.objects.values import Clock, SystemClock
 from korch.resources import kinds
@@ -124,7 +125,7 @@ class Api:
                 told = error if "korch-client" in socket.headers else None
                 await socket.send_denial_response(refusal_answer(refusal, told))
 
-    async def _check(self, request: Request, info: RequestInfo) -> writing.Check | None:
+    async def _check(self, request: Request, info: RequestInfo) -> Check | None:
         """What refuses Roles and bindings by which somebody would grant more than they have, and an apply that makes
         what somebody may only change.
         """
@@ -134,7 +135,7 @@ class Api:
         check = await authorizer.check(user) if info.group == _GRANTING else None
         if info.verb == "patch" and patches.media_type(request.headers.get("content-type", "")) == patches.APPLY_PATCH:
             allowed, _ = await authorizer.allowed(user, replace(info, verb="create"))
-            return check if allowed else writing.changing_only(user.name, check)
+            return check if allowed else changing_only(user.name, check)
         return check
 
     async def _served(self, info: RequestInfo) -> Version:

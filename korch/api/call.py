@@ -5,15 +5,14 @@ from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection, Request
 
-from korch.api import writing
 from korch.api.answers import no_resource, not_allowed
 from korch.api.formats import Form, form_of
 from korch.api.requestinfo import RequestInfo, request_info
 from korch.api.scaling import Customs as CustomScale
 from korch.api.scaling import Scaling, Workloads
 from korch.api.services import Nobody, User
+from korch.api.target import Body, Check, Options, Target, options_of
 from korch.api.versions import Version
-from korch.api.writing import Body, Target
 from korch.resources import kinds
 from korch.resources.kinds import Kind
 
@@ -26,7 +25,7 @@ class Call:
     info: RequestInfo
     version: Version
     query: Mapping[str, str]
-    check: writing.Check | None = None
+    check: Check | None = None
 
     @property
     def kind(self) -> Kind:
@@ -54,9 +53,9 @@ class Call:
         """What came with it."""
         return Body(await self.request.body(), self.request.headers.get("content-type", ""))
 
-    def options(self) -> writing.Options:
+    def options(self) -> Options:
         """How it writes."""
-        return writing.options_of(self.query, self.request.headers.get("user-agent", ""))
+        return options_of(self.query, self.request.headers.get("user-agent", ""))
 
     def form(self) -> Form:
         """In which form it is answered."""

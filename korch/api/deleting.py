@@ -6,7 +6,6 @@ from typing import Any, Literal, cast
 
 from starlette.responses import Response
 
-from korch.api import writing
 from korch.api.answers import (
     Refusal,
     bad_request,
@@ -20,9 +19,10 @@ from korch.api.answers import (
 )
 from korch.api.formats import PLAIN, Renderer
 from korch.api.reading import Reading, chosen_of
+from korch.api.target import Body, is_dry
 from korch.api.versions import plain_version
 from korch.api.wire import strict
-from korch.api.writing import Body, shown
+from korch.api.writing import shown
 from korch.errors import ConflictError, NotFoundError
 from korch.objects.objects import Objects
 from korch.objects.values import Deletion
@@ -72,7 +72,7 @@ def options_of(query: Mapping[str, str], body: Body) -> DeleteOptions:
         propagation=cast("Propagation", policy),
         uid=before.get("uid") or None,
         revision=str(before.get("resourceVersion") or ""),
-        dry_run=any(writing.is_dry(str(word)) for word in dry),
+        dry_run=any(is_dry(str(word)) for word in dry),
     )
 
 

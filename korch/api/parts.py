@@ -9,8 +9,9 @@ from starlette.responses import Response
 from korch.api.answers import Refusal, bad_request, invalid, json_answer, not_found, success
 from korch.api.deleting import options_of
 from korch.api.scaling import Scaling, scale_of
+from korch.api.target import Body, Options, Target
 from korch.api.wire import patches, strict
-from korch.api.writing import Body, Options, Target, Writer, check_versions
+from korch.api.writing import Writer, check_versions
 from korch.controllers.disruption import budgets_now, evict, stops_first, world_of
 from korch.errors import ConflictError
 from korch.objects.objects import Objects

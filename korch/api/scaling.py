@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace
 
-from korch.api.writing import Target, plain
+from korch.api.target import Target
+from korch.api.writing import plain
 from korch.resources.codec import to_dict
 from korch.resources.crd import CustomResourceSubresourceScale
 from korch.resources.meta import LabelSelector, Object

@@ -140,7 +140,7 @@ def propose(metric: MetricSpec, current: int, pods: Sequence[Pod], used: Mapping
     """The replicas for which the metric would be at its target. `InvalidError` when nothing is measured."""
     assert metric.resource is not None
     name, target = metric.resource.name, metric.resource.target
-    counted = [pod for pod in pods if is_counted(pod)]
+    counted = sorted(filter(is_counted, pods), key=lambda pod: pod.metadata.name)
     ready = [pod for pod in counted if is_ready(pod)]
     figures = [used[pod.metadata.uid].of(name) for pod in ready if pod.metadata.uid in used]
     if not figures:

@@ -98,7 +98,7 @@ def regions(draw: st.DrawFn) -> Region:
     return region
 
 
-@steady(150)
+@steady(80)
 @given(regions(), st.integers(0, 4), st.integers(0, 2), DICE)
 def test_only_those_that_nobody_misses_move_few_at_a_time_in_any_order(
     region: Region, most: int, leaving: int, dice: random.Random
@@ -122,7 +122,7 @@ def test_only_those_that_nobody_misses_move_few_at_a_time_in_any_order(
     assert plan_rebalance(other, nodes, loads, NOW, max_moves=most, min_gain=A_BIT_MORE) == plan
 
 
-@steady(150)
+@steady(80)
 @given(regions(), st.integers(1, 4))
 def test_a_plan_that_is_carried_out_is_followed_by_none(region: Region, most: int) -> None:
     plan = region.plan(most)

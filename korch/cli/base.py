@@ -22,6 +22,15 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _META = "korch.cli.options"
+_FAR = (
+    ("--context", "NAME", "Work over HTTPS with this context of the kubeconfig; also KORCH_CONTEXT."),
+    ("--server", "URL", "Work over HTTPS with the API at this address; also KORCH_SERVER."),
+    (
+        "--kubeconfig",
+        "FILE",
+        "Work over HTTPS with this kubeconfig. Default: KUBECONFIG, which alone counts without a cluster here.",
+    ),
+)
 
 
 @dataclass(slots=True)
@@ -54,63 +63,39 @@ def _gather(ctx: click.Context, param: click.Parameter, value: Any) -> None:
             setattr(options, name, value)
 
 
+def _shared(*names: str, **settings: Any) -> Callable[[F], F]:
+    """An option that is gathered for `run` instead of given to the command: first, as others' defaults hang on it."""
+    return click.option(*names, expose_value=False, is_eager=True, callback=_gather, **settings)
+
+
 def cluster_options(*, short_inventory: bool = True, remote: bool = True) -> Callable[[F], F]:
     """Decorator: what names a cluster, and `-v`, on the program, a group or a command alike.
 
     They may stand before or after the command's name; `run` reads them. `short_inventory=False` leaves `-i` to the
     command (`korch exec -i` means stdin), `remote=False` leaves it `--server` and `--context`.
     """
-    inventory = ("-i", "--inventory") if short_inventory else ("--inventory",)
-    far = (
-        ("--context", "NAME", "Work over HTTPS with this context of the kubeconfig; also KORCH_CONTEXT."),
-        ("--server", "URL", "Work over HTTPS with the API at this address; also KORCH_SERVER."),
-        (
-            "--kubeconfig",
-            "FILE",
-            "Work over HTTPS with this kubeconfig. Default: KUBECONFIG, which alone counts without a cluster here.",
-        ),
-    )
     decorators = (
-        click.option(
-            *inventory,
+        _shared(
+            *(("-i", "--inventory") if short_inventory else ("--inventory",)),
             "inventories",
             metavar="SOURCE",
             multiple=True,
-            expose_value=False,
-            is_eager=True,
-            callback=_gather,
             help="Ansible inventory, vagrant[:DIR], lab, or [user@]host[:port],...; may be repeated. "
             "Recorded at first use. Also KORCH_INVENTORY, several separated by `;`.",
         ),
-        click.option(
+        _shared(
             "--cluster",
             metavar="NAME",
-            expose_value=False,
-            is_eager=True,
-            callback=_gather,
             help="Which cluster of this machine, if not the default; also KORCH_CLUSTER.",
         ),
-        *(
-            click.option(name, metavar=word, expose_value=False, is_eager=True, callback=_gather, help=text)
-            for name, word, text in (far if remote else ())
-        ),
-        click.option(
+        *(_shared(name, metavar=word, help=text) for name, word, text in (_FAR if remote else ())),
+        _shared(
             "--host-key",
             type=click.Choice(["strict", "accept-new"]),
-            expose_value=False,
-            callback=_gather,
             help="Unknown SSH host keys: refuse them, or accept and remember them; also KORCH_HOST_KEY. "
             "Default: refuse them, unless ssh's configuration says StrictHostKeyChecking accept-new or no.",
         ),
-        click.option(
-            "-v",
-            "--verbose",
-            "verbosity",
-            count=True,
-            expose_value=False,
-            callback=_gather,
-            help="Say more on stderr; -vv says everything.",
-        ),
+        _shared("-v", "--verbose", "verbosity", count=True, help="Say more on stderr; -vv says everything."),
     )
 
     def decorate(function: F) -> F:
@@ -275,63 +260,9 @@ async def _refuse_limit(client: Client, limit: str) -> None:
 
 def run_async(action: Callable[[], Awaitable[T]], *, endless: bool = False) -> T:
     """What `action()` returns; Ctrl-C, SIGTERM and SIGHUP cancel it, so that it can clean up."""
-    import asyncio
+    from korch.cli.process import run_to_end
 
-    _set_up_logging(global_options().verbosity)
-    if endless:
-        collect_garbage()
-    try:
-        return asyncio.run(_cancelled_by_signals(action))
-    except KeyboardInterrupt:
-        if endless:
-            if sys.stderr.isatty():
-                click.echo(err=True)  # the terminal has printed ^C
-            raise SystemExit(130) from None
-        raise
-
-
-def collect_garbage() -> None:
-    """As a process needs it that lives on; a short one leaves before it is worth while (see `main`)."""
-    import gc
-
-    gc.set_threshold(50_000, 20, 20)
-
-
-async def _cancelled_by_signals(action: Callable[[], Awaitable[T]]) -> T:
-    import asyncio
-    import signal
-
-    task, loop, received = asyncio.current_task(), asyncio.get_running_loop(), list[int]()
-    assert task is not None
-
-    def stop(number: int) -> None:
-        received.append(number)
-        task.cancel()
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup wants to be left alone
-            loop.add_signal_handler(number, stop, number)
-    try:
-        return await action()
-    except asyncio.CancelledError:
-        if received:
-            raise SystemExit(128 + received[0]) from None
-        raise
-
-
-def _set_up_logging(verbosity: int) -> None:
-    """Log lines on stderr from `-v` on; without it none at all (also none of the SSH library's own)."""
-    import logging
-
-    root = logging.getLogger()
-    if verbosity == 0:
-        root.addHandler(logging.NullHandler())
-        return
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    logging.getLogger("korch").setLevel(logging.INFO if verbosity == 1 else logging.DEBUG)
+    return run_to_end(action, verbosity=global_options().verbosity, endless=endless)
 
 
 def on_terminal() -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from korch.cli.base import cluster_options, collect_garbage, current_settings, examples, global_options
+from korch.cli.base import cluster_options, current_settings, examples, global_options
 
 
 @click.command(
@@ -68,6 +68,7 @@ def master(log_format: str, fence: str, metrics_port: int, no_api: bool, **api: 
     import signal
 
     from korch.cli.logformat import set_up
+    from korch.cli.process import collect_garbage
 
     set_up(log_format, logging.DEBUG if global_options().verbosity > 1 else logging.INFO)
     settings = current_settings()

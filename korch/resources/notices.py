@@ -14,6 +14,7 @@ _NOT_ENFORCED = {
     "PriorityClass": "is kept; all pods have the same priority",
     "StorageClass": "is kept; volumes are the engines' (csi driver volumes.korch.dev)",
 }
+_OF_ACCOUNTS = "kubernetes.io/service-account-token"
 _SERVICE = "has no virtual address yet: its endpoints are node addresses and published ports of its pods"
 _OUTSIDE = "opens no port of its own: clients use the node addresses and published ports of its pods"
 
@@ -28,5 +29,7 @@ def kind_notice(kind: Kind, data: dict[str, Any]) -> str:
             return f"a Service of type {type_} {_OUTSIDE}"
         wanted = type_ == "ClusterIP" and spec.get("clusterIP") != NO_ADDRESS
         return f"a Service {_SERVICE}" if wanted else ""
+    if kind.name == "Secret" and data.get("type") == _OF_ACCOUNTS:
+        return f"a Secret of type {_OF_ACCOUNTS} gets no token: use `kubectl create token ACCOUNT --duration=8760h`"
     text = _NOT_ENFORCED.get(kind.name, "")
     return f"{'an' if kind.name[0] in 'AEIO' else 'a'} {kind.name} {text}" if text else ""

@@ -246,6 +246,9 @@ def test_an_immutable_config_map_keeps_its_data_and_takes_labels():
 
 def test_notices_of_kinds():
     service = kind_named("svc")
+    assert "create token" in kind_notice(kind_named("secret"), {"type": "kubernetes.io/service-account-token"})
+    assert kind_notice(kind_named("secret"), {"type": "Opaque"}) == ""
+    assert kind_notice(kind_named("ingress"), {}).startswith("an Ingress is kept")
     assert "no virtual address" in kind_notice(service, {})
     assert "NodePort" in kind_notice(service, {"spec": {"type": "NodePort"}})
     assert kind_notice(service, {"spec": {"clusterIP": "None"}}) == ""

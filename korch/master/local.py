@@ -2,8 +2,8 @@
 
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 from korch.client.base import (
     Adoption,
@@ -23,15 +23,13 @@ from korch.client.base import (
     Workload,
 )
 from korch.engines.names import container_name
-from korch.errors import ConflictError, ForbiddenError, InvalidError
+from korch.errors import ConflictError, InvalidError
 from korch.master.cluster import Cluster, open_cluster
-from korch.objects.values import Change, ObjectList
-from korch.resources.meta import LabelSelector, Object
+from korch.master.localobjects import LocalObjects
+from korch.resources.meta import Object
 from korch.resources.node import Node, NodeLoad
 from korch.resources.pod import Pod
 from korch.resources.podstate import chosen_container
-from korch.resources.rbac import ClusterRole
-from korch.resources.selectors import matches, parse_selector
 from korch.resources.workload import DaemonSet, Deployment, ReplicaSet
 from korch.settings import Settings
 from korch.ssh.base import Stream
@@ -53,12 +51,12 @@ async def open_client(settings: Settings, *, limit: str = "", need_inventory: bo
     return LocalClient(cluster, stack=stack)
 
 
-class LocalClient:
+class LocalClient(LocalObjects):
     """Implements `korch.client.base.Client` on objects and SSH; connections are made when first needed."""
 
     def __init__(self, cluster: Cluster, fleet: "Fleet | None" = None, stack: AsyncExitStack | None = None) -> None:
-        self.cluster, self._stack = cluster, stack or AsyncExitStack()
-        self._fleet = fleet
+        super().__init__(cluster)
+        self._fleet, self._stack = fleet, stack or AsyncExitStack()
 
     @property
     def fleet(self) -> "Fleet":
@@ -84,45 +82,6 @@ class LocalClient:
         lead, doing = (holder.identity, holder.note.get("doing", "")) if holder else ("", "")
         masters = await masters_of(store, lead, self.cluster.clock.now())
         return ClusterInfo(record.id, record.name, record.inventories, record.created, lead, doing, masters=masters)
-
-    # Objects
-
-    async def get(self, type_: type[T], name: str, namespace: str = "default") -> T:
-        """One object."""
-        return _own_role(type_, name) or await self.cluster.objects.get(type_, name, namespace)
-
-    async def list(
-        self, type_: type[T], namespace: str = "", *, selector: str | LabelSelector | None = None
-    ) -> ObjectList[T]:
-        """Objects of one kind."""
-        found = await self.cluster.objects.list(type_, namespace, selector=selector)
-        return _with_own_roles(found, selector) if type_ is ClusterRole else found
-
-    def watch(
-        self, type_: type[T], namespace: str = "", *, after: int
-    ) -> AbstractAsyncContextManager[AsyncIterator[Change[T]]]:
-        """Changes after a revision."""
-        return self.cluster.objects.watch(type_, namespace, after=after)
-
-    async def modify(self, type_: type[T], name: str, namespace: str, change: Callable[[T], T | None]) -> T:
-        """Read, change, write."""
-        _check_written(type_, name)
-        return await self.cluster.objects.modify(type_, name, namespace, change)
-
-    async def create(self, obj: T) -> T:
-        """A new object."""
-        _check_written(type(obj), obj.metadata.name)
-        return await self.cluster.objects.create(obj)
-
-    async def apply(self, obj: Object) -> tuple[Object, Literal["created", "configured", "unchanged"]]:
-        """Declare an object."""
-        _check_written(type(obj), obj.metadata.name)
-        return await self.cluster.objects.apply(obj)
-
-    async def delete(self, type_: type[T], name: str, namespace: str = "default") -> None:
-        """Remove an object."""
-        _check_written(type_, name)
-        await self.cluster.objects.delete(type_, name, namespace)
 
     # Nodes
 
@@ -341,29 +300,3 @@ def _prompt(question: str) -> str:
     import getpass
 
     return getpass.getpass(question)
-
-
-# korch's own roles, which stand in no store, as the API shows them
-
-
-def _own_role(type_: type[T], name: str) -> T | None:
-    if type_ is not ClusterRole:
-        return None
-    from korch.api.security.ownroles import own_roles
-
-    return next((cast("T", role) for role in own_roles() if role.metadata.name == name), None)
-
-
-def _with_own_roles(found: ObjectList[T], selector: str | LabelSelector | None) -> ObjectList[T]:
-    from korch.api.security.ownroles import own_roles
-
-    wanted = parse_selector(selector) if isinstance(selector, str) else selector
-    own = {role.metadata.name: role for role in own_roles()}
-    chosen = [cast("T", role) for role in own.values() if matches(wanted, role.metadata.labels)]
-    chosen += [obj for obj in found.items if obj.metadata.name not in own]
-    return ObjectList(tuple(sorted(chosen, key=lambda obj: obj.metadata.name)), found.revision)
-
-
-def _check_written(type_: type[Object], name: str) -> None:
-    if _own_role(type_, name) is not None:
-        raise ForbiddenError(f'clusterrole "{name}" is one of korch\'s own: it can be bound, and not be written')

@@ -10,7 +10,7 @@ import pytest
 from tests.kubetools import KUBECTL
 from tests.lab.faulty import Faulty, at_each, finish, strike
 from tests.lab.mastering import all_ready, eventually, mastered
-from tests.lab.test_api_access import let_in
+from tests.lab.test_api_access import Kubectl, let_in
 
 pytestmark = pytest.mark.faults
 PORT = 8087
@@ -111,6 +111,16 @@ spec:
   containers:
     - {{name: web, image: "{image}"}}
     - {{name: log, image: "{image}", command: [sh, -c, "echo log; exec sleep 1000"]}}
+---
+"""
+ONE = """\
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}-one}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 1
+  containers: [{{name: web, image: "{image}", ports: [{{containerPort: 8080, hostPort: 8087}}]}}]
 ---
 """
 BOTH = {"d1": "on-docker", "p1": "on-podman"}
@@ -280,6 +290,35 @@ def test_kubectl_reaches_each_container_of_a_pod(faulty: Faulty, tmp_path: Path)
             kubectl("cp", str(tmp_path / "file"), f"{name}:/tmp/file", "-c", "web")
             assert kubectl("exec", name, "-c", "web", "--", "cat", "/tmp/file") == "brought"
             assert "lgo" in kubectl.refused("logs", name, "-c", "lgo")
-        kubectl("delete", "pod", *BOTH.values())
+        changes_images(faulty, kubectl)
+        kubectl("delete", "pod", *BOTH.values(), *(f"{name}-one" for name in BOTH.values()))
         eventually("they are gone", lambda: not faulty.seen())
     assert volumes(faulty) == before
+
+
+def changes_images(site: Faulty, kubectl: Kubectl) -> None:
+    """A container whose image is changed gives way to another one, alone; one that cannot be pulled ends nothing."""
+    pods = "".join(ONE.format(name=name, node=node, image=site.image()) for node, name in BOTH.items())
+    kubectl("apply", "-f", "-", stdin=pods)
+    ones = [f"{name}-one" for name in BOTH.values()]
+    kubectl("wait", "pod", *ones, "--for=condition=Ready", "--timeout=90s")
+    counts = "-o=jsonpath={.status.initContainerStatuses[*].restartCount}{.status.containerStatuses[*].restartCount}"
+    for name, one in zip(BOTH.values(), ones, strict=True):
+        kubectl("set", "image", f"pod/{name}", f"log={site.image('2')}")
+        kubectl("set", "image", f"pod/{one}", f"web={site.image('none')}")
+    for node, name in BOTH.items():
+        one = f"{name}-one"
+        kubectl("wait", f"pod/{name}", "--for=jsonpath={.status.containerStatuses[1].restartCount}=1", "--timeout=90s")
+        kubectl("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=90s")
+        assert kubectl("get", "pod", name, counts) == "00 1"
+        assert [kubectl("exec", name, "-c", of, "--", "cat", "/app/version") for of in ("web", "log")] == ["1\n", "2\n"]
+        assert "No such file" in kubectl.refused("exec", name, "--", "ls", "/in-log")
+        assert "Container log definition changed, will be restarted" in kubectl("describe", "pod", name)
+        eventually(f"{one}: it cannot be pulled", lambda one=one: "goes on with" in kubectl("describe", "pod", one))
+        kubectl("wait", f"pod/{one}", "--for=condition=Ready", "--timeout=1s")
+        assert site.page(f"http://{site.lab.address(node)}:{PORT}") == f"web version 1 on {one}"
+        kubectl("set", "image", f"pod/{one}", f"web={site.image('2')}")
+        kubectl("wait", f"pod/{one}", "--for=jsonpath={.status.containerStatuses[0].restartCount}=1", "--timeout=90s")
+        kubectl("wait", f"pod/{one}", "--for=condition=Ready", "--timeout=90s")
+        assert kubectl("exec", one, "--", "cat", "/app/version") == "2\n"
+        assert site.page(f"http://{site.lab.address(node)}:{PORT}") == f"web version 2 on {one}"

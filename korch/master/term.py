@@ -8,6 +8,8 @@ import msgspec.structs
 
 from korch.api.owners import CONTROLLERS, owner
 from korch.api.security.pki import certificate_of
+from korch.controllers.aggregation import KINDS as ROLE_KINDS
+from korch.controllers.aggregation import Aggregation
 from korch.controllers.collector import Collector
 from korch.controllers.given import KINDS as GIVING_KINDS
 from korch.controllers.given import Giving
@@ -49,7 +51,7 @@ class Term:
         objects = Objects(cluster.store, clock=clock, fence=lead.fence, track=track)
         self._cluster = msgspec.structs.replace(cluster, objects=objects, clock=clock)
         self._fleet = Fleet(self._cluster)
-        self._view = View(objects, dict.fromkeys((*KINDS, *GIVING_KINDS, *COUNTED_KINDS)))
+        self._view = View(objects, dict.fromkeys((*KINDS, *GIVING_KINDS, *COUNTED_KINDS, *ROLE_KINDS)))
         self._watches: dict[str, NodeWatch] = {}
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._post: Post | None = None
@@ -102,6 +104,7 @@ class Term:
         giving = Giving(self._view, certificate_of(self._cluster.settings.cluster_dir / "pki"))
         group.create_task(giving.run(), name="given")
         group.create_task(Counting(self._view).run(), name="quota")
+        group.create_task(Aggregation(self._view).run(), name="aggregation")
         collector = Collector(self._cluster.objects, self._cluster.store)
         group.create_task(collector.run(), name="collector")
         group.create_task(self._follow_inventory(group), name="inventory")

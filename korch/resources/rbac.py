@@ -1,8 +1,13 @@
 """Who may do what: Role, RoleBinding and their cluster-wide forms. Shapes are Kubernetes'."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from korch.resources.meta import LabelSelector, Object, Struct
+from korch.resources.selectors import matches
+
+OWN_ROLES = frozenset({"cluster-admin", "admin", "edit", "view"})  # ClusterRoles of these names are korch's own
 
 
 class PolicyRule(Struct, frozen=True, kw_only=True):
@@ -63,3 +68,13 @@ class ClusterRoleBinding(Object, frozen=True, kw_only=True):
 
     role_ref: RoleRef
     subjects: tuple[Subject, ...] = ()
+
+
+def rules_of(role: ClusterRole, roles: Iterable[ClusterRole]) -> tuple[PolicyRule, ...]:
+    """A role's rules, or those of the `roles` that it puts together, by name. Roles of that kind are no parts."""
+    if role.aggregation_rule is None:
+        return role.rules
+    wanted = role.aggregation_rule.cluster_role_selectors
+    parts = (one for one in roles if one.aggregation_rule is None and one.metadata.name not in OWN_ROLES)
+    chosen = [one for one in parts if any(matches(by, one.metadata.labels) for by in wanted)]
+    return tuple(rule for one in sorted(chosen, key=lambda one: one.metadata.name) for rule in one.rules)

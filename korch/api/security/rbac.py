@@ -11,8 +11,7 @@ from typing import Protocol
 from korch.api.requestinfo import RequestInfo
 from korch.api.security.users import Grant, Role, account_user
 from korch.resources import rbac
-from korch.resources.rbac import PolicyRule, RoleRef, Subject
-from korch.resources.selectors import matches
+from korch.resources.rbac import PolicyRule, RoleRef, Subject, rules_of
 
 GROUP = "rbac.authorization.k8s.io"
 EVERYWHERE = "*"  # the namespace of a grant in every namespace, and in nothing outside of namespaces
@@ -72,19 +71,9 @@ class Policy:
             return Held(namespace, grant=Grant(OWN[ref.name], namespace or everywhere), by=by)
         if ref.kind == "ClusterRole":
             role = self._cluster_roles.get(ref.name)
-            return None if role is None else Held(namespace, self._rules_of(role), by=by)
+            return None if role is None else Held(namespace, rules_of(role, self._cluster_roles.values()), by=by)
         rules = self._roles.get((namespace, ref.name)) if namespace else None
         return None if rules is None else Held(namespace, rules, by=by)
-
-    def _rules_of(self, role: rbac.ClusterRole) -> tuple[PolicyRule, ...]:
-        """Its rules, or those of the roles that it puts together."""
-        if role.aggregation_rule is None:
-            return role.rules
-        wanted = role.aggregation_rule.cluster_role_selectors
-        others = (one for name, one in sorted(self._cluster_roles.items()) if name not in OWN)
-        parts = [one for one in others if one.aggregation_rule is None]
-        chosen = [one for one in parts if any(matches(by, one.metadata.labels) for by in wanted)]
-        return tuple(rule for one in chosen for rule in one.rules)
 
     def held(self, user: Who, namespace: str) -> Iterator[Held]:
         """What a user has in a namespace; in "" only what counts everywhere."""

@@ -60,6 +60,7 @@ class AdoptionPlan(msgspec.Struct, frozen=True):
 
 def plan_adoption(finds: Sequence[NodeFind], known: Known) -> AdoptionPlan:
     """The objects that are missing in the store for what these nodes hold; the order of input is irrelevant."""
+    known = replace(known, sets=tuple(sorted(known.sets, key=_key)), pods=tuple(sorted(known.pods, key=_key)))
     heard_of = {pod.metadata.uid for pod in known.pods} | known.ended
     wishes = _by_workload(finds)
     chosen = _Chosen(known)
@@ -80,7 +81,7 @@ def _mates(finds: Sequence[NodeFind]) -> dict[tuple[str, str], tuple[ObservedCon
     """All containers of each pod, by node and uid."""
     found: dict[tuple[str, str], tuple[ObservedContainer, ...]] = {}
     for find in finds:
-        for seen in find.containers:
+        for seen in sorted(find.containers, key=lambda one: one.name):
             key = (find.node, seen.identity.uid if seen.identity is not None else "")
             found[key] = (*found.get(key, ()), seen)
     return found

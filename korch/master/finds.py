@@ -90,7 +90,7 @@ def orphans_of(finds: Sequence[NodeFind], heard_of: Collection[str]) -> list[tup
     """
     best: dict[str, tuple[str, ObservedContainer]] = {}
     for find in sorted(finds, key=lambda found: found.node):
-        for seen in find.containers:
+        for seen in sorted(find.containers, key=lambda found: found.name):
             if seen.identity is None or seen.identity.uid in heard_of:
                 continue
             before = best.get(seen.identity.uid)

@@ -32,8 +32,11 @@ WHY = "the taint "  # how the reason of such an eviction begins
 
 
 def due_taint(pod: Pod, since: Mapping[Taint, float], now: float) -> Taint | None:
-    """The taint that the pod must leave for now, or None. Pure. `since`: when each came."""
-    for taint, at in since.items():
+    """The taint that the pod must leave for now, or None. Pure. `since`: when each came, in any order.
+
+    Of several one that a person has set, as for `not-ready` alone korch may have to leave the pod where it is.
+    """
+    for taint, at in sorted(since.items(), key=lambda one: (one[0].key == NOT_READY, words(one[0]))):
         if taint.effect != "NoExecute" or taint.key == UNREACHABLE:
             continue
         if taint.key == NOT_READY and not tolerates(pod.spec.tolerations, taint):

@@ -19,9 +19,10 @@ import msgspec
 from korch.errors import InvalidError
 from korch.inventory.ansible_cli import read_with_ansible
 from korch.inventory.ansible_yaml import VarFolders, inventory_files, read_inventory_file, why_not_native
+from korch.inventory.ansiblevars import password_warning
 from korch.inventory.hostlist import read_host_list
 from korch.inventory.hostnames import node_name
-from korch.inventory.hostvars import check_names, host_from, password_warning
+from korch.inventory.hostvars import check_names, host_from
 from korch.inventory.marked import Place
 from korch.inventory.model import Host, Inventory
 from korch.inventory.programs import Runner, run_program

@@ -11,6 +11,7 @@ import msgspec
 from korch.errors import InvalidError, SetupError
 from korch.inventory.marked import Marked, Place
 from korch.inventory.programs import Ran, Runner
+from korch.inventory.scope import SSH_OPTIONS
 from korch.inventory.tree import Tree
 
 _VARIABLES = {"VAGRANT_CHECKPOINT_DISABLE": "1", "VAGRANT_NO_COLOR": "1"}  # no question to the net about new versions
@@ -129,7 +130,7 @@ def _add(tree: Tree, machine: Machine, place: Place, own_id: str) -> None:
             words.append(Marked(f"{key}={value}", place, kind="unsafe"))
     if alias := key_alias(machine, own_id):
         words.append(Marked(f"HostKeyAlias={alias}", place, kind="unsafe"))
-    tree.set_host_var(machine.name, "korch ssh options", Marked(words, place))
+    tree.set_host_var(machine.name, SSH_OPTIONS, Marked(words, place))
 
 
 def _vagrant(runner: Runner, folder: Path, *words: str) -> Ran:

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from korch.engines.names import SANDBOX
@@ -15,7 +17,7 @@ from korch.nodes.wish import identity_for
 from korch.objects.prepare import for_update
 from korch.resources.codec import with_meta
 from korch.resources.defaults import with_defaults
-from korch.resources.images import FIRST_IMAGES, PINNED, image_reference, with_images
+from korch.resources.images import FIRST_IMAGES, PINNED, containers_of, image_reference, made_hash, with_images
 from korch.resources.misc import Event
 from korch.resources.pod import (
     Container,
@@ -333,3 +335,34 @@ def test_a_change_is_finished_although_the_node_went_down_meanwhile() -> None:
     ended = {"web": seen(several, "exited")["web"]}
     assert plan_pod(pod, ended) == (Act("start", SANDBOX),)
     assert plan_pod(replace(pod, status=several.status), ended) == (), "it has ended by itself"
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(("first", "web", "log")), st.sampled_from("abc")), max_size=6)
+
+
+@given(STEPS, STEPS)
+@settings(max_examples=100, deadline=None)
+def test_a_container_is_told_by_its_own_image_however_the_pod_came_to_it(
+    one: list[tuple[str, str]], other: list[tuple[str, str]]
+) -> None:
+    names = ("first", "web", "log")
+    first, web, log = (Container(name=name, image="a") for name in names)
+    spec = PodSpec(containers=(web, log), init_containers=(first,), node_name="n1")
+    start = with_meta(with_defaults(Pod(spec=spec)), name="web-1", uid="u1", namespace="default")
+
+    def through(steps: list[tuple[str, str]]) -> Pod:
+        pod = start
+        for name, image in steps:
+            pod = for_update(replace(pod, spec=with_images(pod.spec, {name: image})), pod)
+        return pod
+
+    left, right = through(one), through(other)
+    for name in names:
+        same = _image(left, name) == _image(right, name)
+        assert (made_hash(left, name) == made_hash(right, name)) == same
+        assert (made_hash(left, name) == made_hash(start, name)) == (_image(left, name) == "a")
+    assert made_hash(left, SANDBOX) == made_hash(start, SANDBOX)
+
+
+def _image(pod: Pod, name: str) -> str:
+    return next(one.image for one in containers_of(pod.spec) if one.name == name)

@@ -78,10 +78,10 @@ def _is_older(wish: Object, than: Object) -> bool:
 
 
 def _mates(finds: Sequence[NodeFind]) -> dict[tuple[str, str], tuple[ObservedContainer, ...]]:
-    """All containers of each pod, by node and uid."""
+    """All containers of each pod in the order in which they began, by node and uid."""
     found: dict[tuple[str, str], tuple[ObservedContainer, ...]] = {}
     for find in finds:
-        for seen in sorted(find.containers, key=lambda one: one.name):
+        for seen in sorted(find.containers, key=lambda one: (one.started_at or 0.0, one.name)):
             key = (find.node, seen.identity.uid if seen.identity is not None else "")
             found[key] = (*found.get(key, ()), seen)
     return found

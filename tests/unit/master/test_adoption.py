@@ -453,7 +453,9 @@ def test_containers_of_one_pod_are_one_pod() -> None:
 
 def test_several_containers_without_a_wish_are_taken_in_as_they_run() -> None:
     wish = of_two(wish_of())
-    finds = [NodeFind("n1", pod_of_two(wish, 1, "n1", SANDBOX, "web", "log"), ())]
+    found = pod_of_two(wish, 1, "n1", SANDBOX, "web", "log")
+    begun = (with_fields(one, started_at=NOW - 90 + number) for number, one in enumerate(found))
+    finds = [NodeFind("n1", tuple(reversed(tuple(begun))), ())]
     (taken,) = plan_adoption(finds, Known()).pods
     assert [one.name for one in taken.pod.spec.containers] == ["web", "log"]
     only = plan_adoption([NodeFind("n1", pod_of_two(wish, 1, "n1", SANDBOX), ())], Known())

@@ -177,12 +177,12 @@ def test_engine_stopped_hard_leaves_containers_running(clean_docker_lab: Lab) ->
 
 
 def test_login_shell_can_be_changed(docker_lab: Lab) -> None:
-    docker_lab.set_shell("n3", "lab", "/bin/dash")
+    docker_lab.set_shell("n2", "lab", "/bin/dash")
     try:
-        assert ssh(docker_lab, "n3", "echo $0", user="lab").stdout.strip() == "dash"
+        assert ssh(docker_lab, "n2", "echo $0", user="lab").stdout.strip() == "dash"
     finally:
-        docker_lab.set_shell("n3", "lab", "/bin/bash")
-    assert "bash" in ssh(docker_lab, "n3", "echo $0", user="lab").stdout
+        docker_lab.set_shell("n2", "lab", "/bin/bash")
+    assert "bash" in ssh(docker_lab, "n2", "echo $0", user="lab").stdout
 
 
 def test_unknown_node_is_named(docker_lab: Lab) -> None:

@@ -158,7 +158,9 @@ def test_containers_of_other_clusters_and_checks_make_no_events(site: Site) -> N
                 await machine.stop(asked.identity, grace_s=0, epoch=1)
                 event = await take(session, EngineEvent)
                 assert isinstance(event, EngineEvent)
-                assert (event.action, event.name) == ("die", asked.name)
+                # Podman's command may tell that it stopped the container before its helper tells that this ended.
+                assert event.action in {"die", "stop"}
+                assert event.name == asked.name
             await machine.remove(asked.identity, grace_s=0, epoch=1)
 
     asyncio.run(work())

@@ -8,13 +8,8 @@ import msgspec.structs
 
 from korch.api.owners import CONTROLLERS, owner
 from korch.api.security.pki import certificate_of
-from korch.controllers.aggregation import KINDS as ROLE_KINDS
-from korch.controllers.aggregation import Aggregation
+from korch.controllers import aggregation, given, quota
 from korch.controllers.collector import Collector
-from korch.controllers.given import KINDS as GIVING_KINDS
-from korch.controllers.given import Giving
-from korch.controllers.quota import KINDS as COUNTED_KINDS
-from korch.controllers.quota import Counting
 from korch.errors import FencedError, KorchError
 from korch.master.background import background
 from korch.master.chores import Chores
@@ -51,7 +46,7 @@ class Term:
         objects = Objects(cluster.store, clock=clock, fence=lead.fence, track=track)
         self._cluster = msgspec.structs.replace(cluster, objects=objects, clock=clock)
         self._fleet = Fleet(self._cluster)
-        self._view = View(objects, dict.fromkeys((*KINDS, *GIVING_KINDS, *COUNTED_KINDS, *ROLE_KINDS)))
+        self._view = View(objects, dict.fromkeys((*KINDS, *given.KINDS, *quota.KINDS, *aggregation.KINDS)))
         self._watches: dict[str, NodeWatch] = {}
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._post: Post | None = None
@@ -101,10 +96,10 @@ class Term:
         group.create_task(Happenings(self._view, self._lead.identity).run(), name="happenings")
         chores = Chores(self._cluster, self._fleet, self._view, self._watches, self._epoch)
         group.create_task(chores.run(), name="chores")
-        giving = Giving(self._view, certificate_of(self._cluster.settings.cluster_dir / "pki"))
+        giving = given.Giving(self._view, certificate_of(self._cluster.settings.cluster_dir / "pki"))
         group.create_task(giving.run(), name="given")
-        group.create_task(Counting(self._view).run(), name="quota")
-        group.create_task(Aggregation(self._view).run(), name="aggregation")
+        group.create_task(quota.Counting(self._view).run(), name="quota")
+        group.create_task(aggregation.Aggregation(self._view).run(), name="aggregation")
         collector = Collector(self._cluster.objects, self._cluster.store)
         group.create_task(collector.run(), name="collector")
         group.create_task(self._follow_inventory(group), name="inventory")

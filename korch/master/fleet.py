@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 
-import msgspec
 from msgspec.structs import replace
 
 from korch.client.base import NodeSeen
@@ -14,24 +13,17 @@ from korch.inventory.model import Host
 from korch.master.cluster import Cluster
 from korch.master.contacts import Contact, Contacts, is_usable
 from korch.master.gathering import each
-from korch.master.ledger import Ledger
+from korch.master.ledger import Ledger, OnRecord
 from korch.master.rounds import Round
 from korch.master.twins import Tokens
 from korch.nodes.machine import Machine
 from korch.nodes.register import CLAIM_TOKEN, begins_difference, declared_node, known_engine, new_node, seen_status
 from korch.nodes.report import NodeReport
 from korch.resources.meta import Object
-from korch.resources.node import Node, NodeLoad, node_address
+from korch.resources.node import Node, node_address
 from korch.resources.podstate import condition
 
 CONNECT_S = 10.0
-
-
-class _Before(msgspec.Struct, frozen=True):
-    """What was on record before a look."""
-
-    nodes: dict[str, Node]
-    loads: dict[str, NodeLoad]
 
 
 class Fleet(Ledger):
@@ -41,7 +33,7 @@ class Fleet(Ledger):
         super().__init__(cluster, prompt=prompt)
         self._contacts = Contacts()
         self._tokens = Tokens()
-        self._before_round = _Before({}, {})
+        self._before_round = OnRecord({}, {})
         self._round: Round | None = None  # of a quick look at all, until the last answer is taken
 
     @property
@@ -104,7 +96,7 @@ class Fleet(Ledger):
         wanted = {node_name(self.host(name).name): self.host(name) for name in names} or self._hosts
         if not names:
             await self._stop_round()
-        before = await self._before()
+        before = await self.on_record()
         look = self._look(before, measure_cpu=measure_cpu, quick=quick)
         looks = Round(wanted, look)
         try:
@@ -117,7 +109,7 @@ class Fleet(Ledger):
         return (*seen, *(() if names else await self._record_gone(before.nodes)))
 
     def _look(
-        self, before: _Before, *, measure_cpu: bool = False, quick: bool = False
+        self, before: OnRecord, *, measure_cpu: bool = False, quick: bool = False
     ) -> Callable[[str, Round], Coroutine[None, None, NodeReport]]:
         """How to look at one host."""
 
@@ -140,15 +132,10 @@ class Fleet(Ledger):
 
         return look
 
-    async def _before(self) -> _Before:
-        objects = self._cluster.objects
-        loads = {load.metadata.name: load for load in (await objects.list(NodeLoad)).items}
-        return _Before({node.metadata.name: node for node in (await objects.list(Node)).items}, loads)
-
     async def _opened(self) -> Round:
         """The quick look at all that is under way, or begins now."""
         if self._round is None:
-            before = await self._before()
+            before = await self.on_record()
             doubtful = frozenset(name for name, node in before.nodes.items() if _was_silent(node))
             self._round, self._before_round = Round(self._hosts, self._look(before, quick=True), doubtful), before
         return self._round
@@ -207,7 +194,7 @@ class Fleet(Ledger):
         """Why no node takes a pod of `obj` now; "" when one does."""
         from korch.master.hosting import why_nowhere
 
-        before = await self._before()
+        before = await self.on_record()
         nodes, now = tuple(before.nodes.values()), self._cluster.clock.now()
         return why_nowhere(obj, nodes, before.loads, self.listed, now)
 
@@ -227,7 +214,7 @@ class Fleet(Ledger):
             self._round = None
 
     async def _record_late(self, name: str, found: NodeReport | KorchError) -> None:
-        before = await self._before()
+        before = await self.on_record()
         try:
             self._check_twins({name: found}, before.nodes)
         except InvalidError as error:
@@ -250,18 +237,18 @@ class Fleet(Ledger):
         self._refuse_twins(answers, nodes)
 
     async def _record_all(
-        self, answers: Mapping[str, NodeReport | KorchError], before: _Before
+        self, answers: Mapping[str, NodeReport | KorchError], before: OnRecord
     ) -> tuple[NodeSeen, ...]:
         looks = (self._record(self._hosts[name], found, before) for name, found in answers.items())
         seen = await asyncio.gather(*looks)
         await self._keep_history(seen)
         return tuple(seen)
 
-    async def _record(self, host: Host, found: NodeReport | KorchError, before: _Before) -> NodeSeen:
+    async def _record(self, host: Host, found: NodeReport | KorchError, before: OnRecord) -> NodeSeen:
         name = node_name(host.name)
         if isinstance(found, KorchError):
             self._contacts.failed(name, found)
-        seen = await self.record_look(host, found, before.nodes.get(name), before.loads.get(name))
+        seen = await self.record_look(host, found, before)
         if not isinstance(found, KorchError):
             images = frozenset(image for held in seen.node.status.images for image in held.names) | found.image_names
             contact = Contact(host, self.machine(name), found, node_address(seen.node), images)

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from korch.client.base import NodeSeen
@@ -31,6 +32,13 @@ from korch.store.history import LoadHistory, Sample
 AnObject = TypeVar("AnObject", bound=Object)
 
 
+class OnRecord(msgspec.Struct, frozen=True):
+    """What is known of nodes, by name."""
+
+    nodes: dict[str, Node]
+    loads: dict[str, NodeLoad]
+
+
 class Ledger(Hosts):
     """Writes what is known of the hosts."""
 
@@ -40,14 +48,18 @@ class Ledger(Hosts):
 
     async def close_unlisted(self) -> None:
         """Nodes on record that the inventory no longer has take no new pods."""
-        nodes = (await self._cluster.objects.list(Node)).items
-        await self._record_gone({node.metadata.name: node for node in nodes})
+        await self._record_gone((await self.on_record()).nodes)
 
-    async def record_look(
-        self, host: Host, found: NodeReport | KorchError, node: Node | None, load: NodeLoad | None
-    ) -> NodeSeen:
-        """What a look brought, on record; `node` and `load` as they were before it."""
+    async def on_record(self) -> OnRecord:
+        """What is on record now."""
+        objects = self._cluster.objects
+        loads = {load.metadata.name: load for load in (await objects.list(NodeLoad)).items}
+        return OnRecord({node.metadata.name: node for node in (await objects.list(Node)).items}, loads)
+
+    async def record_look(self, host: Host, found: NodeReport | KorchError, before: OnRecord) -> NodeSeen:
+        """What a look brought, on record; `before`: what was there when it began."""
         objects, name, now = self._cluster.objects, node_name(host.name), self._cluster.clock.now()
+        node, load = before.nodes.get(name), before.loads.get(name)
         if node is None:
             node = await self._created(new_node(host))
         elif declared_node(host, node) != node:

@@ -92,6 +92,11 @@ class Graph:
         owner = self.things.get(uid)
         return owner is not None and owner.meta.namespace in {"", thing.meta.namespace}
 
+    def stays(self, thing: Thing) -> bool:
+        """Whether one of its owners is there and does not take it along."""
+        owners = (ref.uid for ref in thing.meta.owner_references if self.owns(ref.uid, thing))
+        return any(FOREGROUND not in self.things[uid].held_by for uid in owners)
+
     def owned(self, uid: str) -> list[Thing]:
         """What it owns, sorted."""
         named = [self.things[other] for other in self._owned.get(uid, ()) if other in self.things]
@@ -222,7 +227,9 @@ class Collector:
     async def _foreground(self, owner: Thing) -> float | None:
         left = self._graph.owned(owner.meta.uid)
         for thing in left:
-            if thing.meta.deletion_timestamp is None:
+            if self._graph.stays(thing):
+                await self._modify(thing, lambda obj: _without_owner(obj, owner.meta.uid))
+            elif thing.meta.deletion_timestamp is None:
                 await self._delete(thing.kind, thing.meta, deep=bool(self._graph.owned(thing.meta.uid)))
         if left:
             return _AGAIN_S

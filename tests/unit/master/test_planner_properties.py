@@ -153,7 +153,8 @@ def test_no_secret_goes_that_a_template_names_or_a_person_made(
     assert not any("mine" in one.metadata.labels for one in gone)
     left = [one for one in held if one not in gone]
     assert unused_secrets(left, workloads) == ()  # type: ignore[arg-type]
-    assert all("mine" in one.metadata.labels or one.metadata.name in named for one in left)
+    used = [one for one in left if one.metadata.namespace == "default" and one.metadata.name in named]
+    assert all("mine" in one.metadata.labels for one in left if one not in used), "what nobody names goes"
 
 
 IMAGES = ["sha256:" + letter * 64 for letter in "abcd"]
@@ -179,4 +180,5 @@ def test_no_image_goes_that_somebody_uses_wants_or_brought_himself(
     assert set(gone) <= set(brought) & set(held)
     wanted = {name.removeprefix("docker.io/library/") for name in keep}
     assert not any(held[id_] & wanted for id_ in gone)
+    assert not any(len([name for name in held[id_] if "@" not in name]) > 1 for id_ in gone), "somebody named it too"
     assert prunable(brought, [one for one in images if one.id not in gone], used, keep) == ()

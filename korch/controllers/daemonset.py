@@ -140,7 +140,10 @@ def plan_daemons(daemonset: DaemonSet, nodes: Sequence[Node], pods: Sequence[Pod
     hashed = template_hash(daemonset.spec.template)
     ended = [pod for pod in pods if not is_counted(pod) and pod.metadata.deletion_timestamp is None]
     there: dict[str, list[Pod]] = {}
-    for pod in sorted(filter(is_counted, pods), key=lambda found: _worth(found, hashed)):
+    wait_s = daemonset.spec.min_ready_seconds
+    for pod in sorted(
+        filter(is_counted, pods), key=lambda found: _worth(found, hashed, is_available(found, wait_s, now))
+    ):
         there.setdefault(node_of(pod), []).append(pod)
     doubled = [pod for found in there.values() for pod in found[1:]]
     kept = {name: found[0] for name, found in there.items()}
@@ -156,10 +159,10 @@ def plan_daemons(daemonset: DaemonSet, nodes: Sequence[Node], pods: Sequence[Pod
     return DaemonPlan(create, tuple(delete[name] for name in sorted(delete)), status)
 
 
-def _worth(pod: Pod, hashed: str) -> tuple[bool, bool, bool, str]:
+def _worth(pod: Pod, hashed: str, available: bool) -> tuple[bool, bool, bool, bool, str]:
     """The first of a node's pods is the one to keep."""
     current = pod.metadata.labels.get(HASH_LABEL) == hashed
-    return (not is_ready(pod), not current, not pod.spec.node_name, pod.metadata.name)
+    return (not available, not is_ready(pod), not current, not pod.spec.node_name, pod.metadata.name)
 
 
 def _to_replace(

@@ -88,7 +88,7 @@ STATES = {
     "good": lambda pod: ready(pod, NOW - 1000),
     "fresh": lambda pod: ready(pod, NOW - 1),
     "new": lambda pod: pod,
-    "bound": lambda pod: replace(pod, spec=replace(pod.spec, node_name="n1")),
+    "bound": lambda pod: replace(pod, spec=replace(pod.spec, node_name=pod.spec.node_name or "n1")),
     "unready": unready,
     "unplaced": lambda pod: unplaced(pod, f"0/1 nodes: {pod.metadata.name} is too large"),
     "crashed": crashed,

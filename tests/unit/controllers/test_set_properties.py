@@ -14,7 +14,7 @@ from korch.resources.history import ControllerRevision
 from korch.resources.node import Node
 from korch.resources.podstate import is_available, is_counted
 from korch.resources.templates import template_hash
-from tests.unit.controllers.test_daemonset import CLUSTERS, Toy, daemonset
+from tests.unit.controllers.test_daemonset import CLUSTERS, Toy, daemonset, node
 from tests.unit.controllers.test_endpoints import PODS, carried_out, service
 from tests.unit.controllers.test_history import kept
 from tests.unit.planners import DICE, NOW, STATES, mixed, steady
@@ -27,12 +27,12 @@ HASHES = {image: template_hash(found.spec.template) for image, found in OF.items
 @st.composite
 def daemons(draw: st.DrawFn) -> Toy:
     """A set that was left anywhere, with pods of two templates: doubled, ended, of nodes that are gone."""
-    limit, min_ready = draw(st.integers(1, 3)), draw(st.sampled_from([0, 10]))
+    limit, min_ready = draw(st.integers(1, 2)), draw(st.sampled_from([0, 10]))
     wish = daemonset("log:2", limit=limit, min_ready=min_ready)
-    nodes = draw(CLUSTERS)
+    nodes = [*draw(CLUSTERS), *(node(f"good{number}") for number in range(draw(st.integers(0, 4))))]
     toy = Toy(wish, nodes, now=NOW)
     names = [found.metadata.name for found in nodes] + ["gone"]
-    for number in range(draw(st.integers(0, 8))):
+    for number in range(draw(st.integers(0, 9))):
         image = draw(st.sampled_from(["log:1", "log:2"]))
         pod = daemon_for(daemonset(image, limit=limit, min_ready=min_ready), draw(st.sampled_from(names)))
         state = draw(st.sampled_from([*STATES, "good", "good", "good"]))
@@ -64,6 +64,7 @@ def test_daemons_from_any_state_come_to_rest_and_keep_their_floor(toy: Toy, dice
         stays = {found.metadata.name for found in toy.nodes if _may_stay(found)}
         wanted = {found.metadata.name for found in toy.nodes if _may_stay(found, new=True)}
         before = serving(toy)
+        assert not set(plan.create) & {node_of(pod) for pod in toy.pods.values()}, "one after the other"
         toy.step()
         lost = (before - serving(toy)) & stays
         assert lost <= rolled
@@ -75,6 +76,7 @@ def test_daemons_from_any_state_come_to_rest_and_keep_their_floor(toy: Toy, dice
             if serving(toy) >= wanted:
                 break
             _run(toy)
+    assert (toy.plan().create, toy.step().delete) == ((), ())
     assert toy.plan() == DaemonPlan(status=toy.wish.status)
     assert serving(toy) >= wanted
     assert {node_of(pod) for pod in toy.pods.values()} <= stays

@@ -131,3 +131,12 @@ def test_endpoints_do_not_depend_on_the_order(before, after, dice):  # type: ign
     assert plan_slices(service(), mixed(after, dice), mixed(slices, dice)) == plan
     again = plan_slices(service(), mixed(after, dice), carried_out(plan, slices))
     assert again == replace(plan, create=(), update=(), delete=())
+
+
+def test_of_two_pods_on_a_node_the_one_that_is_available_stays() -> None:
+    wish = daemonset("log:2", min_ready=10)
+    old, new = daemon_for(daemonset("log:1"), "n1"), daemon_for(wish, "n1")
+    pods = [STATES["good"](with_meta(old, uid="old")), STATES["fresh"](with_meta(new, uid="new"))]
+    nodes = [node("n1"), node("n2", state="Unreachable")]
+    plan = plan_daemons(wish, nodes, [*pods, STATES["unready"](daemon_for(wish, "n2"))], NOW)
+    assert "new" in {pod.metadata.uid for pod in plan.delete}

@@ -36,7 +36,8 @@ def kubectl(request: pytest.FixtureRequest, api: Served, tmp_path: Path) -> Kube
         assert told.returncode == code, (words, told.stdout, told.stderr)
         return told.stdout + told.stderr
 
-    run("create", "namespace", space)
+    if space not in run("get", "namespaces", "--output=name"):  # a second try finds the first one's
+        run("create", "namespace", space)
     return run
 
 
@@ -75,9 +76,15 @@ def test_the_scale_of_a_deployment_is_printed_as_such(kubectl: Kubectl) -> None:
 
 def test_a_pod_stays_what_it_is_and_who_tries_to_change_it_hears_what_to_do(kubectl: Kubectl) -> None:
     kubectl("run", "p", "--image=x:1")
-    assert "kubectl replace --force" in kubectl("set", "image", "pod/p", "p=x:2", code=1)
+    assert "kubectl replace --force" in kubectl("set", "env", "pod/p", "A=b", code=1)
     made = kubectl("get", "pod", "p", "-o", "yaml").replace("x:1", "x:2")
     assert "pod/p replaced" in kubectl("replace", "--force", "-f", "-", given=made)
+    assert kubectl("get", "pod", "p", "-o", "jsonpath={.spec.containers[0].image}") == "x:2"
+
+
+def test_only_the_image_of_a_pod_may_change(kubectl: Kubectl) -> None:
+    kubectl("run", "p", "--image=x:1")
+    assert "pod/p image updated" in kubectl("set", "image", "pod/p", "p=x:2")
     assert kubectl("get", "pod", "p", "-o", "jsonpath={.spec.containers[0].image}") == "x:2"
 
 

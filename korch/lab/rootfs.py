@@ -252,10 +252,11 @@ def _install_busybox(files: NodeFiles, spec: NodeSpec) -> None:
 def _write_engine_start(root: Path, spec: NodeSpec) -> None:
     """The node's stand-in for `systemctl start docker`."""
     if spec.engine == "docker":
+        path = ["PATH=/opt/engine/fix:/opt/engine/sbin:/opt/engine/bin:/usr/sbin:/usr/bin"] if spec.busybox else []
         folder = "/opt/engine/sbin" if spec.busybox else "/usr/sbin"
         # dockerd refuses to start over the pid file of one that was killed when that number is in use again. It gives
         # its containerd 15 s to start and then ends with 1: on a slow machine the next try goes better.
-        start = ["#!/bin/sh", "for _ in 1 2 3 4 5 6; do", "  rm -f /run/docker.pid", f"  {folder}/dockerd"]
+        start = ["#!/bin/sh", *path, "for _ in 1 2 3 4 5 6; do", "  rm -f /run/docker.pid", f"  {folder}/dockerd"]
         end = ["  [ $? = 1 ] || break", "done", f": > /{ENGINE_ENDED}"]
         _write(root / "opt/engine/start", [*start, *end], 0o755)
 

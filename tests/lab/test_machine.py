@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
-from korch.engines.wish import PublishedPort
-from korch.errors import ClaimedByOtherError, EngineDownError, FencedError, NoPermissionError
+from korch.engines.wish import ContainerWish, PublishedPort
+from korch.errors import ClaimedByOtherError, EngineDownError, FencedError, KorchError, NoPermissionError
 from korch.lab.lab import Lab
 from korch.nodes.errors import EngineCallError
 from korch.nodes.machine import ClusterIdentity, Machine
@@ -16,6 +18,7 @@ from tests.lab.nodes import lab_host, machine_of, wish
 
 OTHER = ClusterIdentity("9c9c9c9c-other", "work", "desk.example")
 SUDOERS = "/etc/sudoers.d/lab"
+SHIMS = "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -E '^/[^ ]*/containerd-shim[^ ]*$'"
 
 
 def run(lab: Lab, work: Callable[[Machine], Awaitable[None]], *, node: str = "n1", user: str = "root") -> None:
@@ -229,3 +232,50 @@ def test_a_wiped_lab_is_what_tests_start_from(docker_lab: Lab) -> None:
         assert (report.claim, report.containers) == (None, ())
 
     run(wiped(docker_lab), work)
+
+
+@pytest.mark.parametrize(("node", "ran_before"), [("n1", False), ("n3", True)])  # n3 has nothing but busybox
+def test_what_a_docker_daemon_leaves_that_is_killed_in_the_middle_of_a_start(
+    clean_docker_lab: Lab, node: str, ran_before: bool
+) -> None:
+    lab = clean_docker_lab
+
+    async def half_started(machine: Machine, asked: ContainerWish, delay: float) -> bool:
+        """Whether Docker alone gets no further with it."""
+        if ran_before:
+            await machine.start(asked, epoch=1)
+            lab.exec_in(node, ("docker", "kill", asked.name))
+        pid = lab.path_in(node, "/run/docker.pid").read_text()
+        script = f'until {SHIMS} -q; do :; done; sleep "$2"; kill -9 "$1"'
+        with ThreadPoolExecutor() as pool:
+            killer = pool.submit(lab.exec_in, node, ("timeout", "20", "sh", "-c", script, "sh", pid, f"{delay:.2f}"))
+            with suppress(KorchError):
+                await machine.start(asked, epoch=1)
+            killer.result()
+        lab.start_engine(node)
+        again = lab.exec_in(node, ("docker", "start", asked.name), check=False)
+        return "already" in again.stderr
+
+    async def work(machine: Machine) -> None:
+        await machine.pull(lab.image())
+        tries = ((wish(lab, f"cccccccc-{number}"), number % 5 / 100) for number in range(30))
+        for asked, delay in tries:
+            if await half_started(machine, asked, delay):
+                break
+            await machine.remove(asked.identity, grace_s=0, epoch=1)
+        assert (await machine.start(asked, epoch=1)).state == "running"
+        assert shims(lab, node) == 1
+        await machine.remove(asked.identity, grace_s=0, epoch=1)
+        for asked, delay in tries:
+            found = await half_started(machine, asked, delay)
+            await machine.remove(asked.identity, grace_s=0, epoch=1)
+            assert shims(lab, node) == 0
+            if found:
+                return
+        pytest.fail("the daemon never died in the middle of a start")
+
+    run(lab, work, node=node)
+
+
+def shims(lab: Lab, node: str) -> int:
+    return int(lab.exec_in(node, ("sh", "-c", f"{SHIMS} | wc -l")).stdout)

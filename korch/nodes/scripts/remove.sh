@@ -103,6 +103,7 @@ korch_drop() {
         korch_find
         korch_fail "$korch_out"
     }
+    korch_end_shims "$@"
 }
 korch_stop "$korch_grace" $korch_ids
 korch_stop 0 $korch_last

@@ -70,12 +70,35 @@ korch_fail() {
     exit 0
 }
 
-# The name exists: the same pod's container is started if it does not run, anything else is refused.
+# korch_begin ID-OR-NAME: start a container that is there, past what a killed daemon left of an earlier start.
+korch_begin() {
+    for korch_pause in 0.1 0.4 1 ''; do
+        korch_out=$(exec 9>&-; "$korch_engine" start "$1" 2>&1 </dev/null) && return
+        korch_code=$?
+        case $korch_pause$korch_out in
+        [01]*': already exists'* | [01]*'id already in use'*) ;;
+        *) return $korch_code ;;
+        esac
+        korch_end_shims "$(exec 9>&-; "$korch_engine" inspect --type container --format '{{.Id}}' "$1" 2>/dev/null </dev/null)"
+        sleep "$korch_pause" 2>/dev/null || sleep 1
+    done
+}
+
+# The name exists: the same pod's container is started if it does not run, anything else is refused. False: it went, as
+# it never ran, or what is left of an earlier start cannot be ended without the rights of root.
 korch_take_existing() {
     case $1 in
     "$korch_cluster $korch_uid $korch_hash running") ;;
     "$korch_cluster $korch_uid $korch_hash "*)
-        korch_out=$(exec 9>&-; "$korch_engine" start "$korch_name" 2>&1 </dev/null) || korch_fail $? "$korch_out"
+        korch_begin "$korch_name" || {
+            korch_code=$?
+            case "$korch_try ${1##* } $korch_out" in
+            '1 created '* | '1 '*': already exists'* | '1 '*'id already in use'*) ;;
+            *) korch_fail $korch_code "$korch_out" ;;
+            esac
+            "$korch_engine" rm -f -v "$korch_name" >/dev/null 2>&1 </dev/null 9>&-
+            return 1
+        }
         ;;
     *) korch_refuse 76 clash "$korch_name exists and is another one" ;;
     esac
@@ -129,9 +152,7 @@ while [ "$korch_count" -gt 0 ]; do
     shift
 done
 korch_word=started
-if [ -n "$korch_existing" ] && korch_out=$(exec 9>&-; "$korch_engine" start "$korch_existing" 2>&1 </dev/null); then
-    korch_word=existed
-fi
+[ -z "$korch_existing" ] || ! korch_begin "$korch_existing" || korch_word=existed
 for korch_try in 1 2; do
     [ "$korch_word" = started ] || break
     korch_out=$(exec 9>&-; korch_run "$@") && break
@@ -140,7 +161,7 @@ for korch_try in 1 2; do
     case $korch_out in
     *'container name "'*'already in use'*)
         if [ -n "$korch_found" ]; then
-            korch_take_existing "$korch_found"
+            korch_take_existing "$korch_found" || continue
             break
         fi
         # Podman's storage can keep the name of a start that was killed half-way.

@@ -185,6 +185,33 @@ def test_what_cannot_be_started_leaves_nothing(shell: ShellTransport) -> None:
     run(work)
 
 
+@pytest.mark.parametrize("state", ["created", "exited"])
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_container_that_what_a_killed_daemon_left_keeps_from_starting_is_made_anew(
+    any_shell: ShellTransport, state: str, seen: bool
+) -> None:
+    async def work() -> None:
+        found = await machine(any_shell).start(wish(), epoch=1)
+        any_shell.change(lambda data: data["containers"][found.name]["State"].update(Status=state))
+        (any_shell.state / "fail-start").write_text(f"1 Error response from daemon: task {found.id}: already exists")
+        anew = await machine(any_shell).start(wish(), epoch=1, existing=found.id if seen else "")
+        assert anew.id != found.id
+        assert containers(any_shell) == [found.name]
+
+    run(work)
+
+
+def test_a_container_that_never_ran_goes_when_it_cannot_be_started(shell: ShellTransport) -> None:
+    async def work() -> None:
+        found = await machine(shell).start(wish(), epoch=1)
+        shell.change(lambda data: data["containers"][found.name]["State"].update(Status="created"))
+        (shell.state / "fail-start").write_text("1 mkdir /somewhere: read-only file system")
+        anew = await machine(shell).start(wish(), epoch=1)
+        assert anew.id != found.id
+
+    run(work)
+
+
 def test_a_container_that_stood_before_stays_when_it_cannot_be_started(shell: ShellTransport) -> None:
     async def work() -> None:
         found = await machine(shell).start(wish(), epoch=1)

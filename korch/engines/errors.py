@@ -317,7 +317,10 @@ def _with_detail(message: str, stderr: str) -> str:
     return f"{message} ({detail})" if detail and detail not in message else message
 
 
-_NOISE = re.compile(r"^(Run '\w+ run --help'|See '\w+ run --help'|Trying to pull|time=\".*level=warning|WARN\[)")
+_NOISE = re.compile(
+    r"^(Run '\w+ run --help'|See '\w+ run --help'|Trying to pull|time=\".*level=warning|WARN\["
+    r"|Error: failed to start containers: )"
+)
 
 
 def last_line(stderr: str, limit: int = 300) -> str:

@@ -3,8 +3,8 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from korch.errors import InvalidError, SetupError
@@ -153,13 +153,22 @@ def stop_docker(target: Target, *, hard: bool) -> None:
 
 def start_docker(target: Target) -> None:
     """Start the node's docker daemon and wait until it answers."""
-    pid = target.pid()
-    if not boot.docker_answers(pid):
-        log = target.folder / "root" / ENGINE_LOG
-        Path(f"/proc/{pid}/root", ENGINE_ENDED).unlink(missing_ok=True)
-        boot.spawn(boot.enter_words(pid, _joins(target), ("/opt/engine/start",)), log)
-        starts = partial(boot.docker_starts, pid, target.node)
-        boot.wait_until(f"docker on {target.node}", starts, timeout_s=60.0, log=log)
+    pid, log = target.pid(), target.folder / "root" / ENGINE_LOG
+    ended = Path(f"/proc/{pid}/root", ENGINE_ENDED)
+    begun = False
+
+    def starts() -> bool:
+        nonlocal begun
+        if begun or boot.docker_answers(pid):
+            return boot.docker_starts(pid, target.node)
+        # Two daemons at a time would ruin each other: one that somebody else starts has to end first.
+        with suppress(FileNotFoundError):
+            ended.unlink()
+            boot.spawn(boot.enter_words(pid, _joins(target), ("/opt/engine/start",)), log)
+            begun = True
+        return False
+
+    boot.wait_until(f"docker on {target.node}", starts, timeout_s=60.0, log=log)
 
 
 def _end_delay(target: Target) -> None:

@@ -35,6 +35,9 @@ def test_an_unreachable_registry_is_transient_and_a_missing_image_is_not() -> No
 
 
 def test_the_last_line_is_the_telling_one_and_bounded() -> None:
+    assert last_line("Error response from daemon: task 1: already exists\nError: failed to start containers: x\n") == (
+        "task 1: already exists"
+    )
     text = "docker: Error response from daemon: boom\n\nRun 'docker run --help' for more information\n"
     assert last_line(text) == "boom"
     text = (

@@ -70,32 +70,32 @@ korch_fail() {
     exit 0
 }
 
-# korch_begin ID-OR-NAME: start a container that is there, past what a killed daemon left of an earlier start.
+# Whether what a killed daemon left of an earlier start is in the way, as Docker and containerd put it.
+korch_is_barred() {
+    case $korch_out in *': already exists'* | *'id already in use'* | *'.task/moby/'*': file exists'*) ;; *) return 1 ;; esac
+}
+
+# korch_begin ID-OR-NAME: start a container that is there, past what a killed daemon left.
 korch_begin() {
     for korch_pause in 0.1 0.4 1 ''; do
         korch_out=$(exec 9>&-; "$korch_engine" start "$1" 2>&1 </dev/null) && return
         korch_code=$?
-        case $korch_pause$korch_out in
-        [01]*': already exists'* | [01]*'id already in use'*) ;;
-        *) return $korch_code ;;
-        esac
+        [ -n "$korch_pause" ] && korch_is_barred || return $korch_code
         korch_end_shims "$(exec 9>&-; "$korch_engine" inspect --type container --format '{{.Id}}' "$1" 2>/dev/null </dev/null)"
         sleep "$korch_pause" 2>/dev/null || sleep 1
     done
 }
 
 # The name exists: the same pod's container is started if it does not run, anything else is refused. False: it went, as
-# it never ran, or what is left of an earlier start cannot be ended without the rights of root.
+# it never ran, or is barred for good: where containerd forgot to clear it, or for a user without the rights of root.
 korch_take_existing() {
     case $1 in
     "$korch_cluster $korch_uid $korch_hash running") ;;
     "$korch_cluster $korch_uid $korch_hash "*)
         korch_begin "$korch_name" || {
             korch_code=$?
-            case "$korch_try ${1##* } $korch_out" in
-            '1 created '* | '1 '*': already exists'* | '1 '*'id already in use'*) ;;
-            *) korch_fail $korch_code "$korch_out" ;;
-            esac
+            [ "$korch_try" = 1 ] || korch_fail $korch_code "$korch_out"
+            [ "${1##* }" = created ] || korch_is_barred || korch_fail $korch_code "$korch_out"
             "$korch_engine" rm -f -v "$korch_name" >/dev/null 2>&1 </dev/null 9>&-
             return 1
         }
